@@ -1,0 +1,113 @@
+"""``riff info``: what a checkpoint, a picture or a sound file is and how it was made."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from riff.cli.arguments import SOUND_SUFFIXES
+from riff.config import CONFIG_NAME, SpectrogramConfig
+from riff.errors import ModelError
+from riff.hub import locate
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
+    """Add this verb's parser to ``verbs``, with the options that every verb has."""
+    parser = verbs.add_parser(
+        "info",
+        parents=[everywhere],
+        help="show what a model, picture or sound is and how it was made",
+        description="Show the configuration of a model, or how a picture or sound was made.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "target", nargs="?", default="riff-mini", metavar="MODEL|FILE",
+        help="a checkpoint's folder or hub id, a picture, a sound file; default riff-mini, in the package",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the facts, one per line."""
+    facts = _facts(args.target)
+    if args.json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        fields = value.items() if isinstance(value, dict) else [("", value)]
+        for field, text in fields:
+            # A stranger's metadata may hold line breaks and terminal control codes.
+            print(f"{name}{'.' if field else ''}{field}: {text if str(text).isprintable() else repr(text)}")
+
+
+def _facts(target: str) -> dict[str, Any]:
+    path = Path(target)
+    suffix = path.suffix.lower()
+    if suffix in PICTURE_SUFFIXES:
+        return _picture_facts(path)
+    if suffix in SOUND_SUFFIXES or (path.is_file() and suffix != ".safetensors"):
+        return _sound_facts(path)
+    return _model_facts(locate(target, local_files_only=True))
+
+
+def _model_facts(path: Path) -> dict[str, Any]:
+    folder = path if path.is_dir() else path.parent
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    return {
+        "model": str(path),
+        "parts": _parts(path) if path.is_dir() else "one file of Stable Diffusion",
+        "weights_mb": round(sum(file.stat().st_size for file in files) / 1e6, 1),
+        "files": {str(file.relative_to(folder)): f"{file.stat().st_size:,} bytes" for file in files},
+        "config_from": CONFIG_NAME
+        if (folder / CONFIG_NAME).exists()
+        else f"Riffusion v1's, without {CONFIG_NAME}",
+        "config": SpectrogramConfig.load(folder).to_dict(),
+    }
+
+
+def _parts(folder: Path) -> dict[str, str]:
+    """The class of each component, as model_index.json lists them."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        return {name: part[1] for name, part in index.items() if isinstance(part, list) and part[1]}
+    except (OSError, ValueError, AttributeError, IndexError) as error:
+        raise ModelError(
+            f"{folder} is no checkpoint: its model_index.json cannot be read ({error})"
+        ) from error
+
+
+def _picture_facts(path: Path) -> dict[str, Any]:
+    from riff.image import read_png
+
+    image, config, made = read_png(path)
+    channels, mels, frames = image.shape
+    return {
+        "picture": str(path),
+        "channels": channels,
+        "mels": mels,
+        "frames": frames,
+        "made": made,
+        "config": config.to_dict(),
+    }
+
+
+def _sound_facts(path: Path) -> dict[str, Any]:
+    import soundfile
+
+    from riff.audio import read_metadata
+    from riff.provenance import read_sound_tags
+
+    tags = read_metadata(path)
+    header = soundfile.info(str(path))
+    made = read_sound_tags(tags)
+    return {
+        "sound": str(path),
+        "format": f"{header.format} {header.subtype}",
+        "sample_rate": header.samplerate,
+        "channels": header.channels,
+        "duration_s": header.frames / header.samplerate,
+        "made": made or "not by riff, or its metadata was removed",
+        **({} if made else {"tags": tags}),
+    }

@@ -1,0 +1,21 @@
+"""Measuring music and pictures of music: tempo, key, likeness of sets, sharpness, copies. No model."""
+
+from riff.evaluate.key import KEYS, measure_key, mirex_key_score
+from riff.evaluate.pictures import NearCopies, mel_statistics, near_copies, psnr, sharpness
+from riff.evaluate.sets import frechet_distance, wilson_interval
+from riff.evaluate.tempo import measure_tempo, tempo_error
+
+__all__ = [
+    "KEYS",
+    "NearCopies",
+    "frechet_distance",
+    "measure_key",
+    "measure_tempo",
+    "mel_statistics",
+    "mirex_key_score",
+    "near_copies",
+    "psnr",
+    "sharpness",
+    "tempo_error",
+    "wilson_interval",
+]

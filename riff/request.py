@@ -1,0 +1,135 @@
+"""A call's arguments, checked once at the border."""
+
+import math
+import secrets
+
+import torch
+from torch import Tensor
+
+from riff.errors import RiffError, SystemProblem
+
+MAX_SEED = 2**63 - 1
+MAX_PROMPT = 10_000
+BPM_RANGE = (20.0, 400.0)
+
+
+def check_prompts(prompt: str | list[str]) -> list[str]:
+    """The prompts of a call as a list; empty, overlong or unencodable ones are an error."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, (list, tuple)) or not prompts:
+        raise RiffError(f"prompt is {prompt!r}; use a sentence or a list of sentences")
+    for text in prompts:
+        check_text(text, "prompt")
+        if not text.strip():
+            raise RiffError('the prompt is empty; say what to play, e.g. "mellow jazz, 90 bpm"')
+    return list(prompts)
+
+
+def check_text(text: object, name: str) -> str:
+    """``text`` if it is a string that can be encoded and is not absurdly long."""
+    if not isinstance(text, str):
+        raise RiffError(f"{name} is {text!r}; use text")
+    if len(text) > MAX_PROMPT:
+        raise RiffError(f"{name} has {len(text)} characters; use at most {MAX_PROMPT}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RiffError(
+            f"{name} holds half a surrogate pair at character {error.start}; remove it"
+        ) from error
+    return text
+
+
+def check_number(value: object, name: str, low: float, high: float, *, whole: bool = False) -> None:
+    """Raise RiffError unless ``value`` is a finite (or whole) number from ``low`` to ``high``."""
+    kinds = int if whole else (int, float)
+    valid = (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
+    if not valid:
+        kind = "a whole number" if whole else "a number"
+        raise RiffError(f"{name} is {value!r}; use {kind} from {low:g} to {high:g}")
+
+
+def check_length(bars: int | None, duration: float | None) -> None:
+    """Raise RiffError unless at most one of ``bars`` and ``duration`` is given, and in its range."""
+    if bars is not None and duration is not None:
+        raise RiffError(f"bars is {bars!r} and duration {duration!r}; give one of them")
+    if bars is not None:
+        check_number(bars, "bars", 1, 512, whole=True)
+    if duration is not None:
+        check_number(duration, "duration", 0.1, 600)
+
+
+def clip_seeds(
+    count: int, seed: int | None, generator: torch.Generator | list[torch.Generator] | None
+) -> list[int]:
+    """One seed per clip: ``seed + i``, or drawn from the generator(s), or from the system's randomness.
+
+    A generator gives seeds rather than noise, so that every clip can say the seed that makes it again.
+    """
+    if generator is not None:
+        if seed is not None:
+            raise RiffError(f"seed is {seed!r} and a generator is given; give one of them")
+        generators = generator if isinstance(generator, list) else [generator] * count
+        if len(generators) != count:
+            raise RiffError(
+                f"there are {len(generators)} generators for {count} clips; give one, or one per clip"
+            )
+        return [int(torch.randint(MAX_SEED, (1,), generator=each)) for each in generators]
+    if seed is None:
+        seed = secrets.randbelow(2**32)
+    check_number(seed, "seed", 0, MAX_SEED, whole=True)
+    return [(seed + index) % (MAX_SEED + 1) for index in range(count)]
+
+
+def check_sampling(bpm: float | None, steps: int, guidance: float | None, count: int, n_iter: int) -> None:
+    """Raise RiffError unless every number is in its range."""
+    if bpm is not None:
+        check_number(bpm, "bpm", *BPM_RANGE)
+    if guidance is not None:
+        check_number(guidance, "guidance_scale", 0, 50)
+    check_number(steps, "num_inference_steps", 1, 150, whole=True)
+    check_number(count, "num_waveforms_per_prompt", 1, 16, whole=True)
+    check_number(n_iter, "n_iter", 1, 1000, whole=True)
+
+
+def check_latents(latents: Tensor, shapes: list[tuple[int, int, int]]) -> None:
+    """Raise RiffError unless ``latents`` is finite noise, one sample for each of equal ``shapes``."""
+    if len(set(shapes)) > 1:
+        raise RiffError("latents were given for clips of different length; render these prompts one by one")
+    shape = (len(shapes), *shapes[0])
+    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
+        found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise RiffError(f"latents have shape {found}; this call needs {shape}")
+    if not bool(torch.isfinite(latents).all()):
+        raise RiffError("latents hold NaN or infinite numbers; pass standard normal noise")
+
+
+def find_device(device: str | None) -> torch.device:
+    """The device called ``device``, or the fastest there is.
+
+    Raises:
+        SystemProblem: this machine has no such device.
+        RiffError: there is no such kind of device.
+    """
+    if device is None:
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    kind = str(device).partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise RiffError(f"device is {device!r}; use cpu, cuda or mps")
+    if (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise SystemProblem(
+            f"this machine has no {kind} device that torch can use; leave --device out or use cpu"
+        )
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise RiffError(f"device is {device!r}; use cpu, cuda, cuda:0 or mps") from error

@@ -1,0 +1,59 @@
+"""What the model draws and sounds like while it trains, for TensorBoard."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from riff.config import SpectrogramConfig
+from riff.diffusion import denoise
+from riff.image import image_to_mel
+from riff.latents import downsampling, draw_noise, latents_to_image
+from riff.prompt import embed_prompt
+from riff.spectrogram import mel_to_waveform
+from riff.train.denoiser import Denoiser
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserPreview:
+    """Draws the same prompts from the same noise each time, so that previews can be compared.
+
+    Attributes:
+        vae: autoencoder that decodes the latents.
+        tokenizer: of the prompts.
+        scheduler: noise schedule; 20 DDIM steps are drawn.
+        config: of the pictures.
+        prompts: what to draw.
+        guidance_scale: weight of the prompt.
+        bpm: tempo at which the pictures are played.
+    """
+
+    vae: Any
+    tokenizer: Any
+    scheduler: Any
+    config: SpectrogramConfig
+    prompts: tuple[str, ...]
+    guidance_scale: float = 3.0
+    bpm: float = 100.0
+
+    @torch.inference_mode()
+    def __call__(self, denoiser: Denoiser, step: int, writer: Any) -> None:
+        """Add a picture and a sound for every prompt to the log."""
+        scale = downsampling(self.vae)
+        size = (self.vae.config.latent_channels, self.config.n_mels // scale, self.config.width // scale)
+        noise = draw_noise((len(self.prompts), *size), generator=torch.Generator().manual_seed(7))
+        latents = denoise(
+            denoiser.unet,
+            self.scheduler,
+            noise,
+            embed_prompt(list(self.prompts), self.tokenizer, denoiser.text_encoder),
+            negative_prompt_embeds=embed_prompt([""] * len(self.prompts), self.tokenizer, denoiser.text_encoder),
+            guidance_scale=self.guidance_scale,
+            num_inference_steps=20,
+        )
+        images = latents_to_image(latents, self.vae, channels=self.config.channels)
+        writer.add_images("drawn", images[:, :1], step)
+        waveforms = mel_to_waveform(image_to_mel(images, self.config), self.config, bpm=self.bpm, n_iter=16)
+        for prompt, waveform in zip(self.prompts, waveforms, strict=True):
+            sound = waveform[0] / waveform.abs().max().clamp(min=1e-6)
+            writer.add_audio(prompt, sound[None].cpu(), step, sample_rate=self.config.sample_rate)

@@ -1,0 +1,147 @@
+"""The denoising loop, against diffusers' own."""
+
+import pytest
+import torch
+from conftest import tiny_unet
+
+from riff.diffusion import choose_scheduler, denoise, scheduler_class
+from riff.errors import RiffError
+from riff.latents import draw_noise
+
+SCHEDULERS = ["ddim", "dpmsolver++", "euler", "unipc", "EulerAncestralDiscreteScheduler"]
+# PNDM, Riffusion's own, has no zero terminal SNR, which riff-mini is trained with.
+FAMILIES = [("mini", name) for name in SCHEDULERS] + [
+    ("riffusion", name) for name in [*SCHEDULERS, "PNDMScheduler"]
+]
+
+
+@pytest.fixture(scope="module")
+def mini(mini_checkpoint):
+    from riff.checkpoint import load_checkpoint
+
+    return load_checkpoint(mini_checkpoint)[0]
+
+
+@pytest.fixture(scope="module")
+def riffusion(riffusion_checkpoint):
+    from riff.checkpoint import load_checkpoint
+
+    return load_checkpoint(riffusion_checkpoint)[0]
+
+
+def noise_of(pipeline, batch: int = 1) -> torch.Tensor:
+    channels = pipeline.unet.config.in_channels
+    return draw_noise((batch, channels, 4, 8), generator=torch.Generator().manual_seed(5))
+
+
+def embeds(batch: int = 1, seed: int = 6) -> torch.Tensor:
+    return torch.randn(batch, 24, 16, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize(("family", "scheduler"), FAMILIES)
+def test_the_loop_equals_that_of_diffusers(family, scheduler, guidance, request):
+    pipeline = request.getfixturevalue(family)
+    pipeline.scheduler = choose_scheduler(scheduler, pipeline.scheduler)
+    noise, prompt, negative = noise_of(pipeline, 2), embeds(2), embeds(2, seed=8)
+    ours = denoise(
+        pipeline.unet,
+        choose_scheduler(scheduler, pipeline.scheduler),
+        noise,
+        prompt,
+        negative_prompt_embeds=negative,
+        guidance_scale=guidance,
+        num_inference_steps=5,
+        generator=torch.Generator().manual_seed(9),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        prompt_embeds=prompt,
+        negative_prompt_embeds=negative,
+        latents=noise.clone(),
+        guidance_scale=guidance,
+        num_inference_steps=5,
+        generator=torch.Generator().manual_seed(9),
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def draw(pipeline, **options) -> torch.Tensor:
+    settings = {
+        "negative_prompt_embeds": embeds(seed=8),
+        "guidance_scale": 3.0,
+        "num_inference_steps": 3,
+        **options,
+    }
+    return denoise(pipeline.unet, pipeline.scheduler, noise_of(pipeline), embeds(), **settings)
+
+
+def test_guidance_of_one_ignores_the_negative_prompt(mini):
+    plain = draw(mini, guidance_scale=1.0)
+    torch.testing.assert_close(plain, draw(mini, guidance_scale=1.0, negative_prompt_embeds=None))
+    assert float((plain - draw(mini)).abs().max()) > 1e-4
+
+
+def test_guidance_without_negative_embeddings_is_refused(mini):
+    with pytest.raises(RiffError, match="without negative_prompt_embeds"):
+        draw(mini, negative_prompt_embeds=None)
+
+
+def test_the_callback_sees_every_step_and_may_replace_the_latents(mini):
+    seen = []
+
+    def callback(step, steps, latents):
+        seen.append((step, steps, tuple(latents.shape)))
+        return torch.zeros_like(latents) if step == 2 else None
+
+    assert float(draw(mini, callback_on_step_end=callback).abs().max()) == 0.0
+    assert seen == [(0, 3, (1, 8, 4, 8)), (1, 3, (1, 8, 4, 8)), (2, 3, (1, 8, 4, 8))]
+
+
+def test_a_stochastic_scheduler_without_a_generator_is_repeatable_and_leaves_the_global_one_alone(riffusion):
+    riffusion.scheduler = choose_scheduler("EulerAncestralDiscreteScheduler", riffusion.scheduler)
+    before = torch.get_rng_state()
+    first, again = draw(riffusion), draw(riffusion)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_generators_one_per_sample_give_each_sample_its_own_noise(riffusion):
+    scheduler = choose_scheduler("EulerAncestralDiscreteScheduler", riffusion.scheduler)
+    options = {"guidance_scale": 1.0, "num_inference_steps": 3}
+    noise, prompt = noise_of(riffusion, 2), embeds(2)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    together = denoise(riffusion.unet, scheduler, noise, prompt, generator=generators, **options)
+    alone = denoise(
+        riffusion.unet,
+        scheduler,
+        noise[1:],
+        prompt[1:],
+        generator=torch.Generator().manual_seed(2),
+        **options,
+    )
+    torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_latents_stay_float32_with_a_half_precision_unet(mini):
+    unet = tiny_unet(latent_channels=8, cross_attention_dim=16).to(torch.bfloat16)
+    latents = denoise(
+        unet, mini.scheduler, noise_of(mini), embeds(), guidance_scale=1.0, num_inference_steps=2
+    )
+    assert latents.dtype == torch.float32
+    assert bool(torch.isfinite(latents).all())
+
+
+def test_a_chosen_scheduler_keeps_the_noise_schedule_and_the_prediction_type(mini):
+    for name in ("ddim", "dpmsolver++", "euler", "unipc"):
+        config = choose_scheduler(name, mini.scheduler).config
+        assert config.prediction_type == "v_prediction"
+        assert config.rescale_betas_zero_snr
+        assert config.timestep_spacing == "trailing"
+
+
+@pytest.mark.parametrize("name", ["ddmi", "UNet2DConditionModel", "__name__", ""])
+def test_an_unknown_scheduler_is_refused_with_the_known_ones(name):
+    with pytest.raises(RiffError, match=r"use one of ddim, .*euler, unipc"):
+        scheduler_class(name)

@@ -1,0 +1,49 @@
+"""What the README tells people to type is what the project promises; its Python and its links are real."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import riff
+from riff.cli import _parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+MAIN_JOB = 'python -m pip install . && riff render "lo-fi hip hop, mellow electric piano, 84 bpm" -o lofi.wav'
+TESTS = "python -m pip install '.[test]' && python -m pytest"
+
+
+@pytest.mark.parametrize("command", [MAIN_JOB, TESTS], ids=["main job", "tests"])
+def test_the_two_commands_stand_there_as_lines_to_copy(command: str) -> None:
+    assert command in [line for _, block in BLOCKS for line in block.splitlines()]
+
+
+def test_ci_runs_the_very_test_command() -> None:
+    assert TESTS in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_riff_command_shown_is_one_that_riff_takes() -> None:
+    shown = [line for _, block in BLOCKS for line in block.splitlines()]
+    commands = [part.strip() for line in shown for part in line.removeprefix("$ ").split("&&")]
+    riffs = [shlex.split(command, comments=True) for command in commands if command.startswith("riff ")]
+    assert riffs
+    for words in riffs:
+        _parser().parse_args(words[1:])
+
+
+def test_the_python_shown_parses_and_imports_names_that_exist() -> None:
+    for language, block in BLOCKS:
+        if language == "python":
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and node.module == "riff":
+                    assert {alias.name for alias in node.names} <= set(riff.__all__)
+
+
+def test_every_file_linked_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r'src="([^"]+)"', README)
+    missing = [target for target in targets if "://" not in target and not (ROOT / target).exists()]
+    assert missing == []

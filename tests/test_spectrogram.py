@@ -1,0 +1,214 @@
+"""Waveform to mel and back: exact lengths, torchaudio and librosa as oracles, one mechanism for every tempo."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from riff.config import SpectrogramConfig
+from riff.errors import RiffError
+from riff.phase import griffin_lim, magnitude_to_phase
+from riff.spectrogram import mel_filterbank, mel_to_linear, mel_to_waveform, waveform_to_mel
+
+RIFFUSION = SpectrogramConfig.riffusion()
+BEATS = SpectrogramConfig()
+SMALL = SpectrogramConfig(
+    sample_rate=8000, n_fft=1024, win_length=512, hop_length=64, n_mels=64, f_min=0, f_max=4000, grid="seconds"
+)
+
+
+def chirps(seconds: float, sample_rate: int, channels: int = 1) -> torch.Tensor:
+    """A few gliding tones with decays and clicks: pitched and struck sound without a soundfont."""
+    time = torch.arange(round(seconds * sample_rate), dtype=torch.float64) / sample_rate
+    sound = torch.zeros_like(time)
+    for index, start in enumerate(np.arange(0.0, seconds, 0.25)):
+        local = (time - start).clamp(min=0)
+        gate = (time >= start) * torch.exp(-6 * local)
+        for harmonic in range(1, 6):
+            frequency = 110 * 2 ** ((index * 7 % 12) / 12) * harmonic
+            sound += gate * torch.sin(2 * math.pi * frequency * local) / harmonic
+    sound = (0.2 * sound / sound.abs().max()).float()
+    return torch.stack([sound, sound.flip(0)][:channels])
+
+
+def convergence_db(estimate: torch.Tensor, target: torch.Tensor) -> float:
+    gain = (estimate * target).sum() / estimate.square().sum()
+    return 20 * math.log10(float((estimate * gain - target).norm() / target.norm()))
+
+
+@pytest.mark.parametrize("norm", [None, "slaney"])
+@pytest.mark.parametrize("scale", ["htk", "slaney"])
+def test_filterbank_equals_torchaudios(scale, norm):
+    functional = pytest.importorskip("torchaudio.functional")
+    config = SpectrogramConfig(mel_scale=scale, norm=norm, n_mels=80)
+    oracle = functional.melscale_fbanks(
+        config.n_fft // 2 + 1, config.f_min, config.f_max, 80, config.sample_rate, norm=norm, mel_scale=scale
+    ).T
+    torch.testing.assert_close(mel_filterbank(config), oracle, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("config", [RIFFUSION, BEATS], ids=["riffusion", "riff-mini"])
+def test_no_filter_is_empty(config):
+    assert float(mel_filterbank(config).sum(1).min()) > 0
+
+
+def test_mel_of_riffusions_config_equals_torchaudios_mel_spectrogram():
+    transforms = pytest.importorskip("torchaudio.transforms")
+    sound = chirps(1.5, 44100)
+    oracle = transforms.MelSpectrogram(
+        44100, 17640, 4410, 441, f_min=0, f_max=10000, n_mels=512, power=1.0, norm=None, mel_scale="htk"
+    )(sound)
+    mel = waveform_to_mel(sound, RIFFUSION)
+    # Theirs has one more frame, centred on the end of the sound; the frames before it mirror that end alike.
+    torch.testing.assert_close(mel, oracle[..., : mel.shape[-1]], atol=1e-3 * float(oracle.max()), rtol=0)
+
+
+def test_columns_that_fit_the_sound_exactly_are_counted_exactly():
+    assert waveform_to_mel(torch.zeros(1, 441 * 20), RIFFUSION).shape == (1, 512, 20)
+    assert waveform_to_mel(torch.zeros(1, 441 * 20 + 5), RIFFUSION).shape == (1, 512, 21)
+
+
+@pytest.mark.parametrize("bpm", [50.0, 84.0, 120.0, 133.7, 180.0])
+def test_beats_give_their_exact_number_of_samples_and_columns_at_any_tempo(bpm):
+    columns = 2 * BEATS.frames_per_beat
+    samples = BEATS.frames_to_samples(columns, bpm=bpm)
+    assert samples == round(2 * 60 / bpm * 44100)
+    assert waveform_to_mel(torch.zeros(1, samples), BEATS, bpm=bpm).shape[-1] == columns
+    assert mel_to_waveform(torch.zeros(1, 256, columns), BEATS, bpm=bpm, n_iter=1).shape[-1] == samples
+
+
+@pytest.mark.parametrize("columns", [1, 7, 40])
+def test_length_is_exactly_columns_times_hop(columns):
+    mel = torch.rand(1, 64, columns, generator=torch.Generator().manual_seed(0))
+    assert mel_to_waveform(mel, SMALL, n_iter=2).shape == (1, columns * 64)
+
+
+def test_a_click_on_a_beat_lies_in_the_same_column_at_every_tempo():
+    for bpm in (60.0, 97.0, 150.0):
+        samples = BEATS.frames_to_samples(4 * 32, bpm=bpm)
+        sound = torch.zeros(1, samples)
+        sound[0, round(2 * 60 / bpm * 44100)] = 1.0
+        mel = waveform_to_mel(sound, BEATS, bpm=bpm)
+        assert int(mel[0].sum(0).argmax()) == 64
+
+
+def test_the_general_grid_equals_a_hop_of_its_own_where_the_tempo_gives_a_whole_hop():
+    bpm = 60 * 44100 / (32 * 700)  # 700 samples a column
+    sound = chirps(1.0, 44100)
+    own_hop = SpectrogramConfig(hop_length=700, grid="seconds")
+    torch.testing.assert_close(waveform_to_mel(sound, BEATS, bpm=bpm), waveform_to_mel(sound, own_hop))
+
+
+def test_griffin_lim_equals_torchaudios_from_the_same_phase():
+    functional = pytest.importorskip("torchaudio.functional")
+    generator = torch.Generator().manual_seed(0)
+    magnitude = torch.rand(2, 129, 30, generator=generator)
+    window = torch.hann_window(256)
+    oracle = functional.griffinlim(magnitude, window, 256, 64, 256, 1.0, 20, 0.99, 29 * 64, False)
+    ours = griffin_lim(
+        magnitude,
+        n_fft=256,
+        hop_length=64,
+        win_length=256,
+        length=29 * 64,
+        n_iter=20,
+        phase=torch.ones(2, 129, 30, dtype=torch.complex64),
+    )
+    torch.testing.assert_close(ours, oracle, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("n_iter", [4, 16, 32])
+def test_recovered_sound_is_at_least_as_close_as_with_torchaudios_random_start(n_iter):
+    sound = chirps(1.5, 44100)
+    bpm = 112.0
+    mel = waveform_to_mel(sound, BEATS, bpm=bpm)
+    errors = {}
+    for phase in ("guess", "random"):
+        rebuilt = mel_to_waveform(mel, BEATS, bpm=bpm, n_iter=n_iter, phase=phase)
+        errors[phase] = convergence_db(waveform_to_mel(rebuilt, BEATS, bpm=bpm)[..., : mel.shape[-1]], mel)
+    print(errors)
+    assert errors["guess"] <= errors["random"]
+    assert errors["guess"] < -14
+
+
+def test_phase_of_a_steady_tone_turns_at_its_frequency():
+    time = torch.arange(8000) / 8000
+    spectrum = torch.stft(
+        torch.sin(2 * math.pi * 1000 * time), 512, 64, window=torch.hann_window(512), return_complex=True
+    )
+    guessed = magnitude_to_phase(spectrum.abs(), n_fft=512, hop_length=64, win_length=512)
+    row = 64  # 1000 Hz
+    true_turn = (spectrum[row, 40:80] * spectrum[row, 39:79].conj()).angle()
+    guessed_turn = (guessed[row, 40:80] * guessed[row, 39:79].conj()).angle()
+    torch.testing.assert_close(torch.polar(torch.ones(40), guessed_turn - true_turn).real, torch.ones(40), atol=0.05, rtol=0)
+
+
+def test_inverse_mel_reproduces_the_mel():
+    mel = waveform_to_mel(chirps(0.5, 8000), SMALL)
+    linear = mel_to_linear(mel, SMALL, n_fft=1024, n_iter=30)
+    assert float((linear < 0).sum()) == 0
+    error = (mel_filterbank(SMALL) @ linear - mel).norm() / mel.norm()
+    assert float(error) < 0.02
+
+
+@pytest.mark.parametrize("stereo", ["mid-side", "left-right"])
+def test_stereo_channels_come_back_on_their_own_side(stereo):
+    config = SpectrogramConfig(**{**SMALL.to_dict(), "channels": 2, "stereo": stereo})
+    sound = chirps(1.0, 8000, channels=2)
+    sound[1] *= 0.1
+    rebuilt = mel_to_waveform(waveform_to_mel(sound, config), config)
+    assert rebuilt.shape == (2, 8000)
+    if stereo == "left-right":
+        assert float(rebuilt[0].square().mean()) > 10 * float(rebuilt[1].square().mean())
+
+
+def test_mid_and_side_are_half_sum_and_half_difference():
+    config = SpectrogramConfig(**{**SMALL.to_dict(), "channels": 2, "stereo": "mid-side"})
+    sound = chirps(0.5, 8000, channels=2)
+    mid_side = torch.stack([(sound[0] + sound[1]) / 2, (sound[0] - sound[1]) / 2])
+    left_right = SpectrogramConfig(**{**SMALL.to_dict(), "channels": 2, "stereo": "left-right"})
+    torch.testing.assert_close(waveform_to_mel(sound, config), waveform_to_mel(mid_side, left_right))
+
+
+def test_batches_equal_single_clips():
+    mel = torch.rand(3, 1, 64, 20, generator=torch.Generator().manual_seed(2))
+    batch = mel_to_waveform(mel, SMALL, n_iter=4)
+    for index in range(3):
+        torch.testing.assert_close(mel_to_waveform(mel[index], SMALL, n_iter=4), batch[index], atol=1e-5, rtol=1e-3)
+
+
+def test_same_generator_seed_same_samples_and_global_state_is_left_alone():
+    mel = torch.rand(1, 64, 20, generator=torch.Generator().manual_seed(2))
+    state = torch.get_rng_state()
+    first, second = (
+        mel_to_waveform(mel, SMALL, phase="random", generator=torch.Generator().manual_seed(5)) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_silence_stays_silence():
+    waveform = mel_to_waveform(torch.zeros(1, 64, 12), SMALL)
+    assert bool(torch.isfinite(waveform).all())
+    assert float(waveform.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: waveform_to_mel(torch.zeros(2, 100), SMALL), r"needs \(\.\.\., 1, samples\)"),
+        (lambda: waveform_to_mel(torch.zeros(1, 0), SMALL), "empty"),
+        (lambda: waveform_to_mel(torch.zeros(1, 9000), BEATS), "needs a tempo"),
+        (lambda: mel_to_waveform(torch.zeros(1, 63, 5), SMALL), "needs"),
+        (lambda: mel_to_waveform(torch.full((1, 64, 5), math.nan), SMALL), "NaN"),
+        (lambda: mel_to_waveform(-torch.ones(1, 64, 5), SMALL), "negative"),
+        (lambda: mel_to_waveform(torch.ones(1, 64, 5), SMALL, n_iter=-1), "n_iter is -1"),
+        (lambda: mel_to_waveform(torch.ones(1, 64, 5), SMALL, phase="zero"), "phase is 'zero'"),  # type: ignore[arg-type]
+        (lambda: mel_to_waveform(torch.ones(1, 256, 5), BEATS, bpm=math.nan), "bpm is nan"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(call, message):
+    with pytest.raises(RiffError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

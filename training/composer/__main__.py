@@ -1,0 +1,42 @@
+"""python -m training.composer --seed 7 [--genre X] [--json]: print a score."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from . import GENRES, Score, compose
+
+
+def as_text(score: Score) -> str:
+    """Return the score as lines a person can read."""
+    lines = [f"seed {score.seed}: {score.beats} beats at {score.bpm:g} bpm"]
+    for number, truth in enumerate(score.windows):
+        lines.append(
+            f"window {number}: {truth.genre} ({truth.family}), {truth.keyscale}, {truth.beats_per_bar}/4, "
+            f"{truth.mood}, {truth.density}, {truth.section}, lead {truth.lead}; "
+            f"{', '.join(truth.instruments)}"
+        )
+    for part in score.parts:
+        lines.append(f"{part.role}: {part.instrument} (program {part.program}, volume {part.volume:g})")
+        lines += [f"  {n.start:8.3f} {n.duration:6.3f} {n.pitch:4d} {n.velocity:4d}" for n in part.notes]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m training.composer", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--genre", choices=sorted(GENRES))
+    parser.add_argument("--windows", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    score = compose(options.seed, genre=options.genre, windows=options.windows)
+    print(json.dumps(dataclasses.asdict(score)) if options.json else as_text(score))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
