@@ -28,7 +28,7 @@ def load_folder(
     for name in ("unet", "vae", "text_encoder"):
         read_json(folder / name / "config.json")
         found = find_weights(folder, name, variant=variant, source=source)
-        models[name] = _load_model(folder, name, dtype, found)
+        models[name] = _load_model(folder / name, component_class(index, name), dtype, found)
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     return StableDiffusionPipeline(
@@ -41,8 +41,8 @@ def load_folder(
     )
 
 
-def _load_model(folder: Path, name: str, dtype: torch.dtype, variant: str | None) -> Any:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+def _load_model(place: Path, kind: str | None, dtype: torch.dtype, variant: str | None) -> Any:
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPTextModel
 
     options: dict[str, Any] = {
@@ -51,23 +51,20 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype, variant: str | None
         "local_files_only": True,
         "variant": variant,
     }
-    models: dict[str, Any] = {
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-        "text_encoder": CLIPTextModel,
-    }
+    known: tuple[Any, ...] = (AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, CLIPTextModel)
+    model_class = next(each for each in known if each.__name__ == kind)
     try:
-        model, report = models[name].from_pretrained(folder / name, output_loading_info=True, **options)
+        model, report = model_class.from_pretrained(place, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{folder / name} cannot be loaded ({first_line(error)}); restore it or download it again"
+            f"{place} cannot be loaded ({first_line(error)}); restore it or download it again"
         ) from error
     for problem in ("missing_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in report[problem] or ())
         if keys:
             what = problem.removesuffix("_keys")
             raise ModelError(
-                f"{folder / name}: {len(keys)} weight(s) {what}, e.g. {keys[0]}; not those of its config"
+                f"{place}: {len(keys)} weight(s) {what}, e.g. {keys[0]}; not those of its config"
             )
     return model.eval()
 

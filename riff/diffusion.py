@@ -48,7 +48,7 @@ def denoise(
         ``(B, L, H, W)`` float32 latents on the UNet's device.
 
     Raises:
-        RiffError: guidance is asked for without negative embeddings.
+        RiffError: guidance is asked for without negative embeddings, or the scheduler needs more steps.
 
     Source: Ho & Salimans, 2022 (classifier-free guidance).
     """
@@ -60,7 +60,7 @@ def denoise(
             )
         embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
     embeds = embeds.to(device=unet.device, dtype=unet.dtype)
-    scheduler.set_timesteps(num_inference_steps, device=unet.device)
+    _set_timesteps(scheduler, num_inference_steps, unet.device)
     options = _step_options(scheduler, generator)
     latents = latents.to(device=unet.device, dtype=torch.float32) * scheduler.init_noise_sigma
     for step, timestep in enumerate(scheduler.timesteps):
@@ -75,6 +75,16 @@ def denoise(
             replaced = callback_on_step_end(step, len(scheduler.timesteps), latents)
             latents = latents if replaced is None else replaced
     return latents
+
+
+def _set_timesteps(scheduler: "SchedulerMixin", steps: int, device: torch.device) -> None:
+    try:
+        scheduler.set_timesteps(steps, device=device)
+    except (ValueError, IndexError) as error:
+        name = type(scheduler).__name__
+        raise RiffError(
+            f"{name} cannot draw in {steps} step(s) ({error}); use 20 steps or another scheduler"
+        ) from error
 
 
 def _step_options(scheduler: "SchedulerMixin", generator: Generators | None) -> dict[str, Any]:

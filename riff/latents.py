@@ -7,11 +7,14 @@ from torch import Tensor
 
 from riff.errors import RiffError
 
+# Latent columns decoded at once, and the columns that two windows share.
+WINDOW, OVERLAP = 128, 48
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and not inference mode: latents may be trained on
 def image_to_latents(
     image: Tensor, vae: "AutoencoderKL", *, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -67,8 +70,22 @@ def latents_to_image(latents: Tensor, vae: "AutoencoderKL", *, channels: int) ->
         )
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     raw = latents.float() / vae.config.scaling_factor + shift
-    pixels = vae.decode(raw.to(device=vae.device, dtype=vae.dtype)).sample.float()
+    pixels = _decode(raw.to(device=vae.device, dtype=vae.dtype), vae)
     return take_channels((pixels + 1) / 2, channels).clamp(0.0, 1.0)
+
+
+def _decode(raw: Tensor, vae: "AutoencoderKL") -> Tensor:
+    """Pixels in [-1, 1]; long pictures by overlapping windows, since the last layers need much memory."""
+    width, factor = raw.shape[-1], downsampling(vae)
+    pixels = vae.decode(raw[..., : WINDOW + OVERLAP]).sample.float()
+    for start in range(WINDOW, width - OVERLAP, WINDOW):
+        piece = vae.decode(raw[..., start : start + WINDOW + OVERLAP]).sample.float()
+        # In the outer thirds of the overlap a window sees its own border: fade over in the middle.
+        third = OVERLAP * factor // 3
+        ramp = torch.linspace(0.0, 1.0, third, device=piece.device)
+        middle = torch.lerp(pixels[..., -2 * third : -third], piece[..., third : 2 * third], ramp)
+        pixels = torch.cat([pixels[..., : -2 * third], middle, piece[..., 2 * third :]], dim=-1)
+    return pixels
 
 
 def downsampling(vae: "AutoencoderKL") -> int:

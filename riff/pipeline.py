@@ -133,7 +133,7 @@ class RiffPipeline:
         """Write the checkpoint: a plain StableDiffusionPipeline folder with ``spectrogram_config.json``."""
         return save_checkpoint(self.pipeline, self.config, folder, prior=self.prior, force=force)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self,
         prompt: str | list[str],
@@ -150,7 +150,7 @@ class RiffPipeline:
         num_waveforms_per_prompt: int = 1,
         latents: Tensor | None = None,
         callback_on_step_end: StepCallback | None = None,
-        n_iter: int = 32,
+        n_iter: int = 16,
         progress: bool = False,
     ) -> RiffOutput:
         """Turn sentences into music.
@@ -204,16 +204,8 @@ class RiffPipeline:
         ]
         if latents is not None:
             check_latents(latents, [self._latent_shape(plan) for plan in plans])
-        settings = {
-            "model": self.name,
-            "steps": num_inference_steps,
-            "guidance": float(guidance_scale),
-            "scheduler": type(self.pipeline.scheduler).__name__,
-            "negative_prompt": negative_prompt,
-            "keyscale": keyscale,
-            "bars": bars,
-            "duration": duration,
-        }
+        settings = self._settings(num_inference_steps, guidance_scale, negative_prompt)
+        settings |= {"keyscale": keyscale, "bars": bars, "duration": duration}
         clips: list[Clip] = []
         with count_steps(progress, callback_on_step_end) as count_step:
             for batch in batches(plans, size=1 if self.device.type == "cpu" else BATCH):
@@ -224,6 +216,15 @@ class RiffPipeline:
                     for plan, image in zip(batch, images, strict=True)
                 ]
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
+
+    def _settings(self, steps: int, guidance: float, negative_prompt: str | None) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "steps": steps,
+            "guidance": float(guidance),
+            "scheduler": type(self.pipeline.scheduler).__name__,
+            "negative_prompt": negative_prompt,
+        }
 
     def _latent_shape(self, plan: Plan) -> tuple[int, int, int]:
         factor = downsampling(self.pipeline.vae)
@@ -264,7 +265,8 @@ class RiffPipeline:
                 f"{self.name} drew numbers that are not finite in {parts.unet.dtype}; "
                 "load it with dtype=torch.float32"
             )
-        return [image[..., : plan.columns] for plan, image in zip(plans, images, strict=True)]
+        # Copied out of inference mode, so that a clip's picture may be trained on.
+        return [image[..., : plan.columns].clone() for plan, image in zip(plans, images, strict=True)]
 
     def _finish(self, plan: Plan, image: Tensor, settings: dict[str, Any], n_iter: int) -> Clip:
         """From a picture to the clip that the user gets."""

@@ -21,7 +21,7 @@ _TYPOGRAPHIC = str.maketrans(
 _GAP = "\0"
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and not inference mode: embeddings may be trained on
 def embed_prompt(prompts: list[str], tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel") -> Tensor:
     """Encode prompts as Stable Diffusion does: padded to the tokenizer's length, last hidden state, no mask.
 

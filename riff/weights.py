@@ -19,7 +19,7 @@ LEGACY_WEIGHTS = {
 }
 COMPONENTS = {
     "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }

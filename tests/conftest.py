@@ -63,6 +63,23 @@ def tiny_vae(*, picture_channels: int, latent_channels: int):
     ).eval()
 
 
+def tiny_autoencoder(*, picture_channels: int, latent_channels: int):
+    import torch
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(2)
+    return AutoencoderTiny(
+        in_channels=picture_channels,
+        out_channels=picture_channels,
+        latent_channels=latent_channels,
+        encoder_block_out_channels=(4, 4, 4, 4),
+        decoder_block_out_channels=(4, 4, 4, 4),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+        scaling_factor=0.5,
+    ).eval()
+
+
 def tiny_text_encoder(tokenizer):
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import with_legacy_weights, with_safety_checker
+from conftest import tiny_autoencoder, with_legacy_weights, with_safety_checker
 from safetensors.torch import load_file, save_file
 
 import riff.hub
@@ -95,6 +95,14 @@ def test_an_fp16_variant_is_found_when_it_is_asked_for_or_all_there_is(mini_chec
         assert load_checkpoint(folder, variant=variant)[0].unet.dtype == torch.float32
     with pytest.raises(ModelError, match=r"has no diffusion_pytorch_model\.int8\.safetensors"):
         load_checkpoint(folder, variant="int8")
+
+
+def test_a_checkpoint_may_have_a_tiny_autoencoder(mini_checkpoint, mini_config, tmp_path):
+    pipeline, _, prior = load_checkpoint(mini_checkpoint)
+    pipeline.vae = tiny_autoencoder(picture_channels=1, latent_channels=8)
+    again = load_checkpoint(save_checkpoint(pipeline, mini_config, tmp_path / "tiny", prior=prior))[0]
+    assert type(again.vae).__name__ == "AutoencoderTiny"
+    torch.testing.assert_close(again.vae.state_dict(), pipeline.vae.state_dict())
 
 
 @pytest.mark.parametrize("dropped", ["tokenizer.json", "vocab.json"])
@@ -184,7 +192,7 @@ def test_shards_outside_the_folder_or_of_another_kind_are_refused(name, mini_che
     (folder / UNET).unlink()
     index = {"weight_map": {"conv_in.bias": name}}
     (folder / f"{UNET}.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match="must be a .safetensors file beside it"):
+    with pytest.raises(ModelError, match=r"must be a \.safetensors file beside it"):
         load_checkpoint(folder)
 
 
@@ -368,7 +376,7 @@ def test_a_hub_model_without_safetensors_names_the_convert_command(
     for path in folder.rglob("*.safetensors"):
         path.unlink()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: str(folder))
-    with pytest.raises(ModelError, match="riff convert riffusion/riffusion-model-v1 -o DIR"):
+    with pytest.raises(ModelError, match=r"riff convert riffusion/riffusion-model-v1 -o DIR"):
         load_checkpoint("riffusion/riffusion-model-v1")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from riff.cli import _parser, main
+from riff.cli import build_parser, main
 from riff.cli.arguments import BPM_RANGE, MAX_PROMPT, check_prompt
 from riff.errors import ModelError, RiffError, SystemProblem
 from tests.conftest import with_legacy_weights
@@ -274,6 +274,7 @@ def test_a_mistake_is_one_line_exit_2_and_loads_no_model(
         (ModelError("no weights"), 4, "riff: error: no weights"),
         (SystemProblem("disk full"), 5, "riff: error: disk full"),
         (OSError(28, "No space left on device", "a.wav"), 5, "No space left on device: 'a.wav'"),
+        (ModuleNotFoundError("No module named 'torch'"), 5, "No module named 'torch'; install riff again"),
         (MemoryError(), 5, "not enough memory"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 5, "out of memory"),
         (KeyboardInterrupt(), 130, "riff: interrupted"),
@@ -386,7 +387,7 @@ def test_python_minus_m_riff_is_the_command() -> None:
 def test_the_command_allows_what_the_pipeline_allows() -> None:
     from riff import request
 
-    parse = _parser().parse_args
+    parse = build_parser().parse_args
     for option, limits, check in [
         ("--bpm", (20, 400), lambda value: request.check_number(value, "bpm", *request.BPM_RANGE)),
         ("--bars", (1, 512), lambda value: request.check_length(value, None)),

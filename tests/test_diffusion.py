@@ -88,6 +88,18 @@ def test_guidance_without_negative_embeddings_is_refused(mini):
         draw(mini, negative_prompt_embeds=None)
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_one_step_is_enough_for_every_scheduler(mini, scheduler):
+    mini.scheduler = choose_scheduler(scheduler, mini.scheduler)
+    assert bool(torch.isfinite(draw(mini, num_inference_steps=1)).all())
+
+
+def test_too_few_steps_for_a_scheduler_are_one_line(riffusion):
+    riffusion.scheduler = scheduler_class("PNDMScheduler")(skip_prk_steps=False)
+    with pytest.raises(RiffError, match=r"PNDMScheduler cannot draw in 1 step"):
+        draw(riffusion, num_inference_steps=1)
+
+
 def test_the_callback_sees_every_step_and_may_replace_the_latents(mini):
     seen = []
 

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_vae
+from conftest import tiny_autoencoder, tiny_vae
 
 from riff.errors import RiffError
 from riff.latents import (
+    OVERLAP,
+    WINDOW,
     downsampling,
     draw_noise,
     fit_channels,
@@ -101,6 +103,35 @@ def test_a_three_channel_vae_takes_mono_and_stereo(rgb_vae, channels):
     assert 0.0 <= float(image.min()) <= float(image.max()) <= 1.0
 
 
+def test_an_autoencoder_without_variance_serves_as_well():
+    vae = tiny_autoencoder(picture_channels=1, latent_channels=8)
+    assert downsampling(vae) == 8
+    image = picture(1, 1, 32, 32)
+    latents = image_to_latents(image, vae, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(latents, vae.encode(image * 2 - 1).latents * 0.5)
+        expected = (vae.decode(latents / 0.5).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(latents_to_image(latents, vae, channels=1), expected)
+
+
+@pytest.mark.parametrize("width", [176, 177, 256, 304, 305, 400])
+def test_a_long_picture_decoded_by_windows_equals_one_decoded_at_once(width):
+    vae = tiny_autoencoder(picture_channels=1, latent_channels=8)
+    latents = draw_noise((1, 8, 2, width), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = (vae.decode(latents / 0.5).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(latents_to_image(latents, vae, channels=1), expected, rtol=0, atol=1e-4)
+
+
+def test_windows_of_a_decoder_with_group_norms_meet_without_a_seam():
+    vae = tiny_vae(picture_channels=1, latent_channels=8)
+    latents = draw_noise((1, 8, 2, 300), generator=torch.Generator().manual_seed(0))
+    steps = latents_to_image(latents, vae, channels=1).diff(dim=-1).abs().mean(dim=(0, 1, 2))
+    inside = (WINDOW + 8) * 8  # where the first window has not begun to fade
+    joint = steps[inside : (WINDOW + OVERLAP) * 8]
+    assert float(joint.max()) < 1.2 * float(steps[:inside].max())
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 30, 32), (1, 1, 32, 33), (1, 3, 32, 32), (1, 32, 32)])
 def test_pictures_that_do_not_fit_are_refused_with_their_shape(vae, shape):
     with pytest.raises(RiffError, match="multiples of 8"):
@@ -114,6 +145,12 @@ def test_latents_that_do_not_fit_are_refused(vae):
 
 def test_nan_latents_stay_visible_in_the_picture(vae):
     assert bool(torch.isnan(latents_to_image(torch.full((1, 8, 4, 4), torch.nan), vae, channels=1)).any())
+
+
+def test_latents_are_ordinary_tensors_that_may_be_trained_on(vae):
+    weight = torch.ones(1, requires_grad=True)
+    (weight * image_to_latents(picture(1, 1, 32, 32), vae)).sum().backward()
+    assert weight.grad is not None
 
 
 def test_noise_is_that_of_the_seed_on_the_cpu_and_leaves_the_global_generator_alone():

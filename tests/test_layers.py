@@ -15,7 +15,18 @@ import riff
 ROOT = Path(__file__).parent.parent
 LAYERS = {
     0: {"errors", "config", "files"},
-    1: {"audio", "containers", "tags", "loudness", "spectrogram", "exif", "image", "latents", "prompt"},
+    1: {
+        "audio",
+        "containers",
+        "tags",
+        "loudness",
+        "phase",
+        "spectrogram",
+        "exif",
+        "image",
+        "latents",
+        "prompt",
+    },
     2: {"diffusion", "objective", "music", "prior", "request", "plan", "dataset", "provenance"},
     3: {"hub", "weights", "components", "checkpoint", "clip", "pipeline", "evaluate", "bench", "train"},
     4: {"cli"},

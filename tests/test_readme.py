@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import riff
-from riff.cli import _parser
+from riff.cli import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_every_riff_command_shown_is_one_that_riff_takes() -> None:
     riffs = [shlex.split(command, comments=True) for command in commands if command.startswith("riff ")]
     assert riffs
     for words in riffs:
-        _parser().parse_args(words[1:])
+        build_parser().parse_args(words[1:])
 
 
 def test_the_python_shown_parses_and_imports_names_that_exist() -> None:

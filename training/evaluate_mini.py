@@ -109,10 +109,12 @@ def likeness_rows(
     tasks = [task for part in drawn.values() for task in part.tasks]
     images = [image for part in drawn.values() for image in part.images]
     real = [held_out.picture(task.index) for task in tasks]
-    rng = random.Random(seed)
-    others = [held_out.picture(index) for index in measure.matching_others(held_out, tasks, rng=rng)]
+    pairs = measure.matching_others(held_out, tasks, rng=random.Random(seed))
+    paired = [images[place] for place, _ in pairs]
+    paired_real = [real[place] for place, _ in pairs]
+    others = [held_out.picture(index) for _, index in pairs]
     rows = [likeness.round_trip_row(pipe, real[:60]), likeness.sharpness_row(images, real)]
-    rows += likeness.frechet_rows(images, real, others)
+    rows += likeness.frechet_rows(paired, paired_real, others)
     rows += likeness.copy_rows(images, train, held_out)
     return rows
 

@@ -196,8 +196,18 @@ def sounds_of(
     ]
 
 
-def matching_others(held_out: Clips, tasks: Sequence[Task], *, rng: random.Random) -> list[int]:
-    """Held-out clips of the tasks' genres, as many as tasks and none of theirs where there are enough."""
+def matching_others(held_out: Clips, tasks: Sequence[Task], *, rng: random.Random) -> list[tuple[int, int]]:
+    """Pair tasks with held-out clips of the same genre that no task was written from.
+
+    Args:
+        held_out: composed clips.
+        tasks: written from some of them, perhaps more than once from the same.
+        rng: draws the partners.
+
+    Returns:
+        (place in ``tasks``, index in ``held_out``); no clip occurs twice on either side, so a genre that runs
+        out of partners leaves tasks unpaired.
+    """
     used = {task.index for task in tasks}
     pools: dict[str, list[int]] = {}
     for index, truth in enumerate(held_out.truths):
@@ -205,11 +215,13 @@ def matching_others(held_out: Clips, tasks: Sequence[Task], *, rng: random.Rando
             pools.setdefault(truth["genre"], []).append(index)
     for pool in pools.values():
         rng.shuffle(pool)
-    chosen = []
-    for number, task in enumerate(tasks):
-        pool = pools.get(held_out.truths[task.index]["genre"]) or [task.index]
-        chosen.append(pool[number % len(pool)] if len(pool) < 2 else pool.pop())
-    return chosen
+    pairs = []
+    for place, task in enumerate(tasks):
+        pool = pools.get(held_out.truths[task.index]["genre"], [])
+        if task.index in used and pool:
+            used.remove(task.index)
+            pairs.append((place, pool.pop()))
+    return pairs
 
 
 def _truth(fields: dict[str, Any]) -> Truth:

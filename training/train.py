@@ -43,16 +43,18 @@ PREVIEW_PROMPTS = (
 )
 
 
-def _settings(recipe: dict[str, Any], stage: str, steps: int | None) -> LoopSettings:
-    fields = dict(recipe[f"{stage}_loop"])
-    return LoopSettings(**(fields | ({"steps": steps} if steps else {})))
+def _settings(recipe: dict[str, Any], stage: str, arguments: argparse.Namespace) -> LoopSettings:
+    given = {"steps": arguments.steps, "learning_rate": arguments.learning_rate}
+    return LoopSettings(**(recipe[f"{stage}_loop"] | {name: value for name, value in given.items() if value}))
 
 
 def _autoencoder_class(recipe: dict[str, Any]) -> Any:
     """AutoencoderTiny has no norms and a third of the arithmetic at full size, which is what 2 cores can train."""
     import diffusers
 
-    return {"AutoencoderKL": diffusers.AutoencoderKL, "AutoencoderTiny": diffusers.AutoencoderTiny}[recipe["vae_class"]]
+    return {"AutoencoderKL": diffusers.AutoencoderKL, "AutoencoderTiny": diffusers.AutoencoderTiny}[
+        recipe["vae_class"]
+    ]
 
 
 def _stage_vae(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
@@ -64,10 +66,11 @@ def _stage_vae(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     if arguments.init_from:
         vae = kind.from_pretrained(arguments.init_from, subfolder="vae", use_safetensors=True).float()
     objective = AutoencoderObjective(**recipe["vae_objective"])
-    settings = _settings(recipe, "vae", arguments.steps)
-    finished = train_autoencoder(vae, sets[0], heldout[0], objective, settings, arguments.out / "vae")
+    settings = _settings(recipe, "vae", arguments)
+    run = arguments.out / "vae"
+    finished = train_autoencoder(vae, sets[0], heldout[0], objective, settings, run, until=arguments.until)
     vae.register_to_config(scaling_factor=1.0 / latent_magnitude(vae, sets[0]))
-    vae.save_pretrained(arguments.out / "checkpoint" / "vae", safe_serialization=True)
+    vae.save_pretrained(arguments.out / "autoencoder", safe_serialization=True)
     return finished
 
 
@@ -108,10 +111,16 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
     from diffusers import DDIMScheduler
 
     sets, config = load_picture_sets(arguments.data / "train")
-    vae_folder = arguments.out / "checkpoint" / "vae"
+    vae_folder = arguments.out / "autoencoder"
     if not vae_folder.exists():
         vae_folder = Path(arguments.init_from or "") / "vae"
-    vae = _autoencoder_class(recipe).from_pretrained(vae_folder, use_safetensors=True).float().eval().requires_grad_(False)
+    vae = (
+        _autoencoder_class(recipe)
+        .from_pretrained(vae_folder, use_safetensors=True)
+        .float()
+        .eval()
+        .requires_grad_(False)
+    )
     if torch.cuda.is_available():
         vae.to("cuda")
     denoiser, tokenizer = _new_denoiser(recipe, arguments)
@@ -132,9 +141,10 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
         scheduler,
         latents,
         DenoiserObjective(**recipe["denoiser_objective"]),
-        _settings(recipe, "denoiser", arguments.steps),
+        _settings(recipe, "denoiser", arguments),
         arguments.out / "denoiser",
         preview=show_and_keep,
+        until=arguments.until,
     )
     package(arguments.out / "checkpoint")
     return finished
@@ -142,13 +152,17 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
 
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; 0 when it is finished, 130 when it was interrupted (give the command again to go on)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=["vae", "denoiser"])
     parser.add_argument("--recipe", type=Path, required=True, help="JSON file of architecture and schedule")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/ shards")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--init-from", help="checkpoint folder whose weights to start from")
     parser.add_argument("--steps", type=int, help="in place of the recipe's number of steps")
+    parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
+    parser.add_argument("--until", type=int, help="stop after this step; give the command again to go on")
     arguments = parser.parse_args(argv)
     recipe = json.loads(arguments.recipe.read_text(encoding="utf-8"))
     stage = {"vae": _stage_vae, "denoiser": _stage_denoiser}[arguments.stage]

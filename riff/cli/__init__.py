@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with _quiet_libraries(debug=debug), _stop_on_sigterm():
-            args = _parser().parse_args(words)
+            args = build_parser().parse_args(words)
             args.run(args)
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(f"error: {error}", error.exit_code, debug=debug)
     except MemoryError:
         return _report("error: not enough memory; use fewer --bars or a smaller --duration", 5, debug=debug)
+    except ImportError as error:
+        return _report(f"error: {error}; install riff again: python -m pip install .", 5, debug=debug)
     except OSError as error:
         _abandon_stdout()
         return _report(f"error: {error}", 5, debug=debug)
@@ -72,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(message, 5 if type(error).__name__ == "OutOfMemoryError" else 1, debug=debug)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; what it parses has ``run``, the function that does the verb's work."""
     parser = _Parser(
         prog="riff",
         description="A sentence becomes music: latent diffusion on spectrograms, with the model in the box.",

@@ -43,7 +43,9 @@ class AutoencoderStep(nn.Module):
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Rebuilt images from a sampled latent, and the KL divergence per latent number."""
         encoded = self.vae.encode(images)
-        if hasattr(encoded, "latents"):  # AutoencoderTiny: a mean without a variance, so the variance is a constant
+        if hasattr(
+            encoded, "latents"
+        ):  # AutoencoderTiny: a mean without a variance, so the variance is a constant
             latents = encoded.latents + self.noise * noise
             divergence = 0.5 * encoded.latents.float().pow(2)
         else:
@@ -63,11 +65,20 @@ def reconstruction_loss(rebuilt: Tensor, images: Tensor, objective: AutoencoderO
     """Mean absolute + squared error, and absolute error of differences along frequency."""
     error = rebuilt.float() - images
     edges = error[:, :, 1:] - error[:, :, :-1]
-    return error.abs().mean() + objective.squared * error.pow(2).mean() + objective.gradient * edges.abs().mean()
+    return (
+        error.abs().mean() + objective.squared * error.pow(2).mean() + objective.gradient * edges.abs().mean()
+    )
 
 
 def train_autoencoder(
-    vae: Any, pictures: PictureSet, heldout: PictureSet, objective: AutoencoderObjective, settings: LoopSettings, run: Path
+    vae: Any,
+    pictures: PictureSet,
+    heldout: PictureSet,
+    objective: AutoencoderObjective,
+    settings: LoopSettings,
+    run: Path,
+    *,
+    until: int | None = None,
 ) -> bool:
     """Train ``vae`` in place on random crops in time; see :func:`riff.train.loop.train`."""
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -79,12 +90,14 @@ def train_autoencoder(
         steps = (images.shape[-1] - objective.crop) // scale
         start = scale * int(torch.randint(steps + 1, (1,), generator=generator))
         images = images[..., start : start + objective.crop]
-        noise = torch.randn(len(images), channels, images.shape[-2] // scale, objective.crop // scale, generator=generator)
+        noise = torch.randn(
+            len(images), channels, images.shape[-2] // scale, objective.crop // scale, generator=generator
+        )
         device = next(model.parameters()).device
         images = images.to(device)
         rebuilt, divergence = model(images, noise.to(device))
         loss = reconstruction_loss(rebuilt, images, objective) + objective.kl * divergence
-        return loss, {"kl": float(divergence)}
+        return loss, {"kl": float(divergence.detach())}
 
     def preview(model: nn.Module, step: int, writer: Any) -> None:
         images = heldout.images(torch.arange(min(16, len(heldout)))).to(next(model.parameters()).device)
@@ -94,7 +107,9 @@ def train_autoencoder(
         writer.add_scalar("heldout/psnr", float(psnr), step)
         writer.add_images("heldout/above_real_below_rebuilt", torch.cat([images, rebuilt], dim=2)[:4], step)
 
-    return train(AutoencoderStep(vae, objective.noise), batch_loss, settings, run, preview=preview)
+    return train(
+        AutoencoderStep(vae, objective.noise), batch_loss, settings, run, preview=preview, until=until
+    )
 
 
 @torch.no_grad()
@@ -102,7 +117,9 @@ def latent_magnitude(vae: Any, pictures: PictureSet, *, n: int = 256) -> float:
     """Root mean square of the latents of ``n`` pictures: one over the scaling factor that diffusion needs."""
     device = next(vae.parameters()).device
     squares = [
-        encode_mode(vae, pictures.images(torch.arange(i, min(i + 16, len(pictures)))).to(device) * 2 - 1).pow(2).mean()
+        encode_mode(vae, pictures.images(torch.arange(i, min(i + 16, len(pictures)))).to(device) * 2 - 1)
+        .pow(2)
+        .mean()
         for i in range(0, min(n, len(pictures)), 16)
     ]
     return float(torch.stack(squares).mean().sqrt())

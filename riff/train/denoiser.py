@@ -119,6 +119,7 @@ def train_denoiser(
     run: Path,
     *,
     preview: Any = None,
+    until: int | None = None,
 ) -> bool:
     """Train UNet and text encoder in place to predict velocities; see :func:`riff.train.loop.train`."""
     sizes = torch.tensor([float(len(latents.latents)) for latents in sets])
@@ -137,11 +138,13 @@ def train_denoiser(
         weights = loss_weights(timesteps, alphas, snr_gamma=objective.snr_gamma).to(device)
         return (errors * weights).mean(), {}
 
-    return train(denoiser, batch_loss, settings, run, preview=preview)
+    return train(denoiser, batch_loss, settings, run, preview=preview, until=until)
 
 
 @torch.no_grad()
-def fit_music_prior(pictures: list[PictureSet], tokenizer: Any, text_encoder: Any, *, n: int = 4000) -> dict[str, Tensor]:
+def fit_music_prior(
+    pictures: list[PictureSet], tokenizer: Any, text_encoder: Any, *, n: int = 4000
+) -> dict[str, Tensor]:
     """What the words say of tempo and meter, as ridge regression on mean prompt embeddings.
 
     Fitted on captions that name no tempo in numbers and on all that do alike, so both are served: a number in the
@@ -159,7 +162,10 @@ def fit_music_prior(pictures: list[PictureSet], tokenizer: Any, text_encoder: An
             texts.append(text)
             targets.append((clip["bpm"], 1.0 if clip["beats_per_bar"] == 3 else -1.0))
     features = torch.cat(
-        [embed_prompt(texts[i : i + 64], tokenizer, text_encoder).mean(1).double().cpu() for i in range(0, len(texts), 64)]
+        [
+            embed_prompt(texts[i : i + 64], tokenizer, text_encoder).mean(1).double().cpu()
+            for i in range(0, len(texts), 64)
+        ]
     )
     values = torch.tensor(targets, dtype=torch.float64)
     values[:, 0] = values[:, 0].log2()

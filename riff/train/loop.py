@@ -95,6 +95,7 @@ def train(
     run: Path,
     *,
     preview: Callable[[nn.Module, int, Any], None] | None = None,
+    until: int | None = None,
     device: str | None = None,
 ) -> bool:
     """Train ``model`` in place, from the run's last checkpoint if it has one; it ends with the averaged weights.
@@ -105,10 +106,11 @@ def train(
         settings: see :class:`LoopSettings`.
         run: folder of checkpoints and TensorBoard logs.
         preview: called with the averaged model, the step and the TensorBoard writer.
+        until: stop after this step although the schedule goes on, so that a later call can go on with more data.
         device: ``None`` is what accelerate finds.
 
     Returns:
-        Whether the last step was reached; False after SIGINT or SIGTERM, with a checkpoint of that moment.
+        False if SIGINT or SIGTERM cut it short, with a checkpoint of that moment; else True.
 
     Raises:
         RiffError: twenty losses in a row were not finite.
@@ -121,7 +123,11 @@ def train(
     parameters = [p for p in model.parameters() if p.requires_grad]
     fused = accelerator.device.type == "cuda"
     optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=fused
+        parameters,
+        lr=settings.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=settings.weight_decay,
+        fused=fused,
     )
     prepared, optimizer = accelerator.prepare(torch.compile(model) if settings.compile else model, optimizer)
     ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
@@ -134,7 +140,9 @@ def train(
         first = found.step
         model.load_state_dict(found.tensors["model"])
         tensors_to_optimizer(found.tensors["optimizer"], optimizer.optimizer)
-        ema.shadow_params = [found.tensors["ema"][str(i)].to(accelerator.device) for i in range(len(parameters))]
+        ema.shadow_params = [
+            found.tensors["ema"][str(i)].to(accelerator.device) for i in range(len(parameters))
+        ]
         ema.optimization_step = found.state["ema_step"]
 
     def publish(step: int) -> None:
@@ -146,10 +154,11 @@ def train(
             }
             save_checkpoint(run, Checkpoint(step, tensors, {"ema_step": ema.optimization_step}))
 
+    last = settings.steps if until is None else min(until, settings.steps)
     writer = SummaryWriter(str(run / "logs")) if accelerator.is_main_process else None
     began, step = time.time(), first
-    with _StopFlag() as stop, tqdm(total=settings.steps, initial=first, disable=None, unit="step") as bar:
-        for step in range(first, settings.steps):
+    with _StopFlag() as stop, tqdm(total=last, initial=first, disable=None, unit="step") as bar:
+        for step in range(first, last):
             generator = torch.Generator().manual_seed(
                 (settings.seed * 1_000_003 + step) * accelerator.num_processes + accelerator.process_index
             )
@@ -166,24 +175,34 @@ def train(
             else:
                 bad += 1
                 if bad == MAX_BAD_LOSSES:
-                    raise RiffError(f"the loss was not finite for {bad} steps in a row (step {step}); lower the learning rate")
+                    raise RiffError(
+                        f"the loss was not finite for {bad} steps in a row (step {step}); lower the learning rate"
+                    )
             optimizer.zero_grad(set_to_none=True)
             bar.update()
             done = step + 1
-            if writer and (done % 20 == 0 or done == settings.steps):
+            if writer and (done % 20 == 0 or done == last):
                 rate = (done - first) / (time.time() - began)
-                figures = figures | {"loss": float(loss.detach()), "lr": learning_rate_at(step, settings), "steps_per_s": rate}
+                figures = figures | {
+                    "loss": float(loss.detach()),
+                    "lr": learning_rate_at(step, settings),
+                    "steps_per_s": rate,
+                }
                 for name, value in figures.items():
                     writer.add_scalar(name, value, done)
                 bar.set_postfix(loss=f"{float(loss.detach()):.4f}")
                 if bar.disable and done % 100 == 0:
-                    print(f"step {done}/{settings.steps} {figures} eta {(settings.steps - done) / rate:.0f} s", file=sys.stderr, flush=True)
-            if writer and preview and (done % settings.preview_steps == 0 or done == settings.steps):
+                    print(
+                        f"step {done}/{last} {figures} eta {(last - done) / rate:.0f} s",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+            if writer and preview and (done % settings.preview_steps == 0 or done == last):
                 ema.store(parameters)
                 ema.copy_to(parameters)
                 preview(model, done, writer)
                 ema.restore(parameters)
-            if stop.signal is not None or done % settings.checkpointing_steps == 0 or done == settings.steps:
+            if stop.signal is not None or done % settings.checkpointing_steps == 0 or done == last:
                 publish(done)
             if stop.signal is not None:
                 break

@@ -52,7 +52,10 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     for group, tensors in checkpoint.tensors.items():
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, draft / f"{group}.safetensors")
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            draft / f"{group}.safetensors",
+        )
     (draft / STATE).write_text(json.dumps({"step": checkpoint.step} | checkpoint.state), encoding="utf-8")
     digests = {path.name: _digest(path) for path in sorted(draft.iterdir())}
     (draft / MANIFEST).write_text(json.dumps(digests), encoding="utf-8")
@@ -88,14 +91,20 @@ def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[Path]]:
             tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
             return Checkpoint(state.pop("step"), tensors, state), folders[:number]
     if folders:
-        raise RiffError(f"every checkpoint in {run} is damaged ({len(folders)}); restore one or delete the folder")
+        raise RiffError(
+            f"every checkpoint in {run} is damaged ({len(folders)}); restore one or delete the folder"
+        )
     return None, []
 
 
 def optimizer_to_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as flat tensors, ``<parameter index>.<name>``: no pickle is needed to keep it."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()}
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+    }
 
 
 def tensors_to_optimizer(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:

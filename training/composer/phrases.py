@@ -12,38 +12,130 @@ if TYPE_CHECKING:
 
 SOME = "some"
 OPENERS = (
-    "play", "make", "give me", "i want", "create", "generate", "compose", "here is", "please play",
-    "can you make", "could you play", "listen to", "this is", "write", "i need", "let me hear",
+    "play",
+    "make",
+    "give me",
+    "i want",
+    "create",
+    "generate",
+    "compose",
+    "here is",
+    "please play",
+    "can you make",
+    "could you play",
+    "listen to",
+    "this is",
+    "write",
+    "i need",
+    "let me hear",
 )
 LEAD_FORMS = (
-    "with {lead}", "with {lead}", "on {a_lead}", "played on {a_lead}", "featuring {lead}", "led by {a_lead}",
-    "with {a_lead} melody", "with {lead} on top", "for {lead}", "driven by {lead}", "and {lead}",
-    "with some {lead}", "including {lead}",
+    "with {lead}",
+    "with {lead}",
+    "on {a_lead}",
+    "played on {a_lead}",
+    "featuring {lead}",
+    "led by {a_lead}",
+    "with {a_lead} melody",
+    "with {lead} on top",
+    "for {lead}",
+    "driven by {lead}",
+    "and {lead}",
+    "with some {lead}",
+    "including {lead}",
 )
 PLAYER_FORMS = ("with {a_lead}", "featuring {a_lead}", "by {a_lead}", "led by {a_lead}", "for {lead}")
-PLAYERS = frozenset({
-    "pianist", "organist", "violinist", "cellist", "harpist", "trumpeter", "trombonist", "saxophonist",
-    "player", "oboist", "clarinetist", "flutist", "violist", "bassoonist", "banjoist", "fiddler", "drummer",
-    "singers",
-})
+PLAYERS = frozenset(
+    {
+        "pianist",
+        "organist",
+        "violinist",
+        "cellist",
+        "harpist",
+        "trumpeter",
+        "trombonist",
+        "saxophonist",
+        "player",
+        "oboist",
+        "clarinetist",
+        "flutist",
+        "violist",
+        "bassoonist",
+        "banjoist",
+        "fiddler",
+        "drummer",
+        "singers",
+    }
+)
 LEAD_TAGS = (
-    "{lead}", "{lead}", "{lead}", "{lead} melody", "{lead} lead", "lead {lead}", "featuring {lead}",
+    "{lead}",
+    "{lead}",
+    "{lead}",
+    "{lead} melody",
+    "{lead} lead",
+    "lead {lead}",
+    "featuring {lead}",
     "with {lead}",
 )
 SOLO_TAGS = ("solo {lead}", "{lead} solo", "{lead} alone", "unaccompanied {lead}")
 ASSOCIATION_LINKS = (
-    "like", "like", "for", "that sounds like", "that feels like", "from", "inspired by", "reminiscent of",
-    "in the style of", "as in",
+    "like",
+    "like",
+    "for",
+    "that sounds like",
+    "that feels like",
+    "from",
+    "inspired by",
+    "reminiscent of",
+    "in the style of",
+    "as in",
 )
 ASSOCIATION_TAGS = (
-    "{text}", "{text}", "{text}", "{text}", "{text} vibes", "{text} vibe", "{text} feel", "like {text}",
-    "{text} music", "{text} atmosphere", "{text} mood", "something like {text}",
+    "{text}",
+    "{text}",
+    "{text}",
+    "{text}",
+    "{text} vibes",
+    "{text} vibe",
+    "{text} feel",
+    "like {text}",
+    "{text} music",
+    "{text} atmosphere",
+    "{text} mood",
+    "something like {text}",
 )
-PLURAL = frozenset({
-    "drums", "strings", "bells", "keys", "ivories", "pipes", "pads", "horns", "guitars", "voices", "vocals",
-    "singers", "violins", "bagpipes", "chimes", "mallets", "bars", "brass", "percussion", "panpipes", "aahs",
-    "kettledrums", "pizzicato", "singing", "whistling", "picking", "strumming", "woodwind",
-})
+PLURAL = frozenset(
+    {
+        "drums",
+        "strings",
+        "bells",
+        "keys",
+        "ivories",
+        "pipes",
+        "pads",
+        "horns",
+        "guitars",
+        "voices",
+        "vocals",
+        "singers",
+        "violins",
+        "bagpipes",
+        "chimes",
+        "mallets",
+        "bars",
+        "brass",
+        "percussion",
+        "panpipes",
+        "aahs",
+        "kettledrums",
+        "pizzicato",
+        "singing",
+        "whistling",
+        "picking",
+        "strumming",
+        "woodwind",
+    }
+)
 
 
 def tags(wording: Wording, rng: random.Random) -> str:

@@ -22,6 +22,7 @@ SOUNDFONTS = (
 DRUM_CHANNEL = 9
 LEVEL = 0.11  # target of the loudest half of the 0.4 s blocks, RMS of full scale (about -19 dBFS)
 PEAK = 0.97
+TAIL = 64 * 1720  # samples after which the reverb is below the last bit
 
 
 def find_soundfont() -> Path | None:
@@ -101,7 +102,9 @@ def render(score: Score, soundfont: str | Path | None = None) -> np.ndarray:
     """
     found = Path(soundfont) if soundfont else find_soundfont()
     if found is None:
-        raise FileNotFoundError("no soundfont found; apt-get install fluidr3mono-gm-soundfont or set RIFF_SOUNDFONT")
+        raise FileNotFoundError(
+            "no soundfont found; apt-get install fluidr3mono-gm-soundfont or set RIFF_SOUNDFONT"
+        )
     synth, handle = _synthesizer(str(found))
     synth.system_reset()
     channels = _set_up_channels(synth, handle, score.parts)
@@ -119,5 +122,9 @@ def render(score: Score, soundfont: str | Path | None = None) -> np.ndarray:
             synth.noteoff(channel, pitch)
     if total > now:
         pieces.append(synth.get_samples(total - now))
+    # FluidSynth works in blocks of 64 samples and keeps its reverb's tail through a reset: leave it at a block's
+    # edge and silent, so that a piece never depends on the one before.
+    synth.system_reset()
+    synth.get_samples(-total % 64 + TAIL)
     sound = np.concatenate(pieces).reshape(-1, 2).T.astype(np.float32) / 32768.0
     return _level(sound)

@@ -1,0 +1,195 @@
+"""From a folder of captioned pictures to a checkpoint that renders, with the commands a user types."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from riff.config import SpectrogramConfig
+from riff.dataset import load_picture_sets
+from riff.errors import RiffError
+from riff.pipeline import RiffPipeline
+from riff.train.autoencoder import AutoencoderObjective, encode_mode, reconstruction_loss
+from riff.train.denoiser import DenoiserObjective, LatentSet, encode_pictures
+from training.train import main
+
+pytest.importorskip("accelerate")
+pytest.importorskip("tensorboard")
+
+CONFIG = SpectrogramConfig(
+    sample_rate=8000,
+    n_fft=512,
+    win_length=256,
+    hop_length=64,
+    n_mels=32,
+    f_min=20,
+    f_max=4000,
+    width=64,
+    frames_per_beat=16,
+)
+RECIPE = {
+    "vae_class": "AutoencoderTiny",
+    "vae": {
+        "in_channels": 1,
+        "out_channels": 1,
+        "encoder_block_out_channels": [8] * 4,
+        "decoder_block_out_channels": [8] * 4,
+        "num_encoder_blocks": [0, 1, 1, 1],
+        "num_decoder_blocks": [1, 1, 1, 0],
+        "latent_channels": 4,
+    },
+    "unet": {
+        "in_channels": 4,
+        "out_channels": 4,
+        "sample_size": 8,
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "cross_attention_dim": 16,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    },
+    "text_encoder": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    },
+    "tokens": 24,
+    "scheduler": {
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "clip_sample": False,
+        "steps_offset": 1,
+    },
+    "vae_objective": {"batch_size": 2, "crop": 32},
+    "vae_loop": {
+        "steps": 4,
+        "learning_rate": 1e-3,
+        "checkpointing_steps": 2,
+        "preview_steps": 4,
+        "mixed_precision": "no",
+    },
+    "denoiser_objective": {"batch_size": 4},
+    "denoiser_loop": {
+        "steps": 4,
+        "learning_rate": 1e-3,
+        "checkpointing_steps": 2,
+        "preview_steps": 4,
+        "mixed_precision": "no",
+    },
+}
+
+
+def write_split(folder: Path, *, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for beats, width in ((4, 64), (3, 48)):
+        np.save(folder / f"pictures-{beats}-000000.npy", rng.integers(0, 256, (n, 32, width), dtype=np.uint8))
+        clips = [
+            {
+                "bpm": 80.0 + 5 * i,
+                "beats_per_bar": beats,
+                "captions": [f"techno, {80 + 5 * i} bpm", "lullaby in c major"],
+            }
+            for i in range(n)
+        ]
+        (folder / f"clips-{beats}-000000.jsonl").write_text(
+            "".join(json.dumps(clip) + "\n" for clip in clips)
+        )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    write_split(folder / "train", n=8, seed=0)
+    write_split(folder / "heldout", n=2, seed=1)
+    CONFIG.save(folder)
+    (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
+    return folder
+
+
+def run(stage: str, data: Path, *more: str) -> int:
+    root = data.parent
+    return main(
+        [stage, "--recipe", str(root / "recipe.json"), "--data", str(data), "--out", str(root / "run"), *more]
+    )
+
+
+def test_pictures_in_a_folder_become_a_checkpoint_that_renders(data: Path):
+    assert run("vae", data) == 0
+    assert run("denoiser", data, "--until", "2") == 0
+    assert run("denoiser", data) == 0
+    folder = data.parent / "run" / "checkpoint"
+    assert {path.name for path in folder.iterdir()} >= {
+        "unet",
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+    }
+    assert all(path.suffix != ".bin" for path in folder.rglob("*"))
+    pipe = RiffPipeline.from_pretrained(folder, device="cpu")
+    assert pipe.config == CONFIG
+    clip = pipe("techno", bpm=120, seed=1, num_inference_steps=2).clips[0]
+    assert clip.waveform.shape == (1, round(4 * 60 / 120 * 8000))
+    again = RiffPipeline.from_pretrained(folder, device="cpu")(
+        "techno", bpm=120, seed=1, num_inference_steps=2
+    )
+    assert torch.equal(clip.waveform, again.clips[0].waveform)
+    # A later session starts from these weights with a fresh optimizer.
+    other = data.parent / "more"
+    arguments = ["--recipe", str(data.parent / "recipe.json"), "--data", str(data), "--out", str(other)]
+    assert main(["denoiser", *arguments, "--init-from", str(folder), "--steps", "1"]) == 0
+    assert (other / "checkpoint" / "music_prior.safetensors").exists()
+
+
+def test_latents_are_cached_per_autoencoder_and_pictures(data: Path, tmp_path: Path):
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    vae = AutoencoderTiny(**RECIPE["vae"]).eval()
+    pictures = load_picture_sets(data / "train")[0][0]
+    first = encode_pictures(vae, pictures, cache=tmp_path / "cache")
+    assert torch.equal(encode_pictures(vae, pictures, cache=tmp_path / "cache"), first)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    with torch.no_grad():
+        next(vae.parameters()).add_(0.1)
+    assert not torch.equal(encode_pictures(vae, pictures, cache=tmp_path / "cache"), first)
+    expected = encode_mode(vae, pictures.images(torch.arange(2)) * 2 - 1) * vae.config.scaling_factor
+    assert encode_pictures(vae, pictures, cache=tmp_path / "cache")[:2].shape == expected.shape
+
+
+def test_dropped_captions_are_empty_ones_and_the_share_is_as_asked():
+    latents = LatentSet(
+        torch.zeros(10, 1, 2, 2), torch.ones(10, 3, 5, dtype=torch.int32), torch.zeros(5, dtype=torch.int32)
+    )
+    objective = DenoiserObjective(batch_size=4000, caption_dropout=0.25)
+    _, ids = latents.batch(objective, torch.Generator().manual_seed(0))
+    share = float((ids.sum(1) == 0).float().mean())
+    assert abs(share - 0.25) < 0.03  # four standard deviations
+    assert set(ids.sum(1).tolist()) == {0, 5}
+
+
+def test_perfect_reconstruction_costs_nothing_and_a_blur_along_frequency_costs_more_than_an_offset():
+    images = torch.rand(1, 1, 16, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    objective = AutoencoderObjective(squared=0.0, gradient=0.5)
+    assert float(reconstruction_loss(images, images, objective)) == 0.0
+    offset = reconstruction_loss(images + 0.3, images, objective)
+    torch.testing.assert_close(offset, torch.tensor(0.3), atol=1e-6, rtol=0)
+    sign = torch.tensor([1.0, -1.0]).repeat(8)[None, None, :, None]
+    assert float(reconstruction_loss(images + 0.3 * sign, images, objective)) > 0.5
+
+
+def test_a_folder_without_shards_and_shards_that_disagree_are_named(data: Path, tmp_path: Path):
+    with pytest.raises(RiffError, match=r"holds no pictures"):
+        load_picture_sets(tmp_path / "nothing")
+    clips = data / "train" / "clips-4-000000.jsonl"
+    clips.write_text(clips.read_text().splitlines()[0] + "\n")
+    with pytest.raises(RiffError, match="8 pictures but 1 clips"):
+        load_picture_sets(data / "train")
