@@ -125,9 +125,7 @@ def _read_part(
     wanted = total - first if duration is None else min(round(duration * rate), total - first)
     if wanted > 1 << 60:
         # A FLAC written into a pipe; libsndfile fails at its end.
-        raise RiffError(
-            f"{path} does not say how long it is; give a duration within it, or convert it to WAV"
-        )
+        raise RiffError(f"{path} does not say how long it is; give a duration within it, or convert it to WAV")
     if wanted > limit:
         raise RiffError(
             f"{path}: {wanted / rate:g} s were asked for, and at most {max_seconds:g} s are read at once; "
@@ -212,9 +210,7 @@ def _check_waveform(waveform: Tensor, *, clip: bool) -> numpy.ndarray:
     if len(shape) == 1:
         waveform = waveform[None]
     if waveform.ndim != 2 or waveform.shape[0] not in (1, 2) or waveform.shape[-1] == 0:
-        raise RiffError(
-            f"the sound has shape {shape}; use (channels, samples) with 1 or 2 channels, not 0 samples"
-        )
+        raise RiffError(f"the sound has shape {shape}; use (channels, samples) with 1 or 2 channels, not 0 samples")
     waveform = waveform.detach().float().cpu()
     if not bool(torch.isfinite(waveform).all()):
         raise RiffError("the sound holds NaN or infinite samples; nothing was written")
@@ -224,9 +220,7 @@ def _check_waveform(waveform: Tensor, *, clip: bool) -> numpy.ndarray:
     return waveform.numpy().T
 
 
-def _encode(
-    samples: numpy.ndarray, rate: int, container: str, subtype: str, texts: dict[str, str]
-) -> bytearray:
+def _encode(samples: numpy.ndarray, rate: int, container: str, subtype: str, texts: dict[str, str]) -> bytearray:
     # Encoded in memory: libsndfile hides a full disk behind "System error", or misses it on the last block.
     buffer = io.BytesIO()
     arguments: dict[str, Any] = {"samplerate": rate, "channels": samples.shape[1], "format": container}

@@ -22,9 +22,7 @@ STAGES = ("text", "unet", "vae", "phase", "encode")
 Figures = dict[str, float | int | str | None]
 
 
-def bench(
-    *, model: str | None = None, device: str | None = None, steps: int = 20, repeat: int = 3
-) -> Figures:
+def bench(*, model: str | None = None, device: str | None = None, steps: int = 20, repeat: int = 3) -> Figures:
     """Measure a start, a first sound and renders of one prompt.
 
     Args:

@@ -114,14 +114,8 @@ def atomic_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``folder`` when the block ends without an exception."""
     target = Path(folder)
     is_checkpoint = (target / "model_index.json").is_file()
-    if (
-        target.exists()
-        and not (force and is_checkpoint)
-        and not (target.is_dir() and not any(target.iterdir()))
-    ):
-        remedy = (
-            "use --force to replace it" if is_checkpoint else "it is not a checkpoint, so choose another name"
-        )
+    if target.exists() and not (force and is_checkpoint) and not (target.is_dir() and not any(target.iterdir())):
+        remedy = "use --force to replace it" if is_checkpoint else "it is not a checkpoint, so choose another name"
         raise RiffError(f"{target} exists; {remedy}")
     if not target.parent.is_dir():
         raise RiffError(f"the folder {target.parent} does not exist; create it first")
@@ -146,9 +140,7 @@ def _load_config(folder: Path) -> SpectrogramConfig:
     try:
         return SpectrogramConfig.load(folder)
     except (RiffError, OSError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"{folder / 'spectrogram_config.json'} cannot be used: {first_line(error)}"
-        ) from error
+        raise ModelError(f"{folder / 'spectrogram_config.json'} cannot be used: {first_line(error)}") from error
 
 
 def convert_checkpoint(source: str | Path, destination: str | Path, *, force: bool = False) -> Path:
@@ -171,9 +163,7 @@ def convert_checkpoint(source: str | Path, destination: str | Path, *, force: bo
     """
     origin = locate(source, legacy=True)
     if not origin.is_dir():
-        raise ModelError(
-            f"{origin} is not a folder; riff convert reads a checkpoint in diffusers' folder layout"
-        )
+        raise ModelError(f"{origin} is not a folder; riff convert reads a checkpoint in diffusers' folder layout")
     index = check_index(origin)
     with atomic_folder(destination, force=force) as temporary, quiet_libraries():
         for name in ("safety_checker", "feature_extractor", "image_encoder"):
@@ -222,9 +212,7 @@ def _convert_weights(origin: Path, destination: Path, component: str) -> None:
         raise ModelError(
             f"{path} is damaged or holds more than tensors, so it is refused ({first_line(error)})"
         ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(tensor, torch.Tensor) for tensor in tensors.values()
-    ):
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise ModelError(f"{path} does not hold a plain table of tensors, so it is refused")
     # Cloned, because safetensors has no notion of two tensors in one storage.
     save_file(

@@ -82,9 +82,7 @@ class Clip:
         if Path(path).suffix.lower() == ".png":
             write_png(path, self.image, self.config, metadata=self.provenance, force=force)
             return Path(path)
-        return save_audio(
-            path, self.waveform, self.sample_rate, metadata=sound_tags(self.provenance), force=force
-        )
+        return save_audio(path, self.waveform, self.sample_rate, metadata=sound_tags(self.provenance), force=force)
 
     def _repr_html_(self) -> str:
         """A player, the spectrogram and the facts, in one snippet that needs no other file."""
@@ -121,10 +119,7 @@ class RiffOutput:
     def audios(self) -> np.ndarray:
         """``(B, C, T)`` float32; shorter clips are followed by silence."""
         longest = max(clip.waveform.shape[-1] for clip in self.clips)
-        rows = [
-            np.pad(clip.waveform.numpy(), ((0, 0), (0, longest - clip.waveform.shape[-1])))
-            for clip in self.clips
-        ]
+        rows = [np.pad(clip.waveform.numpy(), ((0, 0), (0, longest - clip.waveform.shape[-1]))) for clip in self.clips]
         return np.stack(rows)
 
     @property

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
-def load_folder(
-    folder: Path, dtype: torch.dtype, variant: str | None, source: str
-) -> "StableDiffusionPipeline":
+def load_folder(folder: Path, dtype: torch.dtype, variant: str | None, source: str) -> "StableDiffusionPipeline":
     index = check_index(folder)
     models = {}
     for name in ("unet", "vae", "text_encoder"):
@@ -56,16 +54,12 @@ def _load_model(place: Path, kind: str | None, dtype: torch.dtype, variant: str 
     try:
         model, report = model_class.from_pretrained(place, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{place} cannot be loaded ({first_line(error)}); restore it or download it again"
-        ) from error
+        raise ModelError(f"{place} cannot be loaded ({first_line(error)}); restore it or download it again") from error
     for problem in ("missing_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in report[problem] or ())
         if keys:
             what = problem.removesuffix("_keys")
-            raise ModelError(
-                f"{place}: {len(keys)} weight(s) {what}, e.g. {keys[0]}; not those of its config"
-            )
+            raise ModelError(f"{place}: {len(keys)} weight(s) {what}, e.g. {keys[0]}; not those of its config")
     return model.eval()
 
 
@@ -81,9 +75,7 @@ def _load_tokenizer(folder: Path) -> "CLIPTokenizer":
     try:
         return CLIPTokenizer.from_pretrained(place, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
-        raise ModelError(
-            f"{place} cannot be loaded ({first_line(error)}); restore it or download it again"
-        ) from error
+        raise ModelError(f"{place} cannot be loaded ({first_line(error)}); restore it or download it again") from error
 
 
 def _load_scheduler(folder: Path, index: dict[str, Any]) -> "SchedulerMixin":
@@ -93,16 +85,12 @@ def _load_scheduler(folder: Path, index: dict[str, Any]) -> "SchedulerMixin":
         # Stable Diffusion's own corrections, made here so that diffusers does not warn about them.
         return scheduler_class(name).from_config({**fields, "clip_sample": False, "steps_offset": 1})
     except (RiffError, ValueError, TypeError, NotImplementedError) as error:
-        raise ModelError(
-            f"{folder / 'scheduler'} cannot be used ({first_line(error)}); restore it"
-        ) from error
+        raise ModelError(f"{folder / 'scheduler'} cannot be used ({first_line(error)}); restore it") from error
 
 
 def load_single_file(path: Path, dtype: torch.dtype) -> "StableDiffusionPipeline":
     if path.suffix != ".safetensors":
-        raise ModelError(
-            f"{path} is not a .safetensors file; riff opens no other weights, so save it in that format"
-        )
+        raise ModelError(f"{path} is not a .safetensors file; riff opens no other weights, so save it in that format")
     check_safetensors(path)
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
@@ -122,9 +110,7 @@ def check_finite(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         for name, tensor in part.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ModelError(
-                    f"{folder}: {name} holds NaN or infinite numbers; restore it or download it again"
-                )
+                raise ModelError(f"{folder}: {name} holds NaN or infinite numbers; restore it or download it again")
 
 
 def check_fit(
@@ -143,8 +129,7 @@ def check_fit(
         f"the tokenizer has {len(pipeline.tokenizer)} tokens, the text encoder {text.vocab_size}": (
             len(pipeline.tokenizer) > text.vocab_size
         ),
-        f"the vae draws {vae.in_channels} channels, the picture has {config.channels}": vae.in_channels
-        not in planes,
+        f"the vae draws {vae.in_channels} channels, the picture has {config.channels}": vae.in_channels not in planes,
         f"pictures of {config.n_mels} rows are no multiple of {factor}": config.n_mels % factor != 0,
         "the music prior reads another embedding": prior is not None and prior.weight.shape[1] != width,
     }

@@ -110,9 +110,7 @@ def _check_ogg(file: BinaryIO, path: str | Path) -> None:
     segments = page[14] if len(page) > 14 else 0
     packet = page[15 + segments :]
     if not any(packet.startswith(magic) for magic in _OGG_CODECS):
-        raise RiffError(
-            f"{path} is an Ogg file without {', '.join(_OGG_CODECS.values())} inside; convert it to FLAC"
-        )
+        raise RiffError(f"{path} is an Ogg file without {', '.join(_OGG_CODECS.values())} inside; convert it to FLAC")
 
 
 def _is_mp3_frame(head: bytes) -> bool:

@@ -38,9 +38,7 @@ class PictureSet:
         return str(captions[choice % len(captions)])
 
 
-def load_picture_sets(
-    folder: str | Path, *, limit: int | None = None
-) -> tuple[list[PictureSet], SpectrogramConfig]:
+def load_picture_sets(folder: str | Path, *, limit: int | None = None) -> tuple[list[PictureSet], SpectrogramConfig]:
     """Read a folder of shards that ``training.make_dataset`` wrote.
 
     Args:
@@ -57,20 +55,14 @@ def load_picture_sets(
     by_width: dict[int, list[tuple[np.ndarray, list[dict[str, Any]]]]] = {}
     for path in sorted(folder.glob("pictures-*.npy")):
         pictures = np.load(path, allow_pickle=False)
-        lines = (
-            path.with_name(path.name.replace("pictures-", "clips-")).with_suffix(".jsonl").read_text("utf-8")
-        )
+        lines = path.with_name(path.name.replace("pictures-", "clips-")).with_suffix(".jsonl").read_text("utf-8")
         clips = [json.loads(line) for line in lines.splitlines()]
         if len(clips) != len(pictures):
-            raise RiffError(
-                f"{path} has {len(pictures)} pictures but {len(clips)} clips; delete it and make it again"
-            )
+            raise RiffError(f"{path} has {len(pictures)} pictures but {len(clips)} clips; delete it and make it again")
         if clips:
             by_width.setdefault(pictures.shape[-1], []).append((pictures, clips))
     if not by_width:
-        raise RiffError(
-            f"{folder} holds no pictures-*.npy shards; make them with python -m training.make_dataset"
-        )
+        raise RiffError(f"{folder} holds no pictures-*.npy shards; make them with python -m training.make_dataset")
     sets = []
     for _, shards in sorted(by_width.items(), reverse=True):
         pictures = torch.from_numpy(np.concatenate([shard for shard, _ in shards])[:limit])

@@ -55,9 +55,7 @@ def denoise(
     guided, embeds = guidance_scale > 1, prompt_embeds
     if guided:
         if negative_prompt_embeds is None:
-            raise RiffError(
-                f"guidance_scale is {guidance_scale} without negative_prompt_embeds; pass those of ''"
-            )
+            raise RiffError(f"guidance_scale is {guidance_scale} without negative_prompt_embeds; pass those of ''")
         embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
     embeds = embeds.to(device=unet.device, dtype=unet.dtype)
     _set_timesteps(scheduler, num_inference_steps, unet.device)

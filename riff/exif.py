@@ -73,17 +73,13 @@ def exif_to_config(tags: Mapping[int, Any]) -> tuple[SpectrogramConfig, float | 
     try:
         numbers = {name: float(value) for name, value in values.items()}
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise RiffError(
-            f"an EXIF tag of Riffusion's is not a number ({error}); make the picture anew"
-        ) from error
+        raise RiffError(f"an EXIF tag of Riffusion's is not a number ({error}); make the picture anew") from error
     maximum = numbers.pop("MAX_VALUE", 0.0)
     if not all(math.isfinite(number) for number in numbers.values()):
         raise RiffError("an EXIF tag of Riffusion's is not finite; make the picture anew")
     # Durations are cut, not rounded, to samples: so does Riffusion.
     per_millisecond = numbers["SAMPLE_RATE"] / 1000.0
-    lengths = {
-        name: int(round(numbers[name] * per_millisecond, 6)) for name in numbers if name.endswith("_MS")
-    }
+    lengths = {name: int(round(numbers[name] * per_millisecond, 6)) for name in numbers if name.endswith("_MS")}
     config = SpectrogramConfig(
         sample_rate=int(numbers["SAMPLE_RATE"]),
         n_fft=lengths["PADDED_DURATION_MS"],

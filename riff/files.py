@@ -73,9 +73,7 @@ def write_json(path: str | Path, value: Any, *, force: bool = True) -> None:
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RiffError(
-            f"{path}: no JSON can be made of it ({error}); use finite numbers and text"
-        ) from error
+        raise RiffError(f"{path}: no JSON can be made of it ({error}); use finite numbers and text") from error
     write_text(path, text + "\n", force=force)
 
 

@@ -47,15 +47,11 @@ def locate(
         return path
     name = str(source)
     if not _HUB_ID.fullmatch(name) or ".." in name or isinstance(source, Path):
-        raise ModelError(
-            f"no checkpoint at {name}; give a folder, a .safetensors file or a Hub id such as owner/name"
-        )
+        raise ModelError(f"no checkpoint at {name}; give a folder, a .safetensors file or a Hub id such as owner/name")
     return _download(name, revision, local_files_only, variant, _LEGACY if legacy else _SAFE)
 
 
-def _download(
-    name: str, revision: str | None, offline: bool, variant: str | None, patterns: list[str]
-) -> Path:
+def _download(name: str, revision: str | None, offline: bool, variant: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HFValidationError,
@@ -79,9 +75,7 @@ def _download(
             f"{name} has no revision {revision!r} on the Hub; leave it out or name one that exists"
         ) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"{name} is neither a folder here nor a model on the Hub; check the spelling"
-        ) from error
+        raise ModelError(f"{name} is neither a folder here nor a model on the Hub; check the spelling") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(
             f"{name} is neither a folder here nor in the Hub's cache, and the Hub was not reached; go "

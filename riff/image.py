@@ -126,9 +126,7 @@ def write_png(
     try:
         text = json.dumps({"config": config.to_dict(), "metadata": metadata or {}}, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RiffError(
-            f"{path}: no JSON can be made of the metadata ({error}); use text and numbers"
-        ) from error
+        raise RiffError(f"{path}: no JSON can be made of the metadata ({error}); use text and numbers") from error
     chunks = PngInfo()
     chunks.add_text(_CHUNK, text)
     buffer = io.BytesIO()
@@ -191,9 +189,7 @@ def image_to_pil(image: Tensor, config: SpectrogramConfig) -> "Image":
         wanted = f"({config.channels}, {config.n_mels}, frames)"
         raise RiffError(f"the image has shape {tuple(image.shape)}; its config says {wanted}")
     if image[0].numel() > MAX_PIXELS:
-        raise RiffError(
-            f"the image has {image[0].numel()} pixels; at most {MAX_PIXELS} are written, so cut it"
-        )
+        raise RiffError(f"the image has {image[0].numel()} pixels; at most {MAX_PIXELS} are written, so cut it")
     if bool(torch.isnan(image).any()):
         raise RiffError("the image holds NaN pixels; nothing was written")
     planes = (image.detach().float().cpu().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
@@ -218,9 +214,7 @@ def pil_to_image(picture: "Image", config: SpectrogramConfig) -> Tensor:
         RiffError: the picture is not ``config.n_mels`` high.
     """
     if picture.height != config.n_mels:
-        raise RiffError(
-            f"the picture is {picture.height} pixels high and its description says {config.n_mels} mels"
-        )
+        raise RiffError(f"the picture is {picture.height} pixels high and its description says {config.n_mels} mels")
     if picture.mode.startswith("I"):
         # Pillow would clip 16-bit grey at 255 rather than scale it.
         grey = torch.from_numpy(numpy.asarray(picture, dtype=numpy.float32) / 65535.0)
@@ -266,9 +260,7 @@ def _looks_stereo(picture: "Image") -> bool:
 
 def _check_shape(tensor: Tensor, name: str) -> None:
     if tensor.ndim < 3 or tensor.numel() == 0:
-        raise RiffError(
-            f"the {name} has shape {tuple(tensor.shape)}; use (..., channels, mels, frames), none 0"
-        )
+        raise RiffError(f"the {name} has shape {tuple(tensor.shape)}; use (..., channels, mels, frames), none 0")
 
 
 def _check_max_value(max_value: float) -> float:

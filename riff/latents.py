@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()  # and not inference mode: latents may be trained on
-def image_to_latents(
-    image: Tensor, vae: "AutoencoderKL", *, generator: torch.Generator | None = None
-) -> Tensor:
+def image_to_latents(image: Tensor, vae: "AutoencoderKL", *, generator: torch.Generator | None = None) -> Tensor:
     """Encode pictures into scaled latents, the space in which diffusion runs.
 
     The picture's channels are fitted to the VAE's: 1 to 1, 2 to 2, 1 to 3 as grey, 2 to 3 as Riffusion draws
@@ -112,9 +110,7 @@ def fit_channels(image: Tensor, planes: int) -> Tensor:
         return image.expand(-1, 3, -1, -1)
     if planes == 3 and channels == 2:
         return torch.cat([torch.zeros_like(image[:, :1]), image], dim=1)
-    raise RiffError(
-        f"a picture with {channels} channel(s) does not fit a VAE with {planes}; it needs {channels} or 3"
-    )
+    raise RiffError(f"a picture with {channels} channel(s) does not fit a VAE with {planes}; it needs {channels} or 3")
 
 
 def take_channels(pixels: Tensor, channels: int) -> Tensor:
@@ -126,9 +122,7 @@ def take_channels(pixels: Tensor, channels: int) -> Tensor:
         return pixels.mean(dim=1, keepdim=True)
     if planes == 3 and channels == 2:
         return pixels[:, 1:]
-    raise RiffError(
-        f"a VAE with {planes} channel(s) cannot draw a picture with {channels}; it needs {channels} or 3"
-    )
+    raise RiffError(f"a VAE with {planes} channel(s) cannot draw a picture with {channels}; it needs {channels} or 3")
 
 
 def draw_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:

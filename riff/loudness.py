@@ -48,9 +48,7 @@ def loudness(waveform: Tensor, sample_rate: int) -> float:
     return -0.691 + 10.0 * math.log10(power.mean()) if power.size else -math.inf
 
 
-def normalize_loudness(
-    waveform: Tensor, sample_rate: int, *, lufs: float = -14.0, peak: float = 0.89
-) -> Tensor:
+def normalize_loudness(waveform: Tensor, sample_rate: int, *, lufs: float = -14.0, peak: float = 0.89) -> Tensor:
     """Scale a clip to a loudness, or as far as its peak allows; silence stays silence.
 
     Args:

@@ -10,9 +10,7 @@ KEYSCALES = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in 
 # Every gap is bounded, so that a megabyte of spaces costs no more than reading it once.
 _NUMBER = r"(?<![\w./])(\d{1,6}(?:\.\d{1,6})?)"
 _UNIT = r"[\s-]{0,3}(?:bpm|b\.p\.m|beats?\s{1,3}(?:per|a)\s{1,3}minute)(?![a-z])"
-_RANGE_BPM = re.compile(
-    rf"{_NUMBER}\s{{0,3}}(?:-|–|to)\s{{0,3}}(\d{{1,6}}(?:\.\d{{1,6}})?){_UNIT}", re.IGNORECASE
-)
+_RANGE_BPM = re.compile(rf"{_NUMBER}\s{{0,3}}(?:-|–|to)\s{{0,3}}(\d{{1,6}}(?:\.\d{{1,6}})?){_UNIT}", re.IGNORECASE)
 _NUMBER_BPM = re.compile(rf"{_NUMBER}{_UNIT}", re.IGNORECASE)
 _BPM_NUMBER = re.compile(
     r"(?:\b(?:bpm|tempo)|♩)(?:\s{0,3}[:=]|\s{1,3}(?:of|is|at|about|around))?\s{0,3}"
@@ -28,9 +26,7 @@ _BARE_KEY = re.compile(
     rf"\b[Kk]ey(?:\s{{1,3}}of|\s{{0,3}}[:=])\s{{0,3}}(?P<tonic>[A-G])(?P<sign>{_SIGN})(?P<mode>)(?=\s*(?:[,;.)]|$))"
 )
 _ASKED_FOR = re.compile(r"(?:\bin|\bkey(?:\s{1,3}of|\s{0,3}[:=])?)\s{1,3}(?:the\s)?$", re.IGNORECASE)
-_NOUN_AFTER = re.compile(
-    r"[\s-]{1,3}(?:key|keys|scale|mode|chord|chords|tonality|feel|mood)\b", re.IGNORECASE
-)
+_NOUN_AFTER = re.compile(r"[\s-]{1,3}(?:key|keys|scale|mode|chord|chords|tonality|feel|mood)\b", re.IGNORECASE)
 _STOPS = frozenset(",;.:!?)(/|")
 
 _SIGNATURE = re.compile(r"(?<![\w./])(\d{1,2})\s?/\s?(4|8)(?![\w/])|(¾)")
@@ -107,9 +103,7 @@ def parse_timesignature(prompt: str) -> int:
         3 for a triple metre (3/4, 3/8, 6/8, 9/8, a waltz, a minuet), else 4; a signature outranks a word.
     """
     if found := _SIGNATURE.search(prompt):
-        return (
-            3 if found[3] or (found[1], found[2]) in {("3", "4"), ("3", "8"), ("6", "8"), ("9", "8")} else 4
-        )
+        return 3 if found[3] or (found[1], found[2]) in {("3", "4"), ("3", "8"), ("6", "8"), ("9", "8")} else 4
     return 3 if _TRIPLE.search(prompt) else 4
 
 

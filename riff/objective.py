@@ -20,9 +20,7 @@ def stratified_timesteps(batch: int, n_timesteps: int, *, generator: torch.Gener
     return (position * n_timesteps).long().clamp(max=n_timesteps - 1)
 
 
-def add_noise(
-    latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor
-) -> tuple[Tensor, Tensor]:
+def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
     """Noised latents and the velocity the net should predict: v = sqrt(a) noise - sqrt(1 - a) latents.
 
     Salimans & Ho (2022). With zero terminal SNR (Lin et al., 2023) the velocity stays defined where a = 0.

@@ -36,9 +36,7 @@ def magnitude_to_phase(magnitude: Tensor, *, n_fft: int, hop_length: int, win_le
     turn = centre[:, None] + hop_length * n_fft / gamma * along_frequency
     along_time = torch.gradient(log, dim=-1)[0] if log.shape[-1] > 1 else torch.zeros_like(log)
     lean = -gamma / (hop_length * n_fft) * along_time
-    step = torch.polar(
-        torch.ones_like(turn), torch.cat([turn[..., :1], (turn[..., 1:] + turn[..., :-1]) / 2], -1)
-    )
+    step = torch.polar(torch.ones_like(turn), torch.cat([turn[..., :1], (turn[..., 1:] + turn[..., :-1]) / 2], -1))
     slope = torch.polar(torch.ones_like(lean[..., 1:, :]), (lean[..., 1:, :] + lean[..., :-1, :]) / 2)
     power = magnitude.square()
     phase = torch.ones_like(step)

@@ -212,8 +212,7 @@ class RiffPipeline:
                 noise = None if latents is None else latents[len(clips) : len(clips) + len(batch)]
                 images = self._draw(batch, negative, guidance_scale, num_inference_steps, noise, count_step)
                 clips += [
-                    self._finish(plan, image, settings, n_iter)
-                    for plan, image in zip(batch, images, strict=True)
+                    self._finish(plan, image, settings, n_iter) for plan, image in zip(batch, images, strict=True)
                 ]
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
 
@@ -262,8 +261,7 @@ class RiffPipeline:
         images = latents_to_image(latents, parts.vae, channels=self.config.channels).cpu()
         if not bool(torch.isfinite(images).all()):
             raise ModelError(
-                f"{self.name} drew numbers that are not finite in {parts.unet.dtype}; "
-                "load it with dtype=torch.float32"
+                f"{self.name} drew numbers that are not finite in {parts.unet.dtype}; load it with dtype=torch.float32"
             )
         # Copied out of inference mode, so that a clip's picture may be trained on.
         return [image[..., : plan.columns].clone() for plan, image in zip(plans, images, strict=True)]

@@ -110,9 +110,7 @@ def make_plan(
     )
 
 
-def known_text(
-    text: str, parts: "StableDiffusionPipeline", prior: MusicPrior | None
-) -> tuple[str, list[str]]:
+def known_text(text: str, parts: "StableDiffusionPipeline", prior: MusicPrior | None) -> tuple[str, list[str]]:
     """What the model was taught of a text, and the rest; only riff's own models have a closed vocabulary."""
     return (text, []) if prior is None else split_known(text, parts.tokenizer)
 
@@ -134,9 +132,7 @@ def _tell(text: str, prompt: str, tempo: float, keyscale: str | None) -> str:
 def choose_tempo(bpm: float | None, written: float | None, implied: float | None) -> float:
     """Beats per minute: the argument, else the number in the prompt, else the model's prior, else 120."""
     if bpm is not None and written is not None and abs(bpm - written) > 0.5:
-        warnings.warn(
-            f"the prompt says {written:g} bpm and the argument {bpm:g}; {bpm:g} is used", stacklevel=2
-        )
+        warnings.warn(f"the prompt says {written:g} bpm and the argument {bpm:g}; {bpm:g} is used", stacklevel=2)
     if bpm is None and written is not None:
         check_number(written, "the prompt's bpm", *BPM_RANGE)
     return next((float(tempo) for tempo in (bpm, written, implied) if tempo is not None), DEFAULT_BPM)

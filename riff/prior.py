@@ -65,9 +65,7 @@ class MusicPrior:
             tensors = load_file(path)
             return cls(weight=tensors["weight"].float(), bias=tensors["bias"].float())
         except (SafetensorError, KeyError, OSError) as error:
-            raise ModelError(
-                f"{path} is damaged ({error}); restore it or download the checkpoint again"
-            ) from error
+            raise ModelError(f"{path} is damaged ({error}); restore it or download the checkpoint again") from error
 
     def _read(self, prompt_embeds: Tensor) -> list[float]:
         mean = prompt_embeds.reshape(-1, prompt_embeds.shape[-1]).float().cpu().mean(dim=0)

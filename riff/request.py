@@ -34,21 +34,14 @@ def check_text(text: object, name: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RiffError(
-            f"{name} holds half a surrogate pair at character {error.start}; remove it"
-        ) from error
+        raise RiffError(f"{name} holds half a surrogate pair at character {error.start}; remove it") from error
     return text
 
 
 def check_number(value: object, name: str, low: float, high: float, *, whole: bool = False) -> None:
     """Raise RiffError unless ``value`` is a finite (or whole) number from ``low`` to ``high``."""
     kinds = int if whole else (int, float)
-    valid = (
-        isinstance(value, kinds)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
-    )
+    valid = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
     if not valid:
         kind = "a whole number" if whole else "a number"
         raise RiffError(f"{name} is {value!r}; use {kind} from {low:g} to {high:g}")
@@ -64,9 +57,7 @@ def check_length(bars: int | None, duration: float | None) -> None:
         check_number(duration, "duration", 0.1, 600)
 
 
-def clip_seeds(
-    count: int, seed: int | None, generator: torch.Generator | list[torch.Generator] | None
-) -> list[int]:
+def clip_seeds(count: int, seed: int | None, generator: torch.Generator | list[torch.Generator] | None) -> list[int]:
     """One seed per clip: ``seed + i``, or drawn from the generator(s), or from the system's randomness.
 
     A generator gives seeds rather than noise, so that every clip can say the seed that makes it again.
@@ -76,9 +67,7 @@ def clip_seeds(
             raise RiffError(f"seed is {seed!r} and a generator is given; give one of them")
         generators = generator if isinstance(generator, list) else [generator] * count
         if len(generators) != count:
-            raise RiffError(
-                f"there are {len(generators)} generators for {count} clips; give one, or one per clip"
-            )
+            raise RiffError(f"there are {len(generators)} generators for {count} clips; give one, or one per clip")
         return [int(torch.randint(MAX_SEED, (1,), generator=each)) for each in generators]
     if seed is None:
         seed = secrets.randbelow(2**32)
@@ -117,18 +106,12 @@ def find_device(device: str | None) -> torch.device:
         RiffError: there is no such kind of device.
     """
     if device is None:
-        device = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = str(device).partition(":")[0]
     if kind not in ("cpu", "cuda", "mps"):
         raise RiffError(f"device is {device!r}; use cpu, cuda or mps")
-    if (kind == "cuda" and not torch.cuda.is_available()) or (
-        kind == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise SystemProblem(
-            f"this machine has no {kind} device that torch can use; leave --device out or use cpu"
-        )
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise SystemProblem(f"this machine has no {kind} device that torch can use; leave --device out or use cpu")
     try:
         return torch.device(device)
     except RuntimeError as error:

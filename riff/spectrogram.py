@@ -16,9 +16,7 @@ def _hz_to_mel(hz: Tensor, scale: str) -> Tensor:
     if scale == "htk":
         return 2595.0 * torch.log10(1.0 + hz / 700.0)
     linear = hz * 3.0 / 200.0
-    return torch.where(
-        hz < 1000.0, linear, 15.0 + 27.0 * torch.log(hz.clamp(min=1e-9) / 1000.0) / math.log(6.4)
-    )
+    return torch.where(hz < 1000.0, linear, 15.0 + 27.0 * torch.log(hz.clamp(min=1e-9) / 1000.0) / math.log(6.4))
 
 
 def _mel_to_hz(mel: Tensor, scale: str) -> Tensor:
@@ -109,9 +107,7 @@ def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float |
     column = config.column_samples(bpm=bpm)
     n_frames = max(1, math.ceil(n_samples / column - 0.01))
     centres = (torch.arange(n_frames, dtype=torch.float64) * column).round().long().clamp(max=n_samples - 1)
-    magnitudes = _frames_at(
-        _stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config
-    )
+    magnitudes = _frames_at(_stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config)
     return mel_filterbank(config).to(waveform.device) @ magnitudes
 
 
@@ -191,12 +187,7 @@ def mel_to_waveform(
     Raises:
         RiffError: wrong shape, negative or non-finite magnitudes, no tempo on the beats grid.
     """
-    if (
-        mel.ndim < 3
-        or mel.shape[-3] != config.channels
-        or mel.shape[-2] != config.n_mels
-        or mel.shape[-1] < 1
-    ):
+    if mel.ndim < 3 or mel.shape[-3] != config.channels or mel.shape[-2] != config.n_mels or mel.shape[-1] < 1:
         raise RiffError(
             f"mel has shape {tuple(mel.shape)}; this config needs (..., {config.channels}, {config.n_mels}, columns)"
         )

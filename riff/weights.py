@@ -31,17 +31,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(
-            f"{path} is missing; the checkpoint is incomplete, so copy or download it again"
-        ) from error
+        raise ModelError(f"{path} is missing; the checkpoint is incomplete, so copy or download it again") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path} is not valid JSON ({first_line(error)}); restore it or download it again"
-        ) from error
+        raise ModelError(f"{path} is not valid JSON ({first_line(error)}); restore it or download it again") from error
     if not isinstance(content, dict):
-        raise ModelError(
-            f"{path} holds {type(content).__name__}, not a JSON object; restore it or download it again"
-        )
+        raise ModelError(f"{path} holds {type(content).__name__}, not a JSON object; restore it or download it again")
     return content
 
 
@@ -109,9 +103,7 @@ def find_weights(folder: Path, component: str, *, variant: str | None, source: s
             f"and are not loaded; convert them once with: riff convert {source} -o DIR"
         )
     what = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-    raise ModelError(
-        f"{folder / component} has no {what}; the checkpoint is incomplete, so copy or download it again"
-    )
+    raise ModelError(f"{folder / component} has no {what}; the checkpoint is incomplete, so copy or download it again")
 
 
 def check_safetensors(path: Path) -> None:
@@ -122,17 +114,13 @@ def check_safetensors(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))
         if start == _LFS_POINTER:
-            raise ModelError(
-                f"{path} is a git-lfs pointer, not the weights; run 'git lfs pull' or download the file"
-            )
+            raise ModelError(f"{path} is a git-lfs pointer, not the weights; run 'git lfs pull' or download the file")
         if not start:
             raise ModelError(f"{path} is empty; download it again")
         with safe_open(path, framework="pt"):
             pass
     except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} is truncated or corrupt ({first_line(error)}); download it again"
-        ) from error
+        raise ModelError(f"{path} is truncated or corrupt ({first_line(error)}); download it again") from error
 
 
 def _check_shards(index_file: Path) -> None:

@@ -88,9 +88,7 @@ def test_float_wav_is_exact_and_keeps_peaks_above_one(tmp_path):
 
 def test_full_scale_does_not_wrap_around(tmp_path):
     save_audio(tmp_path / "a.wav", torch.tensor([[1.0, -1.0, 0.0]]), RATE)
-    assert_close(
-        load_audio(tmp_path / "a.wav")[0], torch.tensor([[32767 / 32768, -1.0, 0.0]]), atol=0, rtol=0
-    )
+    assert_close(load_audio(tmp_path / "a.wav")[0], torch.tensor([[32767 / 32768, -1.0, 0.0]]), atol=0, rtol=0)
 
 
 def test_a_plain_row_of_samples_is_mono(tmp_path):
@@ -223,9 +221,7 @@ def test_a_suffix_in_capitals_works(tmp_path):
     assert load_audio(tmp_path / "A.WAV")[0].shape == (2, RATE)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "subtype"), [(".wav", "IMA_ADPCM"), (".flac", "FLOAT"), (".ogg", "PCM_16")]
-)
+@pytest.mark.parametrize(("suffix", "subtype"), [(".wav", "IMA_ADPCM"), (".flac", "FLOAT"), (".ogg", "PCM_16")])
 def test_a_subtype_that_a_format_has_not_got_is_refused(tmp_path, suffix, subtype):
     with pytest.raises(RiffError, match=f"subtype is '{subtype}'; a {suffix} file can be"):
         save_audio(tmp_path / f"a{suffix}", stereo(), RATE, subtype=subtype)
@@ -426,9 +422,7 @@ def test_odd_names_work(tmp_path, name):
 # Bad input
 
 
-@pytest.mark.parametrize(
-    "subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW", "ALAW", "G721_32", "NMS_ADPCM_16"]
-)
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW", "ALAW", "G721_32", "NMS_ADPCM_16"])
 def test_codecs_with_known_holes_never_reach_the_decoder(tmp_path, monkeypatch, subtype):
     soundfile.write(tmp_path / "a.wav", sine(440).numpy(), RATE, subtype=subtype)
     monkeypatch.setattr(soundfile, "SoundFile", lambda *a, **k: pytest.fail("the decoder was opened"))

@@ -117,13 +117,7 @@ def test_captions_and_prompts_stay_inside_a_small_vocabulary() -> None:
     known = set(vocabulary())
     assert 1200 <= len(known) <= 3500
     for truth, text in samples(6000):
-        assert (
-            text.isascii()
-            and text == text.strip()
-            and "'" not in text
-            and "  " not in text
-            and "{" not in text
-        )
+        assert text.isascii() and text == text.strip() and "'" not in text and "  " not in text and "{" not in text
         assert alphabetic(text) <= known, text
         for kind in KINDS:
             prompt = eval_prompt(truth, random.Random(len(text)), kind=kind)
@@ -245,30 +239,21 @@ def test_attributes_are_mentioned_as_often_as_promised() -> None:
 
 def test_every_genre_has_names_paraphrases_keywords_and_associations() -> None:
     assert len(genre_words.NAMES) == 30
-    assert (
-        set(genre_words.NAMES)
-        == set(genre_words.PARAPHRASES)
-        == set(genre_words.KEYWORDS)
-        == set(ASSOCIATIONS)
-    )
+    assert set(genre_words.NAMES) == set(genre_words.PARAPHRASES) == set(genre_words.KEYWORDS) == set(ASSOCIATIONS)
     assert sum(len(phrases) for phrases in ASSOCIATIONS.values()) >= 300
     for genre in ASSOCIATIONS:
         assert len(ASSOCIATIONS[genre]) >= 8 and len(genre_words.PARAPHRASES[genre]) >= 6
         assert len(nameless_wordings(genre)) >= 12
 
 
-@pytest.mark.parametrize(
-    "table", [ASSOCIATIONS, genre_words.PARAPHRASES, genre_words.NAMES, genre_words.KEYWORDS]
-)
+@pytest.mark.parametrize("table", [ASSOCIATIONS, genre_words.PARAPHRASES, genre_words.NAMES, genre_words.KEYWORDS])
 def test_no_phrase_points_at_two_genres(table: dict[str, tuple[str, ...]]) -> None:
     counts = Counter(phrase for phrases in table.values() for phrase in phrases)
     assert [phrase for phrase, count in counts.items() if count > 1] == []
 
 
 def test_phrases_claim_nothing_about_tempo_key_metre_or_drums() -> None:
-    claims = re.compile(
-        r"\b(slow|slowly|fast|major|minor|waltz|bpm|drumless|sparse|dense)\b|no drums|without"
-    )
+    claims = re.compile(r"\b(slow|slowly|fast|major|minor|waltz|bpm|drumless|sparse|dense)\b|no drums|without")
     for table in (ASSOCIATIONS, genre_words.PARAPHRASES, genre_words.NAMES, genre_words.KEYWORDS):
         for phrases in table.values():
             assert [phrase for phrase in phrases if claims.search(phrase)] == []

@@ -40,9 +40,7 @@ def one_line(caught: pytest.ExceptionInfo) -> str:
     return message
 
 
-def test_a_saved_checkpoint_loads_with_the_same_weights_config_and_prior(
-    mini_checkpoint, mini_config, tmp_path
-):
+def test_a_saved_checkpoint_loads_with_the_same_weights_config_and_prior(mini_checkpoint, mini_config, tmp_path):
     pipeline, config, prior = load_checkpoint(mini_checkpoint)
     assert config == mini_config
     again, config_again, prior_again = load_checkpoint(
@@ -122,9 +120,7 @@ def write(name: str, content: bytes):
 
 
 def remove(name: str):
-    return lambda folder: (
-        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
-    )
+    return lambda folder: shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
 
 
 def weights(change):
@@ -210,9 +206,7 @@ def test_code_in_a_checkpoint_never_runs(mini_checkpoint, copy_of, tmp_path):
         (folder / part / "evil.py").write_text(f"open({str(canary)!r}, 'w')\nclass Evil: pass\n")
         for name in ("config.json", "tokenizer_config.json"):
             if (folder / part / name).exists():
-                rewrite_json(
-                    folder / part / name, auto_map={"AutoModel": "evil.Evil", "AutoTokenizer": "evil.Evil"}
-                )
+                rewrite_json(folder / part / name, auto_map={"AutoModel": "evil.Evil", "AutoTokenizer": "evil.Evil"})
     (folder / "pipeline.py").write_text(f"open({str(canary)!r}, 'w')\n")
     load_checkpoint(folder)
     assert not canary.exists()
@@ -315,17 +309,13 @@ def test_an_interrupted_save_keeps_the_old_checkpoint(mini_checkpoint, tmp_path,
 
 def test_the_bundled_model_is_what_no_name_and_its_name_mean(mini_checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr(riff.hub, "BUNDLED", mini_checkpoint)
-    assert (
-        load_checkpoint(None)[1] == load_checkpoint("riff-mini")[1] == SpectrogramConfig.load(mini_checkpoint)
-    )
+    assert load_checkpoint(None)[1] == load_checkpoint("riff-mini")[1] == SpectrogramConfig.load(mini_checkpoint)
     monkeypatch.setattr(riff.hub, "BUNDLED", tmp_path / "gone")
     with pytest.raises(ModelError, match="install riff again"):
         load_checkpoint()
 
 
-@pytest.mark.parametrize(
-    "source", ["no/such/folder", "nothing", "../up/../there", "a/..", "", Path("owner/name")]
-)
+@pytest.mark.parametrize("source", ["no/such/folder", "nothing", "../up/../there", "a/..", "", Path("owner/name")])
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_without_asking_the_hub(source, monkeypatch):
     monkeypatch.setattr(riff.hub, "_download", lambda *args: pytest.fail("asked the Hub"))
     with pytest.raises(ModelError, match="no checkpoint at") as caught:
@@ -367,9 +357,7 @@ def test_a_hub_id_downloads_safe_files_of_the_five_parts_only(mini_checkpoint, m
         assert not wanted(path), path
 
 
-def test_a_hub_model_without_safetensors_names_the_convert_command(
-    riffusion_checkpoint, copy_of, monkeypatch
-):
+def test_a_hub_model_without_safetensors_names_the_convert_command(riffusion_checkpoint, copy_of, monkeypatch):
     import huggingface_hub
 
     folder = copy_of(riffusion_checkpoint)

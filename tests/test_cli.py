@@ -74,9 +74,7 @@ def broken(fake: type[FakePipeline], monkeypatch: pytest.MonkeyPatch) -> Callabl
     return break_with
 
 
-def render_apart(
-    code: str, *, cwd: Path, output: str = "a.wav", **options: Any
-) -> subprocess.CompletedProcess[str]:
+def render_apart(code: str, *, cwd: Path, output: str = "a.wav", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``riff render`` in a new process with FAKE for a pipeline, which runs ``code`` while it saves."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     code = FAKE.replace("CODE", code)
@@ -133,9 +131,7 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
 
 
 def test_several_results_are_numbered_and_each_has_its_own_seed(fake, tmp_path, capsys) -> None:
-    assert (
-        main(["render", "jazz", "rock", "--count", "2", "--seed", "5", "-o", str(tmp_path / "a.b.ogg")]) == 0
-    )
+    assert main(["render", "jazz", "rock", "--count", "2", "--seed", "5", "-o", str(tmp_path / "a.b.ogg")]) == 0
     paths = [tmp_path / f"a.b-{index:04d}.ogg" for index in range(4)]
     assert capsys.readouterr().out.split() == [str(path) for path in paths]
     made = [json.loads(path.read_text()) for path in paths]
@@ -248,9 +244,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("words", "match"), MISTAKES, ids=lambda value: " ".join(value)[-40:] or "nothing")
-def test_a_mistake_is_one_line_exit_2_and_loads_no_model(
-    fake, tmp_path, monkeypatch, capsys, words, match
-) -> None:
+def test_a_mistake_is_one_line_exit_2_and_loads_no_model(fake, tmp_path, monkeypatch, capsys, words, match) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("taken.wav", "many-0001.wav"):
         Path(name).write_text("mine")
@@ -378,9 +372,7 @@ def test_a_prompt_typed_in_the_c_locale_is_read_as_utf8() -> None:
 
 
 def test_python_minus_m_riff_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "riff", "--version"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "riff", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, "riff")
 
 
@@ -405,9 +397,7 @@ def test_the_command_allows_what_the_pipeline_allows() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".png"])
-def test_a_sentence_becomes_a_file_that_says_how_it_was_made(
-    mini_checkpoint, tmp_path, capsys, suffix
-) -> None:
+def test_a_sentence_becomes_a_file_that_says_how_it_was_made(mini_checkpoint, tmp_path, capsys, suffix) -> None:
     output = tmp_path / f"song{suffix}"
     words = ["--model", str(mini_checkpoint), "--seed", "3", "--steps", "2", "--device", "cpu"]
     assert main(["render", "mellow techno zzz, 120 bpm", "-o", str(output), *words]) == 0
@@ -423,10 +413,7 @@ def test_a_sentence_becomes_a_file_that_says_how_it_was_made(
 
 def test_the_same_seed_gives_the_same_bytes_alone_or_among_others(mini_checkpoint, tmp_path) -> None:
     words = ["--model", str(mini_checkpoint), "--steps", "2", "--quiet"]
-    assert (
-        main(["render", "jazz piano", "--count", "2", "--seed", "6", "-o", str(tmp_path / "a.wav"), *words])
-        == 0
-    )
+    assert main(["render", "jazz piano", "--count", "2", "--seed", "6", "-o", str(tmp_path / "a.wav"), *words]) == 0
     assert main(["render", "jazz piano", "--seed", "7", "-o", str(tmp_path / "b.wav"), *words]) == 0
     assert (tmp_path / "a-0001.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
     assert (tmp_path / "a-0000.wav").read_bytes() != (tmp_path / "b.wav").read_bytes()
@@ -453,9 +440,7 @@ def test_json_tells_the_duration_to_the_sample(mini_checkpoint, tmp_path, capsys
     assert soundfile.info(output).duration == 1.5
 
 
-def test_convert_makes_a_checkpoint_that_render_takes(
-    riffusion_checkpoint, copy_of, tmp_path, capsys
-) -> None:
+def test_convert_makes_a_checkpoint_that_render_takes(riffusion_checkpoint, copy_of, tmp_path, capsys) -> None:
     legacy = with_legacy_weights(copy_of(riffusion_checkpoint))
     new = tmp_path / "new"
     render = ["render", "jazz", "--steps", "1", "--duration", "0.3", "-o", str(tmp_path / "a.wav"), "--model"]

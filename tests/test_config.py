@@ -144,8 +144,7 @@ def test_exit_codes_are_the_designs():
 def test_config_errors_and_files_import_nothing_heavy():
     heavy = ["torch", "numpy", "scipy", "PIL", "soundfile", "librosa", "diffusers", "transformers"]
     code = (
-        "import sys, riff.config, riff.errors, riff.files; "
-        f"print([name for name in {heavy!r} if name in sys.modules])"
+        f"import sys, riff.config, riff.errors, riff.files; print([name for name in {heavy!r} if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"

@@ -10,9 +10,7 @@ from riff.latents import draw_noise
 
 SCHEDULERS = ["ddim", "dpmsolver++", "euler", "unipc", "EulerAncestralDiscreteScheduler"]
 # PNDM, Riffusion's own, has no zero terminal SNR, which riff-mini is trained with.
-FAMILIES = [("mini", name) for name in SCHEDULERS] + [
-    ("riffusion", name) for name in [*SCHEDULERS, "PNDMScheduler"]
-]
+FAMILIES = [("mini", name) for name in SCHEDULERS] + [("riffusion", name) for name in [*SCHEDULERS, "PNDMScheduler"]]
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +136,7 @@ def test_generators_one_per_sample_give_each_sample_its_own_noise(riffusion):
 
 def test_latents_stay_float32_with_a_half_precision_unet(mini):
     unet = tiny_unet(latent_channels=8, cross_attention_dim=16).to(torch.bfloat16)
-    latents = denoise(
-        unet, mini.scheduler, noise_of(mini), embeds(), guidance_scale=1.0, num_inference_steps=2
-    )
+    latents = denoise(unet, mini.scheduler, noise_of(mini), embeds(), guidance_scale=1.0, num_inference_steps=2)
     assert latents.dtype == torch.float32
     assert bool(torch.isfinite(latents).all())
 

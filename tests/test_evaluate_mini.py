@@ -145,9 +145,7 @@ def test_a_foreign_file_is_not_taken_for_a_classifier(tmp_path: Path) -> None:
 
 def test_judge_reads_uint8_floats_and_narrow_pictures_alike() -> None:
     model = Classifier(labels_of(_planted(4)), CONFIG).eval()
-    narrow = torch.randint(
-        0, 256, (2, 256, 192), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
+    narrow = torch.randint(0, 256, (2, 256, 192), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     padded = torch.nn.functional.pad(narrow, (0, 64))
     torch.testing.assert_close(judge(model, narrow).genre, judge(model, padded.float() / 255).genre)
 
@@ -166,21 +164,14 @@ def test_tasks_cover_genres_equally_and_tempo_is_asked_only_with_drums() -> None
     clips = Clips(torch.zeros(len(truths), 1, 1, dtype=torch.uint8), truths)
     rng = random.Random(0)
     tempo = choose_tasks(clips, "tempo", 8, rng=rng)
-    assert sorted(truths[task.index]["genre"] for task in tempo) == sorted(
-        ["house", "folk", "blues", "trap"] * 2
-    )
+    assert sorted(truths[task.index]["genre"] for task in tempo) == sorted(["house", "folk", "blues", "trap"] * 2)
     assert all("120 bpm" in task.prompt for task in tempo)
     lead = choose_tasks(clips, "lead", 8, rng=rng)
     assert {truths[task.index]["genre"] for task in lead} == {"house", "folk", "blues", "ambient"}
     pairs = matching_others(clips, [*tempo, *tempo], rng=rng)
     assert all(truths[tempo[place].index]["genre"] == truths[index]["genre"] for place, index in pairs)
     assert not {task.index for task in tempo} & {index for _, index in pairs}
-    assert (
-        len({index for _, index in pairs})
-        == len({tempo[place].index for place, _ in pairs})
-        == len(pairs)
-        >= 3
-    )
+    assert len({index for _, index in pairs}) == len({tempo[place].index for place, _ in pairs}) == len(pairs) >= 3
 
 
 def _verdict() -> tuple[Verdict, Classifier]:

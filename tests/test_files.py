@@ -66,9 +66,7 @@ def test_a_failure_at_each_step_of_publishing_leaves_the_old_file(tmp_path, monk
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_a_system_problem_that_names_path_need_and_free(tmp_path, monkeypatch, number):
     monkeypatch.setattr(files.Path, "write_bytes", fail_with(number))
-    with pytest.raises(
-        SystemProblem, match=r"song\.wav.* full \(1,234 bytes needed, [\d,]+ free\)"
-    ) as caught:
+    with pytest.raises(SystemProblem, match=r"song\.wav.* full \(1,234 bytes needed, [\d,]+ free\)") as caught:
         write_bytes(tmp_path / "song.wav", bytes(1234))
     assert caught.value.exit_code == 5
     assert "\n" not in str(caught.value)
@@ -157,9 +155,7 @@ def test_a_file_that_appears_meanwhile_is_kept_without_force(tmp_path):
 def test_the_file_has_the_permissions_of_an_ordinary_new_file(tmp_path):
     (tmp_path / "plain").write_text("")
     write_text(tmp_path / "a.txt", "x")
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == stat.S_IMODE(
-        (tmp_path / "plain").stat().st_mode
-    )
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")

@@ -339,9 +339,7 @@ def test_foreign_exif_is_tolerated(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-@pytest.mark.parametrize(
-    "garbage", [b"", b"Exif\0\0", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", bytes(50)]
-)
+@pytest.mark.parametrize("garbage", [b"", b"Exif\0\0", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", bytes(50)])
 def test_damaged_exif_does_not_hide_the_pixels(tmp_path, garbage):
     PIL.Image.fromarray(random_pixels()).save(tmp_path / "a.png", exif=garbage)
     assert read_png(tmp_path / "a.png")[1] == SpectrogramConfig.riffusion()

@@ -63,9 +63,7 @@ def imports(path: Path, *, only_at_import: bool = False) -> Iterator[str]:
 
 def _run_at_import(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
-        guard = (
-            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        )
+        guard = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         if not guard and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield node
             yield from _run_at_import(node)
@@ -85,9 +83,7 @@ def uses() -> dict[str, set[str]]:
         if part.startswith("__"):
             continue
         names = [name.split(".") for name in imports(path) if name.startswith("riff.")]
-        graph.setdefault(part, set()).update(
-            name[1] for name in names if name[1] in LAYER_OF and name[1] != part
-        )
+        graph.setdefault(part, set()).update(name[1] for name in names if name[1] in LAYER_OF and name[1] != part)
     return graph
 
 
@@ -97,9 +93,7 @@ def test_every_module_has_a_layer() -> None:
 
 
 def test_imports_go_down_only() -> None:
-    upward = [
-        (part, used) for part, parts in uses().items() for used in parts if LAYER_OF[used] > LAYER_OF[part]
-    ]
+    upward = [(part, used) for part, parts in uses().items() for used in parts if LAYER_OF[used] > LAYER_OF[part]]
     assert upward == []
 
 
@@ -144,9 +138,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top(path: Path) -> None:
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
     report = f"{code}\nimport sys; print(sorted({HEAVY!r} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 

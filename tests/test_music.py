@@ -46,9 +46,7 @@ def test_other_numbers_and_words_are_not_a_tempo(prompt: str) -> None:
     assert parse_bpm(prompt) is None
 
 
-@pytest.mark.parametrize(
-    "template", ["{} bpm", "jazz, {}bpm, warm", "tempo: {}", "at {} beats per minute", "bpm={}."]
-)
+@pytest.mark.parametrize("template", ["{} bpm", "jazz, {}bpm, warm", "tempo: {}", "at {} beats per minute", "bpm={}."])
 def test_every_whole_tempo_is_read_back_from_every_phrasing(template: str) -> None:
     for bpm in range(20, 400):
         assert parse_bpm(template.format(bpm)) == bpm
@@ -121,9 +119,7 @@ def test_sharp_raises_and_flat_lowers_by_one_step_around_the_circle() -> None:
             assert canonical_keyscale(f"{tonic} flat minor") == f"{TONICS[(index - 1) % 12]} minor"
 
 
-@pytest.mark.parametrize(
-    ("argument", "keyscale"), [(" am ", "A minor"), ("f#m", "F# minor"), ("bbm", "A# minor")]
-)
+@pytest.mark.parametrize(("argument", "keyscale"), [(" am ", "A minor"), ("f#m", "F# minor"), ("bbm", "A# minor")])
 def test_an_argument_may_be_a_chord_name(argument: str, keyscale: str) -> None:
     assert canonical_keyscale(argument) == keyscale
 

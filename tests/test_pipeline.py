@@ -204,9 +204,7 @@ def text_of(pipe, prompt, **options) -> str:
 def test_the_model_is_told_tempo_and_key_where_the_prompt_leaves_them_open(pipe):
     assert text_of(pipe, "techno", bpm=84.4, keyscale="F# minor") == "techno, 84 bpm, in F# minor"
     assert text_of(pipe, "techno") == "techno, 91 bpm"
-    assert (
-        text_of(pipe, "techno in C major, 84 bpm", bpm=84, keyscale="C major") == "techno in C major, 84 bpm"
-    )
+    assert text_of(pipe, "techno in C major, 84 bpm", bpm=84, keyscale="C major") == "techno in C major, 84 bpm"
 
 
 def test_a_riffusion_model_is_told_the_prompt_as_it_is(riffusion_pipe):
@@ -237,8 +235,7 @@ def test_words_past_the_length_are_named(pipe):
 
 def test_a_negative_prompt_changes_the_clip_and_an_empty_one_does_not(pipe):
     plain, empty, negative = (
-        pipe("techno", seed=1, negative_prompt=text, **QUICK).clips[0].image
-        for text in (None, "", "jazz drums")
+        pipe("techno", seed=1, negative_prompt=text, **QUICK).clips[0].image for text in (None, "", "jazz drums")
     )
     assert torch.equal(plain, empty)
     assert float((plain - negative).abs().max()) > 1e-5
@@ -278,9 +275,7 @@ def test_a_duration_is_exact_to_the_sample(which, duration, request):
 @pytest.mark.parametrize("bpm", [20.0, 83.7, 90.3, 119.9, 121.0, 400.0])
 @pytest.mark.parametrize("bars", [1, 7, 512])
 def test_planned_columns_hold_the_samples_and_the_model_can_draw_them(mini_config, bpm, bars):
-    columns, drawn, samples = plan_length(
-        mini_config, bpm=bpm, beats_per_bar=4, bars=bars, duration=None, multiple=16
-    )
+    columns, drawn, samples = plan_length(mini_config, bpm=bpm, beats_per_bar=4, bars=bars, duration=None, multiple=16)
     assert columns == bars * 32
     assert samples == mini_config.frames_to_samples(columns, bpm=bpm)
     assert drawn >= max(columns, 64)
@@ -463,9 +458,7 @@ def test_a_notebook_gets_one_snippet_with_player_picture_and_escaped_facts(clip)
     assert "&lt;mellow&gt; zydeco &amp; piano" in snippet
     assert "seed 7" in snippet
     assert "120 bpm" in snippet
-    wav, png = (
-        re.search(rf"data:{kind};base64,([A-Za-z0-9+/=]+)", snippet)[1] for kind in ("audio/wav", "image/png")
-    )
+    wav, png = (re.search(rf"data:{kind};base64,([A-Za-z0-9+/=]+)", snippet)[1] for kind in ("audio/wav", "image/png"))
     assert base64.b64decode(wav)[:4] == b"RIFF"
     assert base64.b64decode(png)[:4] == b"\x89PNG"
     assert "http" not in snippet

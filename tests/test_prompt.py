@@ -45,9 +45,7 @@ def test_every_listed_word_is_one_token(word):
 def test_words_of_two_thousand_random_strings_are_one_token_each():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 7, (2000,), generator=generator).tolist()
-    words = [
-        "".join("abcd"[i] for i in torch.randint(4, (n,), generator=generator).tolist()) for n in lengths
-    ]
+    words = ["".join("abcd"[i] for i in torch.randint(4, (n,), generator=generator).tolist()) for n in lengths]
     tokenizer = build_tokenizer(words)
     assert all(len(ids) == 1 for ids in tokenizer(words, add_special_tokens=False).input_ids)
 

@@ -10,9 +10,7 @@ from riff.provenance import provenance, read_sound_tags, sound_tags
 
 
 def test_every_field_is_text_and_says_machine_made_by_which_riff() -> None:
-    made = provenance(
-        "jazz", model="riff-mini", seed=7, bpm=84.0, steps=20, guidance=4.5, scheduler="DDIMScheduler"
-    )
+    made = provenance("jazz", model="riff-mini", seed=7, bpm=84.0, steps=20, guidance=4.5, scheduler="DDIMScheduler")
     assert made == {
         "software": f"riff {riff.__version__}",
         "origin": "machine-made",

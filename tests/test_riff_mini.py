@@ -59,9 +59,7 @@ def test_the_tempo_that_is_heard_is_the_one_that_was_asked(pipe: RiffPipeline, b
 
 
 def test_a_prompt_names_its_tempo_and_unknown_words_are_reported(pipe: RiffPipeline):
-    clip = pipe(
-        "lo-fi hip hop, mellow electric piano, 84 bpm, xylozork", seed=1, num_inference_steps=1
-    ).clips[0]
+    clip = pipe("lo-fi hip hop, mellow electric piano, 84 bpm, xylozork", seed=1, num_inference_steps=1).clips[0]
     assert clip.bpm == 84
     assert clip.ignored_words == ["xylozork"]
     assert clip.waveform.shape[-1] == round(8 * 60 / 84 * 44100)
@@ -86,9 +84,7 @@ def test_the_readme_command_renders_offline_with_the_same_bytes_twice(tmp_path: 
             "--steps",
             "4",
         ]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == str(path)
         sounds.append(path.read_bytes())

@@ -183,17 +183,14 @@ def test_batches_equal_single_clips():
     mel = torch.rand(3, 1, 64, 20, generator=torch.Generator().manual_seed(2))
     batch = mel_to_waveform(mel, SMALL, n_iter=4)
     for index in range(3):
-        torch.testing.assert_close(
-            mel_to_waveform(mel[index], SMALL, n_iter=4), batch[index], atol=1e-5, rtol=1e-3
-        )
+        torch.testing.assert_close(mel_to_waveform(mel[index], SMALL, n_iter=4), batch[index], atol=1e-5, rtol=1e-3)
 
 
 def test_same_generator_seed_same_samples_and_global_state_is_left_alone():
     mel = torch.rand(1, 64, 20, generator=torch.Generator().manual_seed(2))
     state = torch.get_rng_state()
     first, second = (
-        mel_to_waveform(mel, SMALL, phase="random", generator=torch.Generator().manual_seed(5))
-        for _ in range(2)
+        mel_to_waveform(mel, SMALL, phase="random", generator=torch.Generator().manual_seed(5)) for _ in range(2)
     )
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), state)

@@ -99,9 +99,7 @@ def write_split(folder: Path, *, n: int, seed: int) -> None:
             }
             for i in range(n)
         ]
-        (folder / f"clips-{beats}-000000.jsonl").write_text(
-            "".join(json.dumps(clip) + "\n" for clip in clips)
-        )
+        (folder / f"clips-{beats}-000000.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
 
 
 @pytest.fixture
@@ -116,9 +114,7 @@ def data(tmp_path: Path) -> Path:
 
 def run(stage: str, data: Path, *more: str) -> int:
     root = data.parent
-    return main(
-        [stage, "--recipe", str(root / "recipe.json"), "--data", str(data), "--out", str(root / "run"), *more]
-    )
+    return main([stage, "--recipe", str(root / "recipe.json"), "--data", str(data), "--out", str(root / "run"), *more])
 
 
 def test_pictures_in_a_folder_become_a_checkpoint_that_renders(data: Path):
@@ -138,9 +134,7 @@ def test_pictures_in_a_folder_become_a_checkpoint_that_renders(data: Path):
     assert pipe.config == CONFIG
     clip = pipe("techno", bpm=120, seed=1, num_inference_steps=2).clips[0]
     assert clip.waveform.shape == (1, round(4 * 60 / 120 * 8000))
-    again = RiffPipeline.from_pretrained(folder, device="cpu")(
-        "techno", bpm=120, seed=1, num_inference_steps=2
-    )
+    again = RiffPipeline.from_pretrained(folder, device="cpu")("techno", bpm=120, seed=1, num_inference_steps=2)
     assert torch.equal(clip.waveform, again.clips[0].waveform)
     # A later session starts from these weights with a fresh optimizer.
     other = data.parent / "more"

@@ -133,9 +133,7 @@ def save_classifier(model: Classifier, path: Path) -> None:
     """Write weights and class names to one safetensors file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = {name: json.dumps(getattr(model.labels, name)) for name in ("genres", "instruments", "leads")}
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, metadata=names
-    )
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, metadata=names)
 
 
 def load_classifier(path: Path, config: SpectrogramConfig) -> Classifier:
@@ -158,10 +156,7 @@ def judge(model: Classifier, pictures: Tensor, *, batch: int = 64) -> Verdict:
         floats = part.float() / 255.0 if part.dtype == torch.uint8 else part
         parts.append(model(functional.pad(floats, (0, max(0, 256 - floats.shape[-1])))))
     return Verdict(
-        *(
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("genre", "instruments", "lead", "key")
-        )
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("genre", "instruments", "lead", "key"))
     )
 
 

@@ -59,14 +59,10 @@ def load_clips(folder: str | Path, *, limit: int | None = None, width: int = 256
     folder = Path(folder)
     shards = sorted(folder.glob("pictures-*.npy"), key=lambda path: (path.stem.split("-")[-1], path.stem))
     if not shards:
-        raise RiffError(
-            f"no pictures-*.npy in {folder}; make them with python -m training.make_dataset --out DIR"
-        )
+        raise RiffError(f"no pictures-*.npy in {folder}; make them with python -m training.make_dataset --out DIR")
     parts, truths = [], []
     for shard in shards:
-        lines = (
-            (folder / f"clips-{shard.stem.removeprefix('pictures-')}.jsonl").read_text("utf-8").splitlines()
-        )
+        lines = (folder / f"clips-{shard.stem.removeprefix('pictures-')}.jsonl").read_text("utf-8").splitlines()
         pictures = np.load(shard)
         if len(pictures) != len(lines):
             raise RiffError(f"{shard} holds {len(pictures)} pictures and {len(lines)} truths; make it again")
@@ -77,7 +73,5 @@ def load_clips(folder: str | Path, *, limit: int | None = None, width: int = 256
         if limit is not None and len(truths) >= limit:
             break
     if not parts:
-        raise RiffError(
-            f"the shards in {folder} are empty; make them again with python -m training.make_dataset"
-        )
+        raise RiffError(f"the shards in {folder} are empty; make them again with python -m training.make_dataset")
     return Clips(torch.from_numpy(np.concatenate(parts))[:limit], truths[:limit])

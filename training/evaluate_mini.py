@@ -60,9 +60,7 @@ def draw_all(pipe: RiffPipeline, held_out: Clips, arguments: argparse.Namespace)
             n_iter=32 if kind in ("key", "tempo") else 1,
         )
         truths = [held_out.truths[task.index] for task in tasks]
-        drawn[kind] = Drawn(
-            tasks, [clip.image.cpu() for clip in clips], [clip.waveform for clip in clips], truths
-        )
+        drawn[kind] = Drawn(tasks, [clip.image.cpu() for clip in clips], [clip.waveform for clip in clips], truths)
         if arguments.samples is not None:
             arguments.samples.mkdir(parents=True, exist_ok=True)
             for place, clip in enumerate(clips[:30]):
@@ -70,9 +68,7 @@ def draw_all(pipe: RiffPipeline, held_out: Clips, arguments: argparse.Namespace)
     return drawn
 
 
-def control_rows(
-    drawn: dict[str, Drawn], held_out: Clips, model: Classifier, config: SpectrogramConfig
-) -> list[Row]:
+def control_rows(drawn: dict[str, Drawn], held_out: Clips, model: Classifier, config: SpectrogramConfig) -> list[Row]:
     """Do the clips obey? Genre, lead, tempo and key, each with its ceiling on composed clips."""
     rate = config.sample_rate
     verdicts = {kind: measure.judge_clips(model, part.images) for kind, part in drawn.items()}
@@ -92,9 +88,7 @@ def control_rows(
         return images, measure.sounds_of(images, [truth["bpm"] for truth in part.truths], config, n_iter=32)
 
     lead_images = [held_out.picture(task.index) for task in drawn["lead"].tasks]
-    rows += measure.lead_rows(
-        "composed", measure.judge_clips(model, lead_images), model, drawn["lead"].truths
-    )
+    rows += measure.lead_rows("composed", measure.judge_clips(model, lead_images), model, drawn["lead"].truths)
     _, sounds = composed(tempo)
     rows.append(measure.tempo_row("composed", sounds, rate, [truth["bpm"] for truth in tempo.truths]))
     images, sounds = composed(key)
@@ -102,9 +96,7 @@ def control_rows(
     return rows
 
 
-def likeness_rows(
-    drawn: dict[str, Drawn], held_out: Clips, train: Clips, pipe: RiffPipeline, seed: int
-) -> list[Row]:
+def likeness_rows(drawn: dict[str, Drawn], held_out: Clips, train: Clips, pipe: RiffPipeline, seed: int) -> list[Row]:
     """Are the pictures like real ones, and not copies of them?"""
     tasks = [task for part in drawn.values() for task in part.tasks]
     images = [image for part in drawn.values() for image in part.images]
@@ -144,34 +136,22 @@ def table(rows: list[Row]) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=None, help="folder of the model; default: the one in the package")
     parser.add_argument("--data", type=Path, required=True, help="folder made by training.make_dataset")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="report, JSON; the table goes beside it as .md"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="report, JSON; the table goes beside it as .md")
     parser.add_argument("--prompts", type=int, default=120, help="prompts of each of the five kinds")
     parser.add_argument("--quick", action="store_true", help="30 prompts of each kind")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
-    parser.add_argument(
-        "--guidance", type=float, default=None, help="guidance scale; default: the pipeline's"
-    )
+    parser.add_argument("--guidance", type=float, default=None, help="guidance scale; default: the pipeline's")
     parser.add_argument("--scheduler", default=None, help="scheduler; default: the checkpoint's")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: the fastest there is")
     parser.add_argument("--seed", type=int, default=1_000_000)
-    parser.add_argument(
-        "--classifier", type=Path, default=Path("runs/classifier.safetensors"), help="cached judge"
-    )
-    parser.add_argument(
-        "--classifier-steps", type=int, default=1800, help="batches of 32, if it must be trained"
-    )
+    parser.add_argument("--classifier", type=Path, default=Path("runs/classifier.safetensors"), help="cached judge")
+    parser.add_argument("--classifier-steps", type=int, default=1800, help="batches of 32, if it must be trained")
     parser.add_argument("--train-limit", type=int, default=8000, help="training clips to read")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--samples", type=Path, default=None, help="folder for the first 30 pictures of each kind"
-    )
+    parser.add_argument("--samples", type=Path, default=None, help="folder for the first 30 pictures of each kind")
     arguments = parser.parse_args(argv)
     if arguments.quick:
         arguments.prompts = 30
@@ -193,9 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     held_out = load_clips(arguments.data / "heldout")
     judged = check(model, held_out)
-    pipe = RiffPipeline.from_pretrained(
-        arguments.model, device=arguments.device, scheduler=arguments.scheduler
-    )
+    pipe = RiffPipeline.from_pretrained(arguments.model, device=arguments.device, scheduler=arguments.scheduler)
     if pipe.config != config:
         raise RiffError(f"{arguments.model} and {arguments.data} have different spectrogram configs")
     started = time.time()
@@ -215,8 +193,7 @@ def main(argv: list[str] | None = None) -> None:
         "classifier": judged,
         "genre_misses": misses,
         "prompts": {kind: [task.prompt for task in part.tasks] for kind, part in drawn.items()},
-        "settings": settings
-        | {"seconds_per_clip": f"{per_clip:.2f}", "seconds": f"{time.time() - began:.0f}"},
+        "settings": settings | {"seconds_per_clip": f"{per_clip:.2f}", "seconds": f"{time.time() - began:.0f}"},
     }
     write_json(arguments.out, report)
     arguments.out.with_suffix(".md").write_text(table(rows) + "\n", encoding="utf-8")
@@ -249,8 +226,7 @@ def _plain(row: Row) -> dict[str, Any]:
     """JSON has no NaN."""
     fields = dataclasses.asdict(row)
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
     }
 
 

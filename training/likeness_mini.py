@@ -35,19 +35,13 @@ def round_trip_row(pipe: RiffPipeline, pictures: Sequence[Tensor]) -> Row:
 
 def sharpness_row(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Row:
     """Mean absolute difference along frequency, drawn over real."""
-    ratio = float(
-        np.mean([sharpness(image) for image in drawn]) / np.mean([sharpness(image) for image in real])
-    )
-    return Row(
-        "sharpness, generated / real", ratio, len(drawn), target="0.85..1.15", met=0.85 <= ratio <= 1.15
-    )
+    ratio = float(np.mean([sharpness(image) for image in drawn]) / np.mean([sharpness(image) for image in real]))
+    return Row("sharpness, generated / real", ratio, len(drawn), target="0.85..1.15", met=0.85 <= ratio <= 1.15)
 
 
 def frechet_rows(drawn: Sequence[Tensor], real: Sequence[Tensor], others: Sequence[Tensor]) -> list[Row]:
     """Fréchet distances on mel statistics to ``others`` (real): of the drawn, and of as many real ones."""
-    features = [
-        np.concatenate([mel_statistics(image[None]) for image in images]) for images in (drawn, real, others)
-    ]
+    features = [np.concatenate([mel_statistics(image[None]) for image in images]) for images in (drawn, real, others)]
     ours, theirs = frechet_distance(features[0], features[2]), frechet_distance(features[1], features[2])
     return [
         Row(
@@ -94,6 +88,4 @@ def variety_row(first: Sequence[Tensor], second: Sequence[Tensor]) -> Row:
         width = min(a.shape[-1], b.shape[-1])
         gaps.append(float((a[..., :width] - b[..., :width]).abs().mean()))
     smallest = min(gaps)
-    return Row(
-        "two seeds, smallest mean difference", smallest, len(gaps), target="> 0.02", met=smallest > 0.02
-    )
+    return Row("two seeds, smallest mean difference", smallest, len(gaps), target="> 0.02", met=smallest > 0.02)

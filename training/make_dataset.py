@@ -83,23 +83,17 @@ def make_split(folder: Path, first_seed: int, n_pieces: int, config: Spectrogram
         for done, count in enumerate(pool.imap_unordered(_job, tasks), 1):
             clips += count
             left = (time.time() - began) / done * (len(tasks) - done)
-            print(
-                f"{folder.name}: shard {done}/{len(tasks)}, {clips} clips, {left:.0f} s left", file=sys.stderr
-            )
+            print(f"{folder.name}: shard {done}/{len(tasks)}, {clips} clips, {left:.0f} s left", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
-    parser.add_argument(
-        "--pieces", type=int, default=6000, help="pieces to compose for training (2 clips each)"
-    )
+    parser.add_argument("--pieces", type=int, default=6000, help="pieces to compose for training (2 clips each)")
     parser.add_argument("--heldout", type=int, default=600, help="pieces from the held-out seeds")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args(argv)
-    assert SAMPLE_RATE == SpectrogramConfig().sample_rate
+    assert SpectrogramConfig().sample_rate == SAMPLE_RATE
     config = SpectrogramConfig()
     arguments.out.mkdir(parents=True, exist_ok=True)
     config.save(arguments.out)

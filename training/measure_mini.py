@@ -107,42 +107,31 @@ def share(name: str, hits: Iterable[bool], *, at_least: float | None = None) -> 
     return Row(name, value, len(counted), low, high, target, None if at_least is None else value >= at_least)
 
 
-def genre_row(
-    name: str, verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]], target: float
-) -> Row:
+def genre_row(name: str, verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]], target: float) -> Row:
     """How often the classifier hears the genre that was asked for."""
     heard = verdict.genre.argmax(1).tolist()
     pairs = zip(heard, truths, strict=True)
-    return share(
-        name, (model.labels.genres[index] == truth["genre"] for index, truth in pairs), at_least=target
-    )
+    return share(name, (model.labels.genres[index] == truth["genre"] for index, truth in pairs), at_least=target)
 
 
-def genre_misses(
-    verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]]
-) -> list[tuple[str, str, int]]:
+def genre_misses(verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
     """Asked and heard genres that differ, most frequent first."""
     heard = [model.labels.genres[index] for index in verdict.genre.argmax(1).tolist()]
     pairs = Counter((truth["genre"], name) for name, truth in zip(heard, truths, strict=True))
     return [(asked, name, count) for (asked, name), count in pairs.most_common() if asked != name]
 
 
-def lead_rows(
-    prefix: str, verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]]
-) -> list[Row]:
+def lead_rows(prefix: str, verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]]) -> list[Row]:
     """Is the asked lead heard as the lead, and is it heard among the instruments at all?"""
     labels = model.labels
     leads = [labels.leads[index] for index in verdict.lead.argmax(1).tolist()]
     sounding = [
-        {labels.instruments[index] for index in row.nonzero().flatten().tolist()}
-        for row in verdict.instruments > 0
+        {labels.instruments[index] for index in row.nonzero().flatten().tolist()} for row in verdict.instruments > 0
     ]
     asked = [truth["lead"] for truth in truths]
     target = 0.75 if prefix == "generated" else None
     return [
-        share(
-            f"{prefix}: lead instrument", (a == b for a, b in zip(leads, asked, strict=True)), at_least=target
-        ),
+        share(f"{prefix}: lead instrument", (a == b for a, b in zip(leads, asked, strict=True)), at_least=target),
         share(f"{prefix}: lead sounds at all", (b in a for a, b in zip(sounding, asked, strict=True))),
     ]
 

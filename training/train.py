@@ -52,9 +52,7 @@ def _autoencoder_class(recipe: dict[str, Any]) -> Any:
     """AutoencoderTiny has no norms and a third of the arithmetic at full size, which is what 2 cores can train."""
     import diffusers
 
-    return {"AutoencoderKL": diffusers.AutoencoderKL, "AutoencoderTiny": diffusers.AutoencoderTiny}[
-        recipe["vae_class"]
-    ]
+    return {"AutoencoderKL": diffusers.AutoencoderKL, "AutoencoderTiny": diffusers.AutoencoderTiny}[recipe["vae_class"]]
 
 
 def _stage_vae(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
@@ -152,9 +150,7 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
 
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; 0 when it is finished, 130 when it was interrupted (give the command again to go on)."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=["vae", "denoiser"])
     parser.add_argument("--recipe", type=Path, required=True, help="JSON file of architecture and schedule")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/ shards")

@@ -56,9 +56,7 @@ def augment(pictures: Tensor, generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, 1, generator=generator)
 
     # A box of 3 mixed in by a random share stands for the blur of a VAE and of unfinished denoising.
-    soft = functional.avg_pool2d(functional.pad(pictures[:, None], (1, 1, 1, 1), mode="replicate"), 3, 1)[
-        :, 0
-    ]
+    soft = functional.avg_pool2d(functional.pad(pictures[:, None], (1, 1, 1, 1), mode="replicate"), 3, 1)[:, 0]
     share = draw(-0.5, 1.0).clamp_min(0.0)
     varied = pictures + share * (soft - pictures)
     varied = varied + draw(-0.06, 0.06) * (varied > 0.02)
@@ -91,9 +89,7 @@ def train_classifier(
         torch.manual_seed(seed)  # modules draw their weights and dropout from the global generator
         model = Classifier(labels_of(clips), config).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.15
-        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.15)
         truth = targets(clips, model.labels)
         order = torch.empty(0, dtype=torch.long)
         for step in range(steps):
@@ -171,9 +167,7 @@ def _share(guessed: list[str], true: list[str]) -> dict[str, float]:
 def _by_class(guessed: list[str], true: list[str]) -> dict[str, list[int]]:
     total = Counter(true)
     right = Counter(b for a, b in zip(guessed, true, strict=True) if a == b)
-    return {
-        name: [right[name], total[name]] for name in sorted(total, key=lambda name: right[name] / total[name])
-    }
+    return {name: [right[name], total[name]] for name in sorted(total, key=lambda name: right[name] / total[name])}
 
 
 def _confusions(guessed: list[str], true: list[str]) -> list[tuple[str, str, int]]:
@@ -181,9 +175,7 @@ def _confusions(guessed: list[str], true: list[str]) -> list[tuple[str, str, int
     return [(real, taken, count) for (real, taken), count in pairs.most_common(20)]
 
 
-def obtain_classifier(
-    data: Path, cache: Path, *, config: SpectrogramConfig, limit: int, steps: int
-) -> Classifier:
+def obtain_classifier(data: Path, cache: Path, *, config: SpectrogramConfig, limit: int, steps: int) -> Classifier:
     """The cached classifier, or a new one trained on ``data/train`` and cached; progress goes to stderr."""
     if cache.exists():
         return load_classifier(cache, config)
@@ -204,9 +196,7 @@ def obtain_classifier(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder made by training.make_dataset")
     parser.add_argument("--out", type=Path, default=Path("runs/classifier.safetensors"))
     parser.add_argument("--limit", type=int, default=8000, help="training clips to read")

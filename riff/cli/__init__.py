@@ -79,8 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="riff",
         description="A sentence becomes music: latent diffusion on spectrograms, with the model in the box.",
-        epilog='example:\n  riff render "lo-fi hip hop, mellow electric piano, 84 bpm" -o lofi.wav\n\n'
-        + EXIT_CODES,
+        epilog='example:\n  riff render "lo-fi hip hop, mellow electric piano, 84 bpm" -o lofi.wav\n\n' + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -41,16 +41,12 @@ def check_prompt(prompt: str) -> str:
     if len(prompt) > MAX_PROMPT:
         raise RiffError(f"the prompt has {len(prompt)} characters; use at most {MAX_PROMPT}")
     if not prompt.strip():
-        raise RiffError(
-            'the prompt is empty; say what to play, for example "slow jazz, piano and upright bass"'
-        )
+        raise RiffError('the prompt is empty; say what to play, for example "slow jazz, piano and upright bass"')
     try:
         # In a terminal without UTF-8 the bytes of each letter arrive as halves of surrogate pairs.
         return prompt.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
-        raise RiffError(
-            f"the prompt {prompt!r} is not UTF-8 text; type it again in a UTF-8 terminal"
-        ) from error
+        raise RiffError(f"the prompt {prompt!r} is not UTF-8 text; type it again in a UTF-8 terminal") from error
 
 
 def check_stated_tempo(prompt: str) -> None:

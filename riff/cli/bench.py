@@ -17,16 +17,10 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package"
-    )
+    parser.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
-    parser.add_argument(
-        "--steps", type=number(1, 150, whole=True), default=20, help="denoising steps; default 20"
-    )
-    parser.add_argument(
-        "--repeat", type=number(1, 1000, whole=True), default=3, help="renders measured; default 3"
-    )
+    parser.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="denoising steps; default 20")
+    parser.add_argument("--repeat", type=number(1, 1000, whole=True), default=3, help="renders measured; default 3")
 
 
 def run(args: argparse.Namespace) -> None:

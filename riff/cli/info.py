@@ -60,9 +60,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
         "parts": _parts(path) if path.is_dir() else "one file of Stable Diffusion",
         "weights_mb": round(sum(file.stat().st_size for file in files) / 1e6, 1),
         "files": {str(file.relative_to(folder)): f"{file.stat().st_size:,} bytes" for file in files},
-        "config_from": CONFIG_NAME
-        if (folder / CONFIG_NAME).exists()
-        else f"Riffusion v1's, without {CONFIG_NAME}",
+        "config_from": CONFIG_NAME if (folder / CONFIG_NAME).exists() else f"Riffusion v1's, without {CONFIG_NAME}",
         "config": SpectrogramConfig.load(folder).to_dict(),
     }
 
@@ -73,9 +71,7 @@ def _parts(folder: Path) -> dict[str, str]:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         return {name: part[1] for name, part in index.items() if isinstance(part, list) and part[1]}
     except (OSError, ValueError, AttributeError, IndexError) as error:
-        raise ModelError(
-            f"{folder} is no checkpoint: its model_index.json cannot be read ({error})"
-        ) from error
+        raise ModelError(f"{folder} is no checkpoint: its model_index.json cannot be read ({error})") from error
 
 
 def _picture_facts(path: Path) -> dict[str, Any]:

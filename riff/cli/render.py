@@ -50,13 +50,9 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     length.add_argument("--duration", type=number(0.1, 600), metavar="SECONDS", help="length in seconds")
     music.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
     music.add_argument("--count", type=number(1, 10000, whole=True), default=1, help="results per prompt")
-    music.add_argument(
-        "--seed", type=number(0, MAX_SEED, whole=True), help="same seed, same music; default random"
-    )
+    music.add_argument("--seed", type=number(0, MAX_SEED, whole=True), help="same seed, same music; default random")
     model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package"
-    )
+    model.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
     model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
     model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")

@@ -61,9 +61,7 @@ def pitch_classes(waveform: Tensor | np.ndarray, sample_rate: int) -> np.ndarray
     """
     mono = np.atleast_2d(np.asarray(waveform, dtype=np.float64)).mean(0)
     if mono.size < sample_rate // 2 or not np.abs(mono).max() > 1e-6:
-        raise RiffError(
-            f"a clip of {mono.size / sample_rate:.2f} s has no key to measure; use 0.5 s of sound or more"
-        )
+        raise RiffError(f"a clip of {mono.size / sample_rate:.2f} s has no key to measure; use 0.5 s of sound or more")
     window = round(_WINDOW * sample_rate / 44100)
     hop = round(_HOP * sample_rate / 44100)
     padded = np.pad(mono, window // 2)

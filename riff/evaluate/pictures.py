@@ -37,9 +37,7 @@ def mel_statistics(images: Tensor, *, frames_per_beat: int = 32) -> np.ndarray:
     pictures = _grey(images)
     columns = pictures.shape[-1]
     if columns < 2 * frames_per_beat:
-        raise RiffError(
-            f"pictures of {columns} columns are too short; use at least {2 * frames_per_beat} (2 beats)"
-        )
+        raise RiffError(f"pictures of {columns} columns are too short; use at least {2 * frames_per_beat} (2 beats)")
     bands = functional.adaptive_avg_pool2d(pictures, (_BANDS, columns))
     broad = functional.adaptive_avg_pool2d(pictures, (_BROAD_BANDS, columns))
     spectrum = torch.fft.rfft(broad, dim=-1).abs() * (2.0 / columns)
@@ -133,9 +131,7 @@ def near_copies(generated: Tensor, training: Tensor, *, held_out: Tensor) -> Nea
 
 def _grey(images: Tensor) -> Tensor:
     if images.ndim not in (3, 4) or len(images) < 1:
-        raise RiffError(
-            f"pictures have shape {tuple(images.shape)}; use (n, M, N) or (n, C, M, N) with n >= 1"
-        )
+        raise RiffError(f"pictures have shape {tuple(images.shape)}; use (n, M, N) or (n, C, M, N) with n >= 1")
     pictures = images.detach().cpu().float() / (255.0 if images.dtype == torch.uint8 else 1.0)
     return pictures.mean(1) if pictures.ndim == 4 else pictures
 
@@ -143,9 +139,7 @@ def _grey(images: Tensor) -> Tensor:
 def _shrink(images: Tensor) -> Tensor:
     # In parts: a training set of uint8 pictures would not fit in memory as floats.
     size = (_COPY_SIZE, _COPY_SIZE)
-    return torch.cat(
-        [functional.adaptive_avg_pool2d(_grey(part), size) for part in images.split(256)]
-    ).flatten(1)
+    return torch.cat([functional.adaptive_avg_pool2d(_grey(part), size) for part in images.split(256)]).flatten(1)
 
 
 def _direction(images: Tensor, mean: Tensor) -> Tensor:

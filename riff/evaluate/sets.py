@@ -25,9 +25,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise RiffError(
-            f"feature sets have shapes {a.shape} and {b.shape}; use (n, d) and (m, d) with n, m >= 2"
-        )
+        raise RiffError(f"feature sets have shapes {a.shape} and {b.shape}; use (n, d) and (m, d) with n, m >= 2")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise RiffError("a feature set holds NaN or infinite values; drop those clips first")
     cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))

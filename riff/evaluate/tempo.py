@@ -72,9 +72,7 @@ def onset_envelopes(waveform: Tensor | np.ndarray, sample_rate: int) -> tuple[np
     """How much louder each of 6 bands gets, shape (6, N) >= 0, and its rate in frames per second."""
     mono = np.atleast_2d(np.asarray(waveform, dtype=np.float64)).mean(0)
     if mono.size < sample_rate:
-        raise RiffError(
-            f"a clip of {mono.size / sample_rate:.2f} s is too short for a tempo; use 1 s or more"
-        )
+        raise RiffError(f"a clip of {mono.size / sample_rate:.2f} s is too short for a tempo; use 1 s or more")
     window, hop = round(0.023 * sample_rate), round(0.0029 * sample_rate)
     # Padding by the mirrored start keeps the clip's own edge from looking like an onset.
     padded = np.pad(mono, window // 2, mode="reflect")

@@ -43,9 +43,7 @@ class AutoencoderStep(nn.Module):
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Rebuilt images from a sampled latent, and the KL divergence per latent number."""
         encoded = self.vae.encode(images)
-        if hasattr(
-            encoded, "latents"
-        ):  # AutoencoderTiny: a mean without a variance, so the variance is a constant
+        if hasattr(encoded, "latents"):  # AutoencoderTiny: a mean without a variance, so the variance is a constant
             latents = encoded.latents + self.noise * noise
             divergence = 0.5 * encoded.latents.float().pow(2)
         else:
@@ -65,9 +63,7 @@ def reconstruction_loss(rebuilt: Tensor, images: Tensor, objective: AutoencoderO
     """Mean absolute + squared error, and absolute error of differences along frequency."""
     error = rebuilt.float() - images
     edges = error[:, :, 1:] - error[:, :, :-1]
-    return (
-        error.abs().mean() + objective.squared * error.pow(2).mean() + objective.gradient * edges.abs().mean()
-    )
+    return error.abs().mean() + objective.squared * error.pow(2).mean() + objective.gradient * edges.abs().mean()
 
 
 def train_autoencoder(
@@ -107,9 +103,7 @@ def train_autoencoder(
         writer.add_scalar("heldout/psnr", float(psnr), step)
         writer.add_images("heldout/above_real_below_rebuilt", torch.cat([images, rebuilt], dim=2)[:4], step)
 
-    return train(
-        AutoencoderStep(vae, objective.noise), batch_loss, settings, run, preview=preview, until=until
-    )
+    return train(AutoencoderStep(vae, objective.noise), batch_loss, settings, run, preview=preview, until=until)
 
 
 @torch.no_grad()
@@ -117,9 +111,7 @@ def latent_magnitude(vae: Any, pictures: PictureSet, *, n: int = 256) -> float:
     """Root mean square of the latents of ``n`` pictures: one over the scaling factor that diffusion needs."""
     device = next(vae.parameters()).device
     squares = [
-        encode_mode(vae, pictures.images(torch.arange(i, min(i + 16, len(pictures)))).to(device) * 2 - 1)
-        .pow(2)
-        .mean()
+        encode_mode(vae, pictures.images(torch.arange(i, min(i + 16, len(pictures)))).to(device) * 2 - 1).pow(2).mean()
         for i in range(0, min(n, len(pictures)), 16)
     ]
     return float(torch.stack(squares).mean().sqrt())

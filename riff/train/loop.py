@@ -140,9 +140,7 @@ def train(
         first = found.step
         model.load_state_dict(found.tensors["model"])
         tensors_to_optimizer(found.tensors["optimizer"], optimizer.optimizer)
-        ema.shadow_params = [
-            found.tensors["ema"][str(i)].to(accelerator.device) for i in range(len(parameters))
-        ]
+        ema.shadow_params = [found.tensors["ema"][str(i)].to(accelerator.device) for i in range(len(parameters))]
         ema.optimization_step = found.state["ema_step"]
 
     def publish(step: int) -> None:
@@ -168,7 +166,7 @@ def train(
                 loss, figures = batch_loss(prepared, generator)
             if bool(torch.isfinite(loss)):
                 accelerator.backward(loss)
-                norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+                accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
                 optimizer.step()
                 ema.step(parameters)
                 bad = 0

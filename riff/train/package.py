@@ -45,6 +45,4 @@ def write_checkpoint(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return save_checkpoint(
-        pipeline, config, folder, prior=MusicPrior(prior["weight"], prior["bias"]), force=True
-    )
+    return save_checkpoint(pipeline, config, folder, prior=MusicPrior(prior["weight"], prior["bias"]), force=True)

@@ -47,9 +47,7 @@ class DenoiserPreview:
             self.scheduler,
             noise,
             embed_prompt(list(self.prompts), self.tokenizer, denoiser.text_encoder),
-            negative_prompt_embeds=embed_prompt(
-                [""] * len(self.prompts), self.tokenizer, denoiser.text_encoder
-            ),
+            negative_prompt_embeds=embed_prompt([""] * len(self.prompts), self.tokenizer, denoiser.text_encoder),
             guidance_scale=self.guidance_scale,
             num_inference_steps=20,
         )

@@ -91,9 +91,7 @@ def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[Path]]:
             tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
             return Checkpoint(state.pop("step"), tensors, state), folders[:number]
     if folders:
-        raise RiffError(
-            f"every checkpoint in {run} is damaged ({len(folders)}); restore one or delete the folder"
-        )
+        raise RiffError(f"every checkpoint in {run} is damaged ({len(folders)}); restore one or delete the folder")
     return None, []
 
 
@@ -101,9 +99,7 @@ def optimizer_to_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as flat tensors, ``<parameter index>.<name>``: no pickle is needed to keep it."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, values in state.items()
-        for name, value in values.items()
+        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
     }
 
 

@@ -89,25 +89,16 @@ def _mixed(parts: list[Part]) -> list[Part]:
     """The lead in front, the others a little behind it."""
     if not any(part.role == "lead" for part in parts):
         return parts
-    volumes = [
-        1.0 if part.role == "lead" else part.volume * _BEHIND_A_LEAD.get(part.role, 1.0) for part in parts
-    ]
-    return [
-        dataclasses.replace(part, volume=round(volume, 3))
-        for part, volume in zip(parts, volumes, strict=True)
-    ]
+    volumes = [1.0 if part.role == "lead" else part.volume * _BEHIND_A_LEAD.get(part.role, 1.0) for part in parts]
+    return [dataclasses.replace(part, volume=round(volume, 3)) for part, volume in zip(parts, volumes, strict=True)]
 
 
 def _honest(sections: tuple[str, ...], muted: list[set[int]]) -> tuple[str, ...]:
     """An intro or a break in which nobody is silent is called full."""
-    return tuple(
-        name if silent or name == "fill" else "full" for name, silent in zip(sections, muted, strict=True)
-    )
+    return tuple(name if silent or name == "fill" else "full" for name, silent in zip(sections, muted, strict=True))
 
 
-def _muted(
-    section: str, plan: Plan, layers: list[tuple[Layer, str]], drums: bool, rng: random.Random
-) -> set[int]:
+def _muted(section: str, plan: Plan, layers: list[tuple[Layer, str]], drums: bool, rng: random.Random) -> set[int]:
     """Numbers of the layers silent in a section; -1 stands for the drums."""
     if section not in ("intro", "break") or len(layers) < 2:
         return set()
@@ -145,13 +136,9 @@ def _play_layer(layer: Layer, name: str, *, plan: Plan, silent: set[int], rng: r
     return Part(layer.role, program, False, name, pan, layer.volume, layer.reverb, finished)
 
 
-def _sing(
-    layer: Layer, name: str, *, plan: Plan, centre: int, silent: set[int], rng: random.Random
-) -> list[Note]:
+def _sing(layer: Layer, name: str, *, plan: Plan, centre: int, silent: set[int], rng: random.Random) -> list[Note]:
     scale = plan.genre.scales[1 if plan.minor else 0]
-    line = Line(
-        INSTRUMENTS[name], centre, scale, plan.tonic, layer.velocity, layer.gate, rng.random() < layer.thirds
-    )
+    line = Line(INSTRUMENTS[name], centre, scale, plan.tonic, layer.velocity, layer.gate, rng.random() < layer.thirds)
     singer = Singer(line, feel=plan.feel, rng=rng)
     rhythms = rng.sample(layer.patterns, min(2, len(layer.patterns)))
     motifs = {"A": rhythms[0], "B": rhythms[-1], "C": rng.choice(layer.patterns)}
@@ -159,17 +146,13 @@ def _sing(
     notes: list[Note] = []
     for window in range(len(plan.sections)):
         bars = [(motif, motifs[motif]) for motif in forms[window % 2]]
-        sung = singer.sing(
-            bars, plan.chords, start=window * plan.window_beats, beats_per_bar=plan.beats_per_bar
-        )
+        sung = singer.sing(bars, plan.chords, start=window * plan.window_beats, beats_per_bar=plan.beats_per_bar)
         if window not in silent:
             notes.extend(sung)
     return notes
 
 
-def _accompany(
-    layer: Layer, name: str, *, plan: Plan, centre: int, silent: set[int], rng: random.Random
-) -> list[Note]:
+def _accompany(layer: Layer, name: str, *, plan: Plan, centre: int, silent: set[int], rng: random.Random) -> list[Note]:
     player = Player(layer, INSTRUMENTS[name], centre=centre, feel=plan.feel, rng=rng)
     patterns = _patterns(layer, plan)
     pattern = rng.choice(patterns)
@@ -186,9 +169,7 @@ def _accompany(
 
 
 def _has_drums(plan: Plan, rng: random.Random) -> bool:
-    grooves = (
-        plan.genre.grooves if plan.beats_per_bar == 4 else plan.genre.waltz_grooves or plan.genre.grooves
-    )
+    grooves = plan.genre.grooves if plan.beats_per_bar == 4 else plan.genre.waltz_grooves or plan.genre.grooves
     return bool(grooves) and not plan.solo and rng.random() < plan.genre.drums_chance
 
 
@@ -202,9 +183,7 @@ def _play_drums(plan: Plan, *, silent: set[int], rng: random.Random) -> Part:
         if window in silent:
             continue
         start, stop = window * plan.window_beats, (window + 1) * plan.window_beats
-        played = play_groove(
-            groove, start=start, stop=stop, beats_per_bar=plan.beats_per_bar, feel=plan.feel, rng=rng
-        )
+        played = play_groove(groove, start=start, stop=stop, beats_per_bar=plan.beats_per_bar, feel=plan.feel, rng=rng)
         if section == "fill":
             begin, fill = play_fill(stop=stop, feel=plan.feel, rng=rng)
             played = [note for note in played if note.start < begin - 1e-6 or note.pitch == 36] + fill

@@ -33,9 +33,7 @@ def finish(notes: list[Note], *, plan: Plan, drums: bool, rng: random.Random) ->
         start = max(first, note.start + error)
         if start < last - 0.03:
             duration = max(0.03, min(note.duration, last - start))
-            performed.append(
-                Note(round(start, 4), round(duration, 4), note.pitch, max(20, min(127, velocity)))
-            )
+            performed.append(Note(round(start, 4), round(duration, 4), note.pitch, max(20, min(127, velocity))))
     return _untangled(performed)
 
 
@@ -48,10 +46,6 @@ def _untangled(notes: list[Note]) -> tuple[Note, ...]:
             continue
         if line and line[-1].start + line[-1].duration > note.start:
             previous = line[-1]
-            line[-1] = Note(
-                previous.start, round(note.start - previous.start, 4), previous.pitch, previous.velocity
-            )
+            line[-1] = Note(previous.start, round(note.start - previous.start, 4), previous.pitch, previous.velocity)
         line.append(note)
-    return tuple(
-        sorted((note for line in by_pitch.values() for note in line), key=lambda n: (n.start, n.pitch))
-    )
+    return tuple(sorted((note for line in by_pitch.values() for note in line), key=lambda n: (n.start, n.pitch)))

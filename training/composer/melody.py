@@ -71,9 +71,7 @@ class Singer:
         notes: list[Note] = []
         for bar, (name, pattern) in enumerate(patterns):
             begin = start + bar * beats_per_bar
-            steps = list(
-                unroll(pattern, start=begin, stop=begin + beats_per_bar, beats_per_bar=beats_per_bar)
-            )
+            steps = list(unroll(pattern, start=begin, stop=begin + beats_per_bar, beats_per_bar=beats_per_bar))
             contour = self._contour(name, len(steps))
             last_bar = bar == len(patterns) - 1
             for number, step in enumerate(steps):

@@ -23,9 +23,7 @@ class Player:
         self.chord: Chord | None = None
         self.walked = float(centre)
 
-    def play(
-        self, pattern: str, chords: list[Chord], *, start: int, stop: int, beats_per_bar: int
-    ) -> list[Note]:
+    def play(self, pattern: str, chords: list[Chord], *, start: int, stop: int, beats_per_bar: int) -> list[Note]:
         """Return the notes of `pattern` from beat `start` to `stop` (straight pattern, swung notes)."""
         notes: list[Note] = []
         for step in unroll(pattern, start=start, stop=stop, beats_per_bar=beats_per_bar):

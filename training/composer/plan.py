@@ -102,9 +102,7 @@ def _pointed_home(pair: tuple[str, str], home: str, rng: random.Random) -> tuple
     return (first, second) if rng.random() < 0.7 else (second, first)
 
 
-def _chords(
-    genre: Genre, *, windows: int, beats: int, tonic: int, minor: bool, rng: random.Random
-) -> list[Chord]:
+def _chords(genre: Genre, *, windows: int, beats: int, tonic: int, minor: bool, rng: random.Random) -> list[Chord]:
     progression = rng.choice(genre.minor if minor else genre.major)
     words = progression.replace(",", " ").split()
     home = words[0]

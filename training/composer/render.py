@@ -102,9 +102,7 @@ def render(score: Score, soundfont: str | Path | None = None) -> np.ndarray:
     """
     found = Path(soundfont) if soundfont else find_soundfont()
     if found is None:
-        raise FileNotFoundError(
-            "no soundfont found; apt-get install fluidr3mono-gm-soundfont or set RIFF_SOUNDFONT"
-        )
+        raise FileNotFoundError("no soundfont found; apt-get install fluidr3mono-gm-soundfont or set RIFF_SOUNDFONT")
     synth, handle = _synthesizer(str(found))
     synth.system_reset()
     channels = _set_up_channels(synth, handle, score.parts)
