@@ -68,7 +68,7 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
 
 
 class _StopFlag:
-    """Turns the first SIGINT or SIGTERM into a request to stop at the end of the step; a second one is obeyed at once."""
+    """Turns the first SIGINT or SIGTERM into a request to stop after the step; a second one is obeyed at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
