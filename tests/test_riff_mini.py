@@ -35,7 +35,7 @@ def test_the_bundled_checkpoint_is_small_and_plain():
 def test_diffusers_alone_loads_the_checkpoint():
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(FOLDER, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(FOLDER, local_files_only=True, dtype=torch.float32)
     picture = pipeline(
         "techno", num_inference_steps=1, output_type="latent", generator=torch.Generator().manual_seed(0)
     ).images
