@@ -86,8 +86,13 @@ def make_plan(
         if "4/4" not in prompt:
             beats_per_bar = min(beats_per_bar, prior.beats_per_bar(embeds))
     tempo = choose_tempo(bpm, written, implied)
+    dropped = dropped_words(text, parts.tokenizer)
     if prior is not None:
-        text = _tell(text, prompt, tempo, keyscale)
+        # What a prompt has too many of gives way to the tempo and the key that are told after it.
+        words, lost = text.split(), []
+        while dropped_words(told := _tell(" ".join(words), prompt, tempo, keyscale), parts.tokenizer) and words:
+            lost.insert(0, words.pop().strip(",.;:!?"))
+        text, dropped = told, [word for word in lost if word]
     columns, drawn, samples = plan_length(
         config,
         bpm=tempo,
@@ -100,7 +105,7 @@ def make_plan(
         prompt=prompt,
         text=text,
         ignored_words=tuple(ignored),
-        dropped_words=tuple(dropped_words(text, parts.tokenizer)),
+        dropped_words=tuple(dropped),
         bpm=tempo,
         beats_per_bar=beats_per_bar,
         seed=seed,

@@ -233,6 +233,23 @@ def test_words_past_the_length_are_named(pipe):
     assert clip.dropped_words == ["lullaby", "120", "bpm"]
 
 
+def test_the_tempo_is_told_to_the_model_however_long_the_prompt_is(pipe):
+    long = "techno jazz " * 12
+    plan = make_plan(
+        long,
+        seed=1,
+        bpm=91,
+        bars=None,
+        duration=None,
+        keyscale=None,
+        parts=pipe.pipeline,
+        config=pipe.config,
+        prior=pipe.prior,
+    )
+    assert plan.text.endswith("91 bpm")
+    assert plan.dropped_words and set(plan.dropped_words) <= {"techno", "jazz"}
+
+
 def test_a_negative_prompt_changes_the_clip_and_an_empty_one_does_not(pipe):
     plain, empty, negative = (
         pipe("techno", seed=1, negative_prompt=text, **QUICK).clips[0].image for text in (None, "", "jazz drums")
