@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
     parser.add_argument("--until", type=int, help="stop after this step; give the command again to go on")
     arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = json.loads(arguments.recipe.read_text(encoding="utf-8"))
     stage = {"vae": _stage_vae, "denoiser": _stage_denoiser}[arguments.stage]
     if stage(recipe, arguments):

@@ -1,11 +1,13 @@
 """The training loop: one model, one loss, resumable at any instant, the same bits however often it is stopped."""
 
 import dataclasses
+import logging
 import math
 import signal
-import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,7 @@ from riff.train.runs import (
 
 BatchLoss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]]
 MAX_BAD_LOSSES = 20
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,95 @@ class _StopFlag:
             signal.signal(number, handler)
 
 
+class _Trainee:
+    """A model with all that changes while it trains, and its way to disk and back."""
+
+    def __init__(self, model: nn.Module, settings: LoopSettings, run: Path, device: str | None) -> None:
+        from accelerate import Accelerator
+        from diffusers.training_utils import EMAModel
+
+        self.model, self.settings, self.run = model, settings, run
+        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=device == "cpu")
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+            fused=self.accelerator.device.type == "cuda",
+        )
+        compiled = torch.compile(model) if settings.compile else model
+        self.prepared, self.optimizer = self.accelerator.prepare(compiled, optimizer)
+        self.ema = EMAModel(self.parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self.ema.to(self.accelerator.device)
+        self.bad_losses = 0
+
+    def restore(self) -> int:
+        """Take up the newest whole checkpoint, if any; the number of steps done."""
+        found, skipped = load_checkpoint(self.run)
+        for folder in skipped:
+            warnings.warn(f"passed over the damaged checkpoint {folder}", stacklevel=3)
+        if found is None:
+            return 0
+        self.model.load_state_dict(found.tensors["model"])
+        tensors_to_optimizer(found.tensors["optimizer"], self.optimizer.optimizer)
+        averages = found.tensors["ema"]
+        self.ema.shadow_params = [averages[str(i)].to(self.accelerator.device) for i in range(len(averages))]
+        self.ema.optimization_step = found.state["ema_step"]
+        return found.step
+
+    def publish(self, step: int) -> None:
+        """Write a checkpoint of this moment."""
+        if self.accelerator.is_main_process:
+            tensors = {
+                "model": dict(self.model.state_dict()),
+                "ema": {str(i): value for i, value in enumerate(self.ema.shadow_params)},
+                "optimizer": optimizer_to_tensors(self.optimizer.optimizer),
+            }
+            save_checkpoint(self.run, Checkpoint(step, tensors, {"ema_step": self.ema.optimization_step}))
+
+    def learn(self, batch_loss: BatchLoss, step: int) -> dict[str, float]:
+        """One optimizer step, or none where the loss is not finite; the figures to log."""
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        generator = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + step) * processes + rank)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self.settings)
+        with self.accelerator.autocast():
+            loss, figures = batch_loss(self.prepared, generator)
+        if bool(torch.isfinite(loss)):
+            self.accelerator.backward(loss)
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            self.optimizer.step()
+            self.ema.step(self.parameters)
+            self.bad_losses = 0
+        else:
+            self.bad_losses += 1
+            if self.bad_losses == MAX_BAD_LOSSES:
+                raise RiffError(
+                    f"the loss was not finite for {MAX_BAD_LOSSES} steps in a row (step {step}); "
+                    "lower the learning rate"
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        return figures | {"loss": float(loss.detach()), "lr": learning_rate_at(step, self.settings)}
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The model with its averaged weights, for the length of the block."""
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        yield self.model
+        self.ema.restore(self.parameters)
+
+
+def _log(writer: Any, bar: Any, figures: dict[str, float], done: int) -> None:
+    for name, value in figures.items():
+        writer.add_scalar(name, value, done)
+    bar.set_postfix(loss=f"{figures['loss']:.4f}")
+    if bar.disable and done % 100 == 0:  # no terminal, so no bar: a line for the log file
+        left = (bar.total - done) / figures["steps_per_s"]
+        logger.info("step %d/%d loss %.4f, %.0f s left", done, bar.total, figures["loss"], left)
+
+
 def train(
     model: nn.Module,
     batch_loss: BatchLoss,
@@ -115,96 +207,28 @@ def train(
     Raises:
         RiffError: twenty losses in a row were not finite.
     """
-    from accelerate import Accelerator
-    from diffusers.training_utils import EMAModel
     from torch.utils.tensorboard import SummaryWriter
 
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=device == "cpu")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    fused = accelerator.device.type == "cuda"
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=settings.weight_decay,
-        fused=fused,
-    )
-    prepared, optimizer = accelerator.prepare(torch.compile(model) if settings.compile else model, optimizer)
-    ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-    ema.to(accelerator.device)
-    found, skipped = load_checkpoint(run)
-    for folder in skipped:
-        print(f"passed over the damaged checkpoint {folder}", file=sys.stderr)
-    first, bad = 0, 0
-    if found is not None:
-        first = found.step
-        model.load_state_dict(found.tensors["model"])
-        tensors_to_optimizer(found.tensors["optimizer"], optimizer.optimizer)
-        ema.shadow_params = [found.tensors["ema"][str(i)].to(accelerator.device) for i in range(len(parameters))]
-        ema.optimization_step = found.state["ema_step"]
-
-    def publish(step: int) -> None:
-        if accelerator.is_main_process:
-            tensors = {
-                "model": dict(model.state_dict()),
-                "ema": {str(i): value for i, value in enumerate(ema.shadow_params)},
-                "optimizer": optimizer_to_tensors(optimizer.optimizer),
-            }
-            save_checkpoint(run, Checkpoint(step, tensors, {"ema_step": ema.optimization_step}))
-
+    trainee = _Trainee(model, settings, run, device)
+    first = trainee.restore()
     last = settings.steps if until is None else min(until, settings.steps)
-    writer = SummaryWriter(str(run / "logs")) if accelerator.is_main_process else None
-    began, step = time.time(), first
+    writer = SummaryWriter(str(run / "logs")) if trainee.accelerator.is_main_process else None
+    began = time.time()
     with _StopFlag() as stop, tqdm(total=last, initial=first, disable=None, unit="step") as bar:
         for step in range(first, last):
-            generator = torch.Generator().manual_seed(
-                (settings.seed * 1_000_003 + step) * accelerator.num_processes + accelerator.process_index
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, settings)
-            with accelerator.autocast():
-                loss, figures = batch_loss(prepared, generator)
-            if bool(torch.isfinite(loss)):
-                accelerator.backward(loss)
-                accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
-                optimizer.step()
-                ema.step(parameters)
-                bad = 0
-            else:
-                bad += 1
-                if bad == MAX_BAD_LOSSES:
-                    raise RiffError(
-                        f"the loss was not finite for {bad} steps in a row (step {step}); lower the learning rate"
-                    )
-            optimizer.zero_grad(set_to_none=True)
+            figures = trainee.learn(batch_loss, step)
             bar.update()
             done = step + 1
             if writer and (done % 20 == 0 or done == last):
-                rate = (done - first) / (time.time() - began)
-                figures = figures | {
-                    "loss": float(loss.detach()),
-                    "lr": learning_rate_at(step, settings),
-                    "steps_per_s": rate,
-                }
-                for name, value in figures.items():
-                    writer.add_scalar(name, value, done)
-                bar.set_postfix(loss=f"{float(loss.detach()):.4f}")
-                if bar.disable and done % 100 == 0:
-                    print(
-                        f"step {done}/{last} {figures} eta {(last - done) / rate:.0f} s",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                _log(writer, bar, figures | {"steps_per_s": (done - first) / (time.time() - began)}, done)
             if writer and preview and (done % settings.preview_steps == 0 or done == last):
-                ema.store(parameters)
-                ema.copy_to(parameters)
-                preview(model, done, writer)
-                ema.restore(parameters)
+                with trainee.averaged():
+                    preview(model, done, writer)
             if stop.signal is not None or done % settings.checkpointing_steps == 0 or done == last:
-                publish(done)
+                trainee.publish(done)
             if stop.signal is not None:
                 break
     if writer:
         writer.close()
-    ema.copy_to(parameters)
+    trainee.ema.copy_to(trainee.parameters)
     return stop.signal is None
