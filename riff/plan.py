@@ -89,7 +89,8 @@ def make_plan(
     dropped = dropped_words(text, parts.tokenizer)
     if prior is not None:
         # What a prompt has too many of gives way to the tempo and the key that are told after it.
-        words, lost = text.split(), []
+        words: list[str] = text.split()
+        lost: list[str] = []
         while dropped_words(told := _tell(" ".join(words), prompt, tempo, keyscale), parts.tokenizer) and words:
             lost.insert(0, words.pop().strip(",.;:!?"))
         text, dropped = told, [word for word in lost if word]

@@ -326,6 +326,7 @@ class Pipeline:
     __call__ = lambda self, prompt, **options: types.SimpleNamespace(clips=[Clip()])
 sys.modules["riff.pipeline"] = types.SimpleNamespace(RiffPipeline=Pipeline)
 from riff.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits an ignored SIGINT
 sys.exit(main())
 """
 
