@@ -125,7 +125,11 @@ def test_griffin_lim_equals_torchaudios_from_the_same_phase():
     torch.testing.assert_close(ours, oracle, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("n_iter", [4, 8, 16])
+# Known shortfall: on this synthetic sound 32 iterations from random phases end 1.6 dB closer than 32 from the guess.
+FALLS_SHORT = pytest.param(32, marks=pytest.mark.xfail(raises=AssertionError, strict=True))
+
+
+@pytest.mark.parametrize("n_iter", [4, 8, 16, FALLS_SHORT])
 def test_recovered_sound_is_at_least_as_close_as_with_torchaudios_random_start(n_iter):
     sound = chirps(1.5, 44100)
     bpm = 112.0
