@@ -88,12 +88,7 @@ def make_plan(
     tempo = choose_tempo(bpm, written, implied)
     dropped = dropped_words(text, parts.tokenizer)
     if prior is not None:
-        # What a prompt has too many of gives way to the tempo and the key that are told after it.
-        words: list[str] = text.split()
-        lost: list[str] = []
-        while dropped_words(told := _tell(" ".join(words), prompt, tempo, keyscale), parts.tokenizer) and words:
-            lost.insert(0, words.pop().strip(",.;:!?"))
-        text, dropped = told, [word for word in lost if word]
+        text, dropped = _fit(text, prompt, tempo, keyscale, parts)
     columns, drawn, samples = plan_length(
         config,
         bpm=tempo,
@@ -119,6 +114,17 @@ def make_plan(
 def known_text(text: str, parts: "StableDiffusionPipeline", prior: MusicPrior | None) -> tuple[str, list[str]]:
     """What the model was taught of a text, and the rest; only riff's own models have a closed vocabulary."""
     return (text, []) if prior is None else split_known(text, parts.tokenizer)
+
+
+def _fit(
+    text: str, prompt: str, tempo: float, keyscale: str | None, parts: "StableDiffusionPipeline"
+) -> tuple[str, list[str]]:
+    """What the model is told, and the words at the prompt's end that gave way to the tempo and the key."""
+    words = text.split()
+    lost: list[str] = []
+    while dropped_words(told := _tell(" ".join(words), prompt, tempo, keyscale), parts.tokenizer) and words:
+        lost.insert(0, words.pop().strip(",.;:!?"))
+    return told, [word for word in lost if word]
 
 
 def _tell(text: str, prompt: str, tempo: float, keyscale: str | None) -> str:
