@@ -1,54 +1,17 @@
-"""Waveform to mel spectrogram and back: framing on either grid, filterbank, inverse mel, phase recovery."""
+"""Waveform to mel spectrogram and back, on either grid and at any tempo."""
 
-import functools
+import dataclasses
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from riff.blocks import frames_to_waveform
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
-from riff.phase import griffin_lim, magnitude_to_phase
-
-
-def _hz_to_mel(hz: Tensor, scale: str) -> Tensor:
-    if scale == "htk":
-        return 2595.0 * torch.log10(1.0 + hz / 700.0)
-    linear = hz * 3.0 / 200.0
-    return torch.where(hz < 1000.0, linear, 15.0 + 27.0 * torch.log(hz.clamp(min=1e-9) / 1000.0) / math.log(6.4))
-
-
-def _mel_to_hz(mel: Tensor, scale: str) -> Tensor:
-    if scale == "htk":
-        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    return torch.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * torch.exp((mel - 15.0) * math.log(6.4) / 27.0))
-
-
-@functools.lru_cache(maxsize=8)
-def mel_filterbank(config: SpectrogramConfig, n_fft: int | None = None) -> Tensor:
-    """Triangular filters that are equally spaced on the mel scale.
-
-    Args:
-        config: band, scale and norm.
-        n_fft: transform length whose bins the filters weigh; default ``config.n_fft``.
-
-    Returns:
-        (M, F) weights, F = n_fft // 2 + 1, float32. HTK scale: O'Shaughnessy (1987); Slaney scale and area norm:
-        Slaney (1998).
-    """
-    size = n_fft or config.n_fft
-    bins = torch.linspace(0.0, config.sample_rate / 2, size // 2 + 1, dtype=torch.float64)
-    limits = torch.tensor([config.f_min, config.f_max], dtype=torch.float64)
-    low, high = _hz_to_mel(limits, config.mel_scale)
-    points = torch.linspace(float(low), float(high), config.n_mels + 2, dtype=torch.float64)
-    corners = _mel_to_hz(points, config.mel_scale)
-    rising = (bins - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
-    falling = (corners[2:, None] - bins) / (corners[2:] - corners[1:-1])[:, None]
-    weights = torch.minimum(rising, falling).clamp(min=0.0)
-    if config.norm == "slaney":
-        weights = weights * (2.0 / (corners[2:] - corners[:-2]))[:, None]
-    return weights.float()
+from riff.filterbank import mel_filterbank
+from riff.inversion import PRESETS, Preset, Quality, mel_basis, mel_to_linear
+from riff.phase import griffin_lim
 
 
 def _stereo_to_channels(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
@@ -111,48 +74,14 @@ def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float |
     return mel_filterbank(config).to(waveform.device) @ magnitudes
 
 
-def mel_to_linear(mel: Tensor, config: SpectrogramConfig, *, n_fft: int, n_iter: int = 5) -> Tensor:
-    """Non-negative linear-frequency magnitudes whose mel is close to the given one.
-
-    Args:
-        mel: (..., M, N) >= 0.
-        config: the filterbank's geometry.
-        n_fft: transform length of the result, F = n_fft // 2 + 1.
-        n_iter: multiplicative corrections.
-
-    Returns:
-        (..., F, N) >= 0, by multiplicative updates A <- A * D B' (m / B A)^1.5 with D = 1 / B'1 (after Richardson,
-        1972, and Lucy, 1974; the exponent over-relaxes).
-    """
-    fine = mel_filterbank(config).to(mel)
-    ratio = config.n_fft / n_fft
-    if n_fft == config.n_fft:
-        basis = fine
-    else:
-        # The mel was measured on the fine bins; write each of those as an interpolation of two coarse bins.
-        position = torch.arange(fine.shape[1], device=mel.device, dtype=torch.float64) / ratio
-        below = position.floor().long().clamp(max=n_fft // 2)
-        above = (below + 1).clamp(max=n_fft // 2)
-        weight = (position - below).to(fine)
-        basis = torch.zeros(fine.shape[0], n_fft // 2 + 1).to(mel)
-        basis.index_add_(1, below, fine * (1 - weight))
-        basis.index_add_(1, above, fine * weight)
-    tiny = 1e-12
-    back = basis.T / basis.sum(0)[:, None].clamp(min=tiny)
-    linear = back @ (mel / basis.sum(1)[:, None].clamp(min=tiny))
-    for _ in range(n_iter):
-        linear = linear * (back @ (mel / (basis @ linear).clamp(min=tiny)).pow(1.5))
-    return linear
-
-
-def _synthesis_columns(mel: Tensor, column: float, hop: int, n_samples: int) -> Tensor:
-    """Resample the mel along time from the grid to frames every ``hop`` samples (first one on sample 0)."""
-    n_out = n_samples // hop + 1
-    position = torch.arange(n_out, device=mel.device, dtype=torch.float64) * hop / column
-    position = position.clamp(max=mel.shape[-1] - 1)
-    below = position.floor().long().clamp(max=mel.shape[-1] - 1)
-    above = (below + 1).clamp(max=mel.shape[-1] - 1)
+def _columns_at(mel: Tensor, position: Tensor, *, loop: bool) -> Tensor:
+    """The mel (..., M, N) between its columns: (..., M, len(position))."""
+    n_columns = mel.shape[-1]
+    if not loop:
+        position = position.clamp(max=n_columns - 1)
+    below = position.floor().long()
     weight = (position - below).to(mel)
+    below, above = below % n_columns, (below + 1) % n_columns if loop else (below + 1).clamp(max=n_columns - 1)
     # Between columns loudness moves evenly in decibels, not in amplitude: decays stay exponential.
     floor = mel.amax((-2, -1), keepdim=True).clamp(min=1e-12) * 1e-6
     log = (mel + floor).log()
@@ -164,52 +93,105 @@ def mel_to_waveform(
     config: SpectrogramConfig,
     *,
     bpm: float | None = None,
-    n_iter: int = 16,
-    phase: Literal["guess", "random"] = "guess",
+    quality: Quality = "default",
+    n_iter: int | None = None,
+    loop: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """A sound with the given mel magnitudes: inverse mel, then phase recovery, then exact length.
 
     On the beats grid the columns are first resampled in time, at ``bpm``, to frames every ``config.hop_length``
-    samples, so one window and hop serve every tempo.
+    samples, so one window and hop serve every tempo. Memory does not grow with the length beyond the sound itself.
 
     Args:
         mel: (..., C, M, N) >= 0, C = ``config.channels``.
         config: geometry.
         bpm: beats per minute; needed on the beats grid.
-        n_iter: Griffin-Lim iterations, >= 0.
-        phase: start from the phase that the magnitude's slopes imply, or from random phases.
-        generator: CPU generator of random phases; ``None`` is one seeded with 0.
+        quality: ``"fast"``, ``"default"``, ``"high"`` or ``"best"``: the more iterations the better; or
+            ``"griffin-lim"``, the textbook's (Griffin & Lim, 1984; momentum of Perraudin et al., 2013) from random
+            phases.
+        n_iter: iterations in place of the quality's, >= 0, shared out in its proportion; Griffin-Lim's is 32.
+        loop: whether the end leads back into the start.
+        generator: CPU generator of phases that the magnitudes do not tell; ``None`` is one seeded with 0.
 
     Returns:
         (..., C, T) float32, T = ``config.frames_to_samples(N, bpm=bpm)``.
 
     Raises:
-        RiffError: wrong shape, negative or non-finite magnitudes, no tempo on the beats grid.
+        RiffError: wrong shape, negative or non-finite magnitudes, no tempo on the beats grid, unknown quality.
     """
+    _check_mel(mel, config)
+    preset = _preset(quality, n_iter)
+    if preset is None and loop:
+        raise RiffError("quality 'griffin-lim' cannot loop; use fast, default, high or best")
+    generator = generator or torch.Generator().manual_seed(0)
+    n_samples = config.frames_to_samples(mel.shape[-1], bpm=bpm)
+    hop = config.hop_length
+    n_frames = max(1, round(n_samples / hop)) if loop else n_samples // hop + 1
+    step = n_samples / n_frames if loop else hop
+    position = torch.arange(n_frames, device=mel.device, dtype=torch.float64) * (step / config.column_samples(bpm=bpm))
+    frames = _columns_at(mel.float(), position, loop=loop).flatten(0, -3).transpose(1, 2)
+    if preset is None:
+        waveform = _griffin_lim(frames, config, n_samples, 32 if n_iter is None else n_iter, generator)
+    elif loop:
+        stretch = n_frames * hop / n_samples
+        ring = frames_to_waveform(
+            frames, config, preset, length=n_frames * hop, loop=True, stretch=stretch, generator=generator
+        )
+        waveform = _resize_ring(ring, n_samples)
+    else:
+        waveform = frames_to_waveform(frames, config, preset, length=n_samples, generator=generator)
+    return _channels_to_stereo(waveform.reshape(*mel.shape[:-2], n_samples), config)
+
+
+def _check_mel(mel: Tensor, config: SpectrogramConfig) -> None:
     if mel.ndim < 3 or mel.shape[-3] != config.channels or mel.shape[-2] != config.n_mels or mel.shape[-1] < 1:
         raise RiffError(
             f"mel has shape {tuple(mel.shape)}; this config needs (..., {config.channels}, {config.n_mels}, columns)"
         )
     if not bool(torch.isfinite(mel).all()) or bool((mel < 0).any()):
         raise RiffError("mel holds NaN, infinite or negative magnitudes; it must be finite and >= 0")
-    if isinstance(n_iter, bool) or not isinstance(n_iter, int) or n_iter < 0:
+
+
+def _preset(quality: str, n_iter: int | None) -> Preset | None:
+    """The work that a quality is; None is the textbook's."""
+    if n_iter is not None and (isinstance(n_iter, bool) or not isinstance(n_iter, int) or n_iter < 0):
         raise RiffError(f"n_iter is {n_iter!r}; use a whole number of iterations, 0 or more")
-    if phase not in ("guess", "random"):
-        raise RiffError(f"phase is {phase!r}; use 'guess' or 'random'")
-    length = config.frames_to_samples(mel.shape[-1], bpm=bpm)
-    columns = _synthesis_columns(mel.float(), config.column_samples(bpm=bpm), config.hop_length, length)
-    # Padding the window refines the picture, not the sound: phase is found on transforms as long as the window.
+    if quality == "griffin-lim":
+        return None
+    if quality not in PRESETS:
+        raise RiffError(f"quality is {quality!r}; use {', '.join(PRESETS)} or griffin-lim")
+    preset = PRESETS[quality]
+    if n_iter is None:
+        return preset
+    n_mel_iter = round(n_iter * preset.n_mel_iter / (preset.n_iter + preset.n_mel_iter))
+    return dataclasses.replace(preset, n_iter=n_iter - n_mel_iter, n_mel_iter=n_mel_iter)
+
+
+def _griffin_lim(
+    frames: Tensor, config: SpectrogramConfig, n_samples: int, n_iter: int, generator: torch.Generator
+) -> Tensor:
+    """(B, N, M) to (B, n_samples): the textbook's way, at the output's rate."""
     n_fft = config.win_length
-    magnitude = mel_to_linear(columns, config, n_fft=n_fft)
-    geometry = {"n_fft": n_fft, "hop_length": config.hop_length, "win_length": config.win_length}
-    waveform = griffin_lim(
-        magnitude,
-        **geometry,
+    linear = mel_to_linear(frames, mel_basis(config, 1).to(frames))
+    linear = torch.nn.functional.pad(linear, (0, n_fft // 2 + 1 - linear.shape[-1])).transpose(1, 2)
+    sound = griffin_lim(
+        linear,
+        n_fft=n_fft,
+        hop_length=config.hop_length,
+        win_length=config.win_length,
         # The border frames need half a window of sound on either side: recover a longer one, then cut.
-        length=max(length, (magnitude.shape[-1] - 1) * config.hop_length, n_fft),
+        length=max(n_samples, (linear.shape[-1] - 1) * config.hop_length, n_fft),
         n_iter=n_iter,
-        phase=magnitude_to_phase(magnitude, **geometry) if phase == "guess" else None,
         generator=generator,
-    )[..., :length]
-    return _channels_to_stereo(waveform, config)
+    )
+    return sound[..., :n_samples]
+
+
+def _resize_ring(ring: Tensor, n_samples: int) -> Tensor:
+    """(B, T) to (B, n_samples): one period of a periodic sound at another rate, exact below either's Nyquist."""
+    n_old = ring.shape[-1]
+    if n_old == n_samples:
+        return ring
+    spectrum = torch.fft.rfft(ring)[..., : min(n_old, n_samples) // 2 + 1]
+    return torch.fft.irfft(spectrum, n=n_samples) * (n_samples / n_old)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from riff.config import SpectrogramConfig
 from riff.dataset import load_picture_sets
@@ -13,6 +14,12 @@ from riff.errors import RiffError
 from riff.pipeline import RiffPipeline
 from riff.train.autoencoder import AutoencoderObjective, encode_mode, reconstruction_loss
 from riff.train.denoiser import DenoiserObjective, LatentSet, encode_pictures
+from riff.train.loop import LoopSettings
+from riff.train.tokenizer import build_tokenizer
+from training.composer import GENRES
+from training.composer.captions import nameless_wordings, vocabulary
+from training.composer.genre_words import NAMES
+from training.text import TextObjective, token_ids, train_text
 from training.train import main
 
 pytest.importorskip("accelerate")
@@ -51,6 +58,8 @@ RECIPE = {
         "cross_attention_dim": 16,
         "attention_head_dim": 2,
         "norm_num_groups": 4,
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": 2,
     },
     "text_encoder": {
         "hidden_size": 16,
@@ -66,6 +75,24 @@ RECIPE = {
         "timestep_spacing": "trailing",
         "clip_sample": False,
         "steps_offset": 1,
+    },
+    "text_objective": {"pieces": 10, "batch_size": 4},
+    "text_loop": {
+        "steps": 4,
+        "learning_rate": 1e-3,
+        "checkpointing_steps": 2,
+        "preview_steps": 4,
+        "mixed_precision": "no",
+    },
+    "train_text_encoder": False,
+    "decoder_objective": {"batch_size": 2, "crop": 32, "texture": 1.0},
+    "decoder_loop": {
+        "steps": 2,
+        "learning_rate": 1e-3,
+        "checkpointing_steps": 2,
+        "preview_steps": 2,
+        "mixed_precision": "no",
+        "channels_last": True,
     },
     "vae_objective": {"batch_size": 2, "crop": 32},
     "vae_loop": {
@@ -141,6 +168,76 @@ def test_pictures_in_a_folder_become_a_checkpoint_that_renders(data: Path):
     arguments = ["--recipe", str(data.parent / "recipe.json"), "--data", str(data), "--out", str(other)]
     assert main(["denoiser", *arguments, "--init-from", str(folder), "--steps", "1"]) == 0
     assert (other / "checkpoint" / "music_prior.safetensors").exists()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def test_text_stage_teaches_an_encoder_that_the_denoiser_then_leaves_as_it_is(data: Path):
+    root = data.parent
+    stage = ["text", "--recipe", str(root / "recipe.json"), "--out", str(root / "run")]
+    assert main(stage) == 0
+    assert run("vae", data) == 0
+    assert run("denoiser", data) == 0
+    taught = weights(root / "run" / "text" / "text_encoder")
+    kept = weights(root / "run" / "checkpoint" / "text_encoder")
+    assert taught.keys() == kept.keys()
+    assert all(torch.equal(taught[name].half(), kept[name]) for name in taught)
+
+
+@torch.no_grad()
+def share_of_phrases_nearest_to_their_genres_name(encoder: torch.nn.Module, tokenizer: object) -> float:
+    def state(text: str) -> torch.Tensor:
+        return encoder(token_ids([text], tokenizer)).last_hidden_state.mean(1)[0]
+
+    names = list(GENRES)
+    centres = torch.stack([state(NAMES[name][0]) for name in names])
+    phrases = [(name, phrase) for name in names for phrase in nameless_wordings(name)[:4]]
+    nearest = [names[int((centres - state(phrase)).norm(dim=1).argmin())] for _, phrase in phrases]
+    return sum(found == name for found, (name, _) in zip(nearest, phrases, strict=True)) / len(phrases)
+
+
+def test_text_stage_brings_phrases_that_only_paraphrase_a_genre_near_its_name(tmp_path: Path):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = build_tokenizer(vocabulary(), model_max_length=48)
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    torch.manual_seed(0)
+    size = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = CLIPTextModel(CLIPTextConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=48, **ids))
+    assert share_of_phrases_nearest_to_their_genres_name(encoder, tokenizer) < 0.2
+    settings = LoopSettings(
+        steps=300, learning_rate=1e-2, warmup_steps=5, ema_decay=0.9, mixed_precision="no", preview_steps=1000
+    )
+    train_text(encoder, tokenizer, TextObjective(pieces=300, batch_size=32), settings, tmp_path)
+    assert share_of_phrases_nearest_to_their_genres_name(encoder, tokenizer) > 0.4
+
+
+def test_decoder_stage_changes_the_decoder_alone_so_the_latents_stay(data: Path):
+    assert run("vae", data) == 0
+    folder = data.parent / "run" / "autoencoder"
+    before = weights(folder)
+    assert run("denoiser", data, "--until", "1") == 0
+    assert run("decoder", data) == 0
+    after = weights(folder)
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("encoder."))
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("decoder."))
+    # Packaging again finds the cached latents and puts the new decoder into the checkpoint.
+    assert run("denoiser", data, "--until", "1") == 0
+    assert len(list((data.parent / "run" / "cache").iterdir())) == 2
+    packed = weights(data.parent / "run" / "checkpoint" / "vae")
+    assert all(torch.equal(after[name].half(), packed[name]) for name in after)
+
+
+def test_texture_term_prefers_sharp_noise_to_its_blur():
+    images = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    other = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    blurred = torch.nn.functional.avg_pool2d(images, 3, 1, 1)
+    plain, textured = AutoencoderObjective(), AutoencoderObjective(texture=10.0)
+    assert reconstruction_loss(blurred, images, plain) < reconstruction_loss(other, images, plain)
+    assert reconstruction_loss(blurred, images, textured) > reconstruction_loss(other, images, textured)
+    assert float(reconstruction_loss(images, images, textured)) == 0.0
 
 
 def test_latents_are_cached_per_autoencoder_and_pictures(data: Path, tmp_path: Path):

@@ -1,12 +1,14 @@
 """Train riff-mini, or any model of its kind, from a folder of captioned pictures to a checkpoint that riff loads.
 
     python -m training.make_dataset --out runs/data
+    python -m training.train text     --recipe training/recipes/riff_mini_cpu.json --out runs/mini
     python -m training.train vae      --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
     python -m training.train denoiser --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
 
-Both stages checkpoint as they go, stop cleanly on Ctrl-C or SIGTERM, and go on from the last checkpoint when the
+The stages checkpoint as they go, stop cleanly on Ctrl-C or SIGTERM, and go on from the last checkpoint when the
 same command is given again. ``--init-from CHECKPOINT`` starts from a finished checkpoint's weights instead of random
-ones. The result is ``OUT/checkpoint``, a plain diffusers folder.
+ones; parts that an earlier stage left in OUT come before those. The result is ``OUT/checkpoint``, a plain diffusers
+folder.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from riff.train.package import write_checkpoint
 from riff.train.preview import DenoiserPreview
 from riff.train.tokenizer import build_tokenizer
 
+logger = logging.getLogger(__name__)
 PREVIEW_PROMPTS = (
     "lo-fi hip hop, mellow electric piano, 84 bpm",
     "funky jazz saxophone",
@@ -56,6 +59,14 @@ def _autoencoder_class(recipe: dict[str, Any]) -> Any:
     return {"AutoencoderKL": diffusers.AutoencoderKL, "AutoencoderTiny": diffusers.AutoencoderTiny}[recipe["vae_class"]]
 
 
+def _load_autoencoder(recipe: dict[str, Any], arguments: argparse.Namespace) -> Any:
+    """The autoencoder of an earlier stage, else of ``--init-from``."""
+    folder = arguments.out / "autoencoder"
+    if not folder.exists():
+        folder = Path(arguments.init_from or "") / "vae"
+    return _autoencoder_class(recipe).from_pretrained(folder, use_safetensors=True).float()
+
+
 def _stage_vae(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     sets, _ = load_picture_sets(arguments.data / "train")
     heldout, _ = load_picture_sets(arguments.data / "heldout", limit=64)
@@ -73,16 +84,30 @@ def _stage_vae(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     return finished
 
 
-def _new_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> tuple[Denoiser, Any]:
-    from diffusers import UNet2DConditionModel
+def _stage_decoder(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    """Sharpen the decoder; the latents stay, so the denoiser need not be trained again, only packaged again."""
+    sets, _ = load_picture_sets(arguments.data / "train")
+    heldout, _ = load_picture_sets(arguments.data / "heldout", limit=64)
+    vae = _load_autoencoder(recipe, arguments)
+    vae.encoder.requires_grad_(False)
+    objective = AutoencoderObjective(**recipe["decoder_objective"])
+    settings = _settings(recipe, "decoder", arguments)
+    run = arguments.out / "decoder"
+    finished = train_autoencoder(vae, sets[0], heldout[0], objective, settings, run, until=arguments.until)
+    vae.save_pretrained(arguments.out / "autoencoder", safe_serialization=True)
+    return finished
+
+
+def _text_parts(recipe: dict[str, Any], arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Text encoder and tokenizer: those of the text stage, else of ``--init-from``, else new ones."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    if arguments.init_from:
-        source = arguments.init_from
+    stage = arguments.out / "text"
+    source = stage if (stage / "text_encoder").exists() else arguments.init_from
+    if source:
         tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
         text_encoder = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True)
-        unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True)
-        return Denoiser(unet.float(), text_encoder.float()), tokenizer
+        return text_encoder.float(), tokenizer
     from training.composer.captions import vocabulary
 
     tokenizer = build_tokenizer(vocabulary(), model_max_length=recipe["tokens"])
@@ -95,7 +120,35 @@ def _new_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> tupl
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Denoiser(UNet2DConditionModel(**recipe["unet"]), CLIPTextModel(text_config)), tokenizer
+    return CLIPTextModel(text_config), tokenizer
+
+
+def _stage_text(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    from training.text import TextObjective, train_text
+
+    text_encoder, tokenizer = _text_parts(recipe, arguments)
+    run = arguments.out / "text"
+    objective = TextObjective(**recipe["text_objective"])
+    settings = _settings(recipe, "text", arguments)
+    finished = train_text(text_encoder, tokenizer, objective, settings, run, until=arguments.until)
+    text_encoder.save_pretrained(run / "text_encoder", safe_serialization=True)
+    tokenizer.save_pretrained(run / "tokenizer")
+    return finished
+
+
+def _new_unet(recipe: dict[str, Any], arguments: argparse.Namespace) -> Any:
+    """The recipe's UNet; from ``--init-from`` come all weights that fit, and the rest is reported."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**recipe["unet"])
+    if arguments.init_from:
+        old = UNet2DConditionModel.from_pretrained(arguments.init_from, subfolder="unet", use_safetensors=True)
+        own = unet.state_dict()
+        fitting = {k: v.float() for k, v in old.state_dict().items() if k in own and own[k].shape == v.shape}
+        unet.load_state_dict(fitting, strict=False)
+        logger.info("%d of %d weights of the UNet come from %s", len(fitting), len(own), arguments.init_from)
+    return unet
 
 
 def _latent_sets(vae: Any, sets: list[PictureSet], tokenizer: Any, cache: Path) -> list[LatentSet]:
@@ -108,21 +161,19 @@ def _latent_sets(vae: Any, sets: list[PictureSet], tokenizer: Any, cache: Path) 
 
 def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     from diffusers import DDIMScheduler
+    from diffusers.models.attention_processor import AttnProcessor
 
     sets, config = load_picture_sets(arguments.data / "train")
-    vae_folder = arguments.out / "autoencoder"
-    if not vae_folder.exists():
-        vae_folder = Path(arguments.init_from or "") / "vae"
-    vae = (
-        _autoencoder_class(recipe)
-        .from_pretrained(vae_folder, use_safetensors=True)
-        .float()
-        .eval()
-        .requires_grad_(False)
-    )
+    vae = _load_autoencoder(recipe, arguments).eval().requires_grad_(False)
     if torch.cuda.is_available():
         vae.to("cuda")
-    denoiser, tokenizer = _new_denoiser(recipe, arguments)
+    text_encoder, tokenizer = _text_parts(recipe, arguments)
+    text_encoder.requires_grad_(recipe.get("train_text_encoder", True))
+    unet = _new_unet(recipe, arguments)
+    if not torch.cuda.is_available():
+        # On CPUs the fused attention's backward pass is slow: written out, a step takes 0.75 of the time.
+        unet.set_attn_processor(AttnProcessor())
+    denoiser = Denoiser(unet, text_encoder)
     scheduler = DDIMScheduler(**recipe["scheduler"])
     latents = _latent_sets(vae, sets, tokenizer, arguments.out / "cache")
     preview = DenoiserPreview(vae, tokenizer, scheduler, config, PREVIEW_PROMPTS)
@@ -152,18 +203,25 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; 0 when it is finished, 130 when it was interrupted (give the command again to go on)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["vae", "denoiser"])
+    parser.add_argument("stage", choices=["text", "vae", "denoiser", "decoder"])
     parser.add_argument("--recipe", type=Path, required=True, help="JSON file of architecture and schedule")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and heldout/ shards")
+    parser.add_argument("--data", type=Path, help="folder with train/ and heldout/ shards; the text stage needs none")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--init-from", help="checkpoint folder whose weights to start from")
     parser.add_argument("--steps", type=int, help="in place of the recipe's number of steps")
     parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
     parser.add_argument("--until", type=int, help="stop after this step; give the command again to go on")
     arguments = parser.parse_args(argv)
+    if arguments.data is None and arguments.stage != "text":
+        parser.error(f"the {arguments.stage} stage needs --data; make it with python -m training.make_dataset")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = json.loads(arguments.recipe.read_text(encoding="utf-8"))
-    stage = {"vae": _stage_vae, "denoiser": _stage_denoiser}[arguments.stage]
+    stage = {
+        "text": _stage_text,
+        "vae": _stage_vae,
+        "denoiser": _stage_denoiser,
+        "decoder": _stage_decoder,
+    }[arguments.stage]
     if stage(recipe, arguments):
         return 0
     print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -72,9 +72,11 @@ class LatentSet:
 
 
 def _cache_key(vae: nn.Module, pictures: PictureSet) -> str:
-    """Changes whenever the autoencoder or the pictures do, so that stale latents are never trained on."""
-    digest = hashlib.sha256()
+    """Changes whenever the encoder or the pictures do, so that stale latents are never trained on."""
+    digest = hashlib.sha256(str(vae.config.scaling_factor).encode())
     for name, value in sorted(vae.state_dict().items()):
+        if name.startswith(("decoder.", "post_quant_conv.")):
+            continue
         digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
     digest.update(pictures.pictures.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -46,6 +46,8 @@ class LoopSettings:
         preview_steps: steps between previews.
         seed: of everything random; step k of a run draws the same numbers however the run was interrupted.
         compile: compile the model with torch.compile.
+        channels_last: keep convolution weights with channels innermost. Measure before you choose: on CPUs it made
+            AutoencoderTiny 1.5 times faster and the UNet, with its group norms, slower.
     """
 
     steps: int
@@ -60,6 +62,7 @@ class LoopSettings:
     preview_steps: int = 1000
     seed: int = 0
     compile: bool = False
+    channels_last: bool = False
 
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:
@@ -99,6 +102,8 @@ class _Trainee:
         from diffusers.training_utils import EMAModel
 
         self.model, self.settings, self.run = model, settings, run
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)
         self.accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=device == "cpu")
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(

@@ -1,0 +1,165 @@
+"""A canvas of any length to a waveform, block by block: memory for one block, and no seam between two."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from riff.config import SpectrogramConfig
+from riff.inversion import BLOCK, Engine, Preset, Task, engine_of, invert
+from riff.ring import Ring
+
+
+class _Canvas:
+    """Sound that is settled from left to right; frame n covers ``win_length`` samples from n hops on.
+
+    Attributes:
+        sound: (B, total) samples.
+        settled: (total,) from 0, free, to 1, settled; it falls over half a window, so that blocks fade into each other.
+    """
+
+    def __init__(self, n_rows: int, total: int, ring: Ring, device: torch.device) -> None:
+        self.ring = ring
+        self.sound = torch.zeros(n_rows, total, device=device)
+        self.settled = torch.zeros(total, device=device)
+
+    def places(self, first: int, count: int) -> Tensor:
+        """Indices of the samples that ``count`` frames from ``first`` on cover, and of those after them."""
+        hop = self.ring.hop_length
+        here = torch.arange(first * hop, (first + count + self.ring.overlap) * hop, device=self.sound.device)
+        return here.remainder(len(self.settled))
+
+    def accept(self, found: Tensor, places: Tensor, skip: int, count: int, *, to_end: bool) -> None:
+        """Settle what a block found for ``count`` of its frames, after the first ``skip``."""
+        hop, half = self.ring.hop_length, self.ring.win_length // 2
+        start = skip * hop
+        stop = len(places) if to_end else (skip + count) * hop + half
+        share = torch.ones(len(places), device=places.device)
+        share[stop:] = 0.0
+        if not to_end:
+            share[stop - half : stop] = torch.linspace(1.0, 0.0, half, device=places.device)
+        if skip and not bool(self.settled.any()):  # a loop's first block: the last one will fade into it
+            share[start : start + half] = torch.linspace(0.0, 1.0, half, device=places.device)
+        here = places[start:stop]
+        kept = self.settled[here]
+        self.sound[:, here] = torch.lerp(found[:, start:stop], self.sound[:, here], kept)
+        self.settled[here] = torch.maximum(kept, share[start:stop])
+
+
+def _mirror(length: int, total: int, half: int) -> Tensor:
+    """(total,) where each sample is taken from: the windows at a clip's ends saw its sound mirrored."""
+    place = torch.arange(total) - half
+    inside = place.abs()
+    inside = torch.where(inside > length - 1, 2 * (length - 1) - inside, inside)
+    outside = (inside < 0) | (inside > length - 1)
+    return torch.where(outside, place, inside) + half
+
+
+def frames_to_waveform(
+    mel: Tensor,
+    config: SpectrogramConfig,
+    preset: Preset,
+    *,
+    length: int,
+    loop: bool = False,
+    stretch: float = 1.0,
+    block: int = BLOCK,
+    generator: torch.Generator,
+) -> Tensor:
+    """A sound whose mel at every hop is the one given.
+
+    Args:
+        mel: (B, N, M) >= 0, frames ``config.hop_length`` samples apart, the first one centred on sample 0.
+        config: geometry.
+        preset: how much work.
+        length: samples to return; of a loop, ``N * hop_length``.
+        loop: whether frame 0 follows frame N - 1.
+        stretch: samples returned per sample of the sound; the pitch is lowered to make up for it.
+        block: frames worked on at once.
+        generator: CPU source of the phases that the magnitudes do not tell.
+
+    Returns:
+        (B, length) float32.
+    """
+    engine = engine_of(config)
+    n_frames = mel.shape[1]
+    margin = 2 * engine.full.overlap
+    frames = n_frames if loop else n_frames + engine.full.overlap
+    low = _Canvas(len(mel), frames * engine.low.hop_length, engine.low, mel.device)
+    full = _Canvas(len(mel), frames * engine.full.hop_length, engine.full, mel.device)
+    whole = n_frames <= block + 2 * margin
+    for first in range(0, 1 if whole else n_frames, block):
+        count = n_frames if whole else min(block, n_frames - first)
+        before = 0 if whole else margin if loop else min(margin, first)
+        after = 0 if whole else margin if loop else min(margin, n_frames - first - count)
+        span = (first - before, before + count + after)
+        task = _task(mel, span, low, length if not loop else None, config, ring_only=whole and loop, stretch=stretch)
+        spectra = invert(task, config, preset, generator=generator)
+        last = whole or (not loop and first + count == n_frames)
+        _settle(spectra, task, engine, low, full, span, before, count, to_end=last)
+    half = engine.full.win_length // 2
+    return full.sound.roll(-half, 1)[:, :length]
+
+
+def _task(
+    mel: Tensor,
+    span: tuple[int, int],
+    low: _Canvas,
+    length: int | None,
+    config: SpectrogramConfig,
+    *,
+    ring_only: bool,
+    stretch: float,
+) -> Task:
+    first, count = span
+    ring = low.ring
+    index = torch.arange(first, first + count, device=mel.device).remainder(mel.shape[1])
+    silent = 0 if ring_only else ring.overlap
+    places = low.places(first, count)[: (count + silent) * ring.hop_length]
+    settled, sound = low.settled[places], low.sound[:, places]
+    covered = torch.cat([settled, settled.new_zeros(ring.win_length)]).unfold(0, ring.win_length, ring.hop_length)
+    known = (covered.amin(1) >= 1.0)[: count + silent]
+    known[count:] = False
+    source = torch.arange(len(places), device=mel.device)
+    if length is not None:
+        low_length = round(length * ring.hop_length / config.hop_length)
+        mirrored = _mirror(low_length, len(low.settled), ring.win_length // 2).to(mel.device)[places] - first * (
+            ring.hop_length
+        )
+        source = torch.where((mirrored >= 0) & (mirrored < len(places)), mirrored, source)
+    none = bool((settled == 0).all())
+
+    def fold(found: Tensor) -> Tensor:
+        found = found[:, source]
+        return found if none else torch.lerp(found, sound, settled)
+
+    return Task(
+        mel=functional.pad(mel[:, index], (0, 0, 0, silent)),
+        active=torch.arange(count + silent, device=mel.device) < count,
+        fold=fold,
+        known=known,
+        settled=sound,
+        stretch=stretch,
+    )
+
+
+def _settle(
+    spectra: Tensor,
+    task: Task,
+    engine: Engine,
+    low: _Canvas,
+    full: _Canvas,
+    span: tuple[int, int],
+    before: int,
+    count: int,
+    *,
+    to_end: bool,
+) -> None:
+    """Draw a block's frames at both rates and let the canvases take what is settled now."""
+    padding = (spectra.shape[2] - 1) // (engine.n_bins - 1)
+    for canvas, ring in ((low, engine.low), (full, engine.full)):
+        ring = Ring(padding * ring.win_length, ring.win_length, ring.hop_length)
+        padded = functional.pad(spectra, (0, ring.n_fft // 2 + 1 - spectra.shape[2]))
+        found = ring.to_ring(padded, ring.weight(task.active))
+        if canvas is low:
+            found = task.fold(found)
+        canvas.accept(found, canvas.places(*span)[: found.shape[1]], before, count, to_end=to_end)
