@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from riff.audio import load_audio, save_audio
+    from riff.codec import SpectrogramCodec
     from riff.config import SpectrogramConfig
     from riff.errors import RiffError
     from riff.image import image_to_mel, mel_to_image, read_png, write_png
@@ -21,6 +22,7 @@ __all__ = [
     "RiffError",
     "RiffOutput",
     "RiffPipeline",
+    "SpectrogramCodec",
     "SpectrogramConfig",
     "image_to_mel",
     "load_audio",
@@ -37,6 +39,7 @@ _HOMES = {
     "RiffError": "riff.errors",
     "RiffOutput": "riff.pipeline",
     "RiffPipeline": "riff.pipeline",
+    "SpectrogramCodec": "riff.codec",
     "SpectrogramConfig": "riff.config",
     "image_to_mel": "riff.image",
     "load_audio": "riff.audio",

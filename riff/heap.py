@@ -20,9 +20,15 @@ def _integrate() -> Callable[..., None]:
     """The compiled loop; numba takes half a second to import, so only those who need it do."""
     import numba
 
-    decorate: Any = numba.njit(cache=True, nogil=True, fastmath=True)
-    compiled: Callable[..., None] = decorate(_integrate_in_order)
-    return compiled
+    def compile_it(*, cache: bool) -> Callable[..., None]:
+        decorate: Any = numba.njit(cache=cache, nogil=True, fastmath=True)
+        compiled: Callable[..., None] = decorate(_integrate_in_order)
+        return compiled
+
+    try:
+        return compile_it(cache=True)
+    except RuntimeError:  # no folder for the compiled code can be written
+        return compile_it(cache=False)
 
 
 def _integrate_in_order(log, along_time, along_frequency, phase, known, bucket_of, n_buckets):  # type: ignore[no-untyped-def]

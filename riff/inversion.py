@@ -50,6 +50,7 @@ PRESETS: dict[str, Preset] = {
     "high": Preset(2, 15, 16, 2.0),
     "best": Preset(2, 30, 64, 2.0),
 }
+QUALITIES = (*PRESETS, "griffin-lim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +153,8 @@ def first_phase(magnitude: Tensor, ring: Ring, *, generator: torch.Generator, kn
         known: (N,) bool, frames whose phase is settled.
         given: (B, N, F) phases of those.
     """
-    random = torch.rand(magnitude.shape, generator=generator) * (2.0 * math.pi)
+    # The same in every row: a clip sounds the same alone and in a batch, and what is in both channels is in the middle.
+    random = torch.rand(magnitude.shape[1:], generator=generator).expand(magnitude.shape) * (2.0 * math.pi)
     turn = math.pi * ring.win_length / ring.n_fft
     to_start = (turn * torch.arange(magnitude.shape[2], dtype=torch.float64)).remainder(2.0 * math.pi).float()
     if magnitude.device.type != "cpu":

@@ -13,6 +13,7 @@ from riff.config import SpectrogramConfig
 from riff.diffusion import StepCallback, choose_scheduler, count_steps, denoise
 from riff.errors import ModelError
 from riff.image import image_to_mel
+from riff.inversion import Quality
 from riff.latents import downsampling, draw_noise, latents_to_image
 from riff.music import canonical_keyscale
 from riff.plan import Plan, batches, known_text, make_plan
@@ -150,7 +151,7 @@ class RiffPipeline:
         num_waveforms_per_prompt: int = 1,
         latents: Tensor | None = None,
         callback_on_step_end: StepCallback | None = None,
-        n_iter: int = 16,
+        quality: Quality = "default",
         progress: bool = False,
     ) -> RiffOutput:
         """Turn sentences into music.
@@ -169,7 +170,7 @@ class RiffPipeline:
             num_waveforms_per_prompt: clips of each prompt, 1 to 16.
             latents: ``(clips, L, M/8, columns/8)`` noise to start from instead of the seed's.
             callback_on_step_end: called as ``(step, steps, latents)``; may return other latents.
-            n_iter: iterations of the phase recovery.
+            quality: of the step from picture to sound: fast, default, high, best or griffin-lim.
             progress: show a progress bar.
 
         Returns:
@@ -180,7 +181,7 @@ class RiffPipeline:
             ModelError: the model drew numbers that are not finite.
         """
         prompts = check_prompts(prompt)
-        check_sampling(bpm, num_inference_steps, guidance_scale, num_waveforms_per_prompt, n_iter)
+        check_sampling(bpm, num_inference_steps, guidance_scale, num_waveforms_per_prompt, quality)
         if guidance_scale is None:
             guidance_scale = RIFFUSION_GUIDANCE if self.prior is None else MINI_GUIDANCE
         check_length(bars, duration)
@@ -212,7 +213,7 @@ class RiffPipeline:
                 noise = None if latents is None else latents[len(clips) : len(clips) + len(batch)]
                 images = self._draw(batch, negative, guidance_scale, num_inference_steps, noise, count_step)
                 clips += [
-                    self._finish(plan, image, settings, n_iter) for plan, image in zip(batch, images, strict=True)
+                    self._finish(plan, image, settings, quality) for plan, image in zip(batch, images, strict=True)
                 ]
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
 
@@ -266,13 +267,13 @@ class RiffPipeline:
         # Copied out of inference mode, so that a clip's picture may be trained on.
         return [image[..., : plan.columns].clone() for plan, image in zip(plans, images, strict=True)]
 
-    def _finish(self, plan: Plan, image: Tensor, settings: dict[str, Any], n_iter: int) -> Clip:
+    def _finish(self, plan: Plan, image: Tensor, settings: dict[str, Any], quality: Quality) -> Clip:
         """From a picture to the clip that the user gets."""
         waveform = mel_to_waveform(
             image_to_mel(image, self.config),
             self.config,
             bpm=plan.bpm,
-            n_iter=n_iter,
+            quality=quality,
             generator=torch.Generator().manual_seed(plan.seed),
         )[..., : plan.samples]
         # The power scale forgets how loud a clip was; the decibel scale knows, and is only kept from

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from riff.errors import RiffError, SystemProblem
+from riff.inversion import QUALITIES
 
 MAX_SEED = 2**63 - 1
 MAX_PROMPT = 10_000
@@ -75,7 +76,7 @@ def clip_seeds(count: int, seed: int | None, generator: torch.Generator | list[t
     return [(seed + index) % (MAX_SEED + 1) for index in range(count)]
 
 
-def check_sampling(bpm: float | None, steps: int, guidance: float | None, count: int, n_iter: int) -> None:
+def check_sampling(bpm: float | None, steps: int, guidance: float | None, count: int, quality: str) -> None:
     """Raise RiffError unless every number is in its range."""
     if bpm is not None:
         check_number(bpm, "bpm", *BPM_RANGE)
@@ -83,7 +84,8 @@ def check_sampling(bpm: float | None, steps: int, guidance: float | None, count:
         check_number(guidance, "guidance_scale", 0, 50)
     check_number(steps, "num_inference_steps", 1, 150, whole=True)
     check_number(count, "num_waveforms_per_prompt", 1, 16, whole=True)
-    check_number(n_iter, "n_iter", 1, 1000, whole=True)
+    if quality not in QUALITIES:
+        raise RiffError(f"quality is {quality!r}; use {', '.join(QUALITIES)}")
 
 
 def check_latents(latents: Tensor, shapes: list[tuple[int, int, int]]) -> None:

@@ -10,8 +10,10 @@ from riff.blocks import frames_to_waveform
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
-from riff.inversion import PRESETS, Preset, Quality, mel_basis, mel_to_linear
+from riff.inversion import PRESETS, QUALITIES, Preset, Quality, mel_basis, mel_to_linear
 from riff.phase import griffin_lim
+
+_CHUNK = 256  # frames analysed at once
 
 
 def _stereo_to_channels(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
@@ -28,8 +30,8 @@ def _channels_to_stereo(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
     return waveform
 
 
-def _frames_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> Tensor:
-    """Magnitudes (..., F, N) of windows centred on the given samples; the sound is mirrored at its ends."""
+def _mel_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> Tensor:
+    """Mel magnitudes (..., M, N) of windows centred on the given samples; the sound is mirrored at its ends."""
     half = config.win_length // 2
     *lead, t = waveform.shape
     flat = waveform.reshape(-1, t)
@@ -39,10 +41,15 @@ def _frames_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> 
     padded = torch.nn.functional.pad(flat[:, None], (half, half), mode="reflect")[:, 0]
     padded = torch.nn.functional.pad(padded, (0, config.win_length))
     window = torch.hann_window(config.win_length, device=waveform.device)
-    index = centres[:, None] + torch.arange(config.win_length, device=waveform.device)
-    # One clip at a time: the windows of a clip are 8 to 40 times its samples.
-    spectra = [torch.fft.rfft(row[index] * window, n=config.n_fft).abs().T for row in padded]
-    return torch.stack(spectra).reshape(*lead, config.n_fft // 2 + 1, len(centres))
+    filters = mel_filterbank(config).to(waveform.device)
+    offsets = torch.arange(config.win_length, device=waveform.device)
+    mel = torch.empty(len(flat), config.n_mels, len(centres), device=waveform.device)
+    # A few frames at a time: their spectra are 8 to 80 times the sound.
+    for row, sound in zip(mel, padded, strict=True):
+        for start in range(0, len(centres), _CHUNK):
+            frames = sound[centres[start : start + _CHUNK, None] + offsets] * window
+            row[:, start : start + _CHUNK] = filters @ torch.fft.rfft(frames, n=config.n_fft).abs().T
+    return mel.reshape(*lead, config.n_mels, len(centres))
 
 
 def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float | None = None) -> Tensor:
@@ -70,8 +77,7 @@ def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float |
     column = config.column_samples(bpm=bpm)
     n_frames = max(1, math.ceil(n_samples / column - 0.01))
     centres = (torch.arange(n_frames, dtype=torch.float64) * column).round().long().clamp(max=n_samples - 1)
-    magnitudes = _frames_at(_stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config)
-    return mel_filterbank(config).to(waveform.device) @ magnitudes
+    return _mel_at(_stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config)
 
 
 def _columns_at(mel: Tensor, position: Tensor, *, loop: bool) -> Tensor:
@@ -160,7 +166,7 @@ def _preset(quality: str, n_iter: int | None) -> Preset | None:
     if quality == "griffin-lim":
         return None
     if quality not in PRESETS:
-        raise RiffError(f"quality is {quality!r}; use {', '.join(PRESETS)} or griffin-lim")
+        raise RiffError(f"quality is {quality!r}; use {', '.join(QUALITIES)}")
     preset = PRESETS[quality]
     if n_iter is None:
         return preset

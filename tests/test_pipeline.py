@@ -20,7 +20,7 @@ from riff.prompt import embed_prompt
 from riff.provenance import read_sound_tags
 from riff.spectrogram import mel_to_waveform
 
-QUICK = {"num_inference_steps": 2, "n_iter": 2}
+QUICK = {"num_inference_steps": 2, "quality": "fast"}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_clip_is_the_ladder_walked_down_by_hand(pipe):
     image = latents_to_image(latents, parts.vae, channels=1)[0]
     torch.testing.assert_close(clip.image, image)
     waveform = mel_to_waveform(
-        image_to_mel(image, config), config, bpm=120.0, n_iter=2, generator=torch.Generator().manual_seed(5)
+        image_to_mel(image, config), config, bpm=120.0, quality="fast", generator=torch.Generator().manual_seed(5)
     )
     waveform = waveform * min(1.0, 0.97 / float(waveform.abs().max()))
     torch.testing.assert_close(clip.waveform, waveform, rtol=1e-3, atol=1e-4)
@@ -419,7 +419,7 @@ BAD = {
     "guidance 51": ({"guidance_scale": 51}, "guidance_scale is 51"),
     "count 0": ({"num_waveforms_per_prompt": 0}, "num_waveforms_per_prompt is 0"),
     "count 17": ({"num_waveforms_per_prompt": 17}, "num_waveforms_per_prompt is 17"),
-    "n_iter": ({"n_iter": 0}, "n_iter is 0"),
+    "quality": ({"quality": "lossless"}, "quality is 'lossless'"),
 }
 
 
@@ -517,7 +517,7 @@ def test_the_real_stable_diffusion_configuration_runs_on_a_cpu(tmp_path):
     pipeline.to(torch.float16).save_pretrained(tmp_path / "sd")
     del pipeline, unet, vae
     pipe = RiffPipeline.from_pretrained(tmp_path / "sd", device="cpu")
-    clip = pipe("funk", seed=0, num_inference_steps=1, n_iter=2).clips[0]
+    clip = pipe("funk", seed=0, num_inference_steps=1, quality="fast").clips[0]
     assert clip.image.shape == (1, 512, 512)
     assert sound(clip).shape == (1, 512 * 441)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

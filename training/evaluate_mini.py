@@ -57,7 +57,7 @@ def draw_all(pipe: RiffPipeline, held_out: Clips, arguments: argparse.Namespace)
             seed=arguments.seed + 10_000 * number,
             steps=arguments.steps,
             guidance=arguments.guidance,
-            n_iter=32 if kind in ("key", "tempo") else 1,
+            quality="default" if kind in ("key", "tempo") else "fast",
         )
         truths = [held_out.truths[task.index] for task in tasks]
         drawn[kind] = Drawn(tasks, [clip.image.cpu() for clip in clips], [clip.waveform for clip in clips], truths)
@@ -85,7 +85,7 @@ def control_rows(drawn: dict[str, Drawn], held_out: Clips, model: Classifier, co
 
     def composed(part: Drawn) -> tuple[list[Tensor], list[Tensor]]:
         images = [held_out.picture(task.index) for task in part.tasks]
-        return images, measure.sounds_of(images, [truth["bpm"] for truth in part.truths], config, n_iter=32)
+        return images, measure.sounds_of(images, [truth["bpm"] for truth in part.truths], config)
 
     lead_images = [held_out.picture(task.index) for task in drawn["lead"].tasks]
     rows += measure.lead_rows("composed", measure.judge_clips(model, lead_images), model, drawn["lead"].truths)
@@ -120,7 +120,7 @@ def variety(pipe: RiffPipeline, drawn: dict[str, Drawn], arguments: argparse.Nam
         seed=arguments.seed + 900_000,
         steps=arguments.steps,
         guidance=arguments.guidance,
-        n_iter=1,
+        quality="fast",
     )
     return likeness.variety_row(drawn["plain"].images[: len(tasks)], [clip.image.cpu() for clip in again])
 

@@ -26,6 +26,7 @@ from riff.evaluate import (
     wilson_interval,
 )
 from riff.image import image_to_mel
+from riff.inversion import Quality
 from riff.spectrogram import mel_to_waveform
 from training.classifier import Classifier, Verdict, judge
 from training.clips import Clips
@@ -76,7 +77,7 @@ def choose_tasks(held_out: Clips, kind: EvalKind, count: int, *, rng: random.Ran
 
 
 def draw_clips(
-    pipe: RiffPipeline, tasks: Sequence[Task], *, seed: int, steps: int, guidance: float | None, n_iter: int
+    pipe: RiffPipeline, tasks: Sequence[Task], *, seed: int, steps: int, guidance: float | None, quality: Quality
 ) -> list[Clip]:
     """Draw a clip of every task, eight at a time; clip i has seed ``seed + i``. Progress goes to stderr."""
     clips: list[Clip] = []
@@ -84,7 +85,7 @@ def draw_clips(
     for start in range(0, len(tasks), 8):
         prompts = [task.prompt for task in tasks[start : start + 8]]
         clips += pipe(
-            prompts, seed=seed + start, num_inference_steps=steps, guidance_scale=guidance, n_iter=n_iter
+            prompts, seed=seed + start, num_inference_steps=steps, guidance_scale=guidance, quality=quality
         ).clips
         left = (time.time() - began) / len(clips) * (len(tasks) - len(clips))
         print(f"{tasks[0].kind}: {len(clips)}/{len(tasks)}, {left:.0f} s left", file=sys.stderr, flush=True)
@@ -169,16 +170,13 @@ def key_rows(
     return rows
 
 
-def sounds_of(
-    images: Sequence[Tensor], tempi: Sequence[float], config: SpectrogramConfig, *, n_iter: int
-) -> list[Tensor]:
+def sounds_of(images: Sequence[Tensor], tempi: Sequence[float], config: SpectrogramConfig) -> list[Tensor]:
     """Composed pictures through the same phase recovery as drawn ones: the ceiling of the measures."""
     return [
         mel_to_waveform(
             image_to_mel(image, config),
             config,
             bpm=bpm,
-            n_iter=n_iter,
             generator=torch.Generator().manual_seed(0),
         )
         for image, bpm in zip(images, tempi, strict=True)

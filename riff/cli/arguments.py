@@ -13,6 +13,7 @@ from riff.music import parse_bpm
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 BPM_RANGE = (20.0, 400.0)
 MAX_PROMPT = 10_000
+QUALITIES = ("fast", "default", "high", "best", "griffin-lim")  # riff.inversion's, without importing torch
 SUFFIXES = (*SOUND_SUFFIXES, ".png")
 
 

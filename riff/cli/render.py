@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.cli.arguments import BPM_RANGE, SUFFIXES, check_outputs, check_prompt, check_stated_tempo, number
+from riff.cli.arguments import BPM_RANGE, QUALITIES, SUFFIXES, check_outputs, check_prompt, check_stated_tempo, number
 from riff.errors import RiffError
 from riff.music import canonical_keyscale
 
@@ -57,6 +57,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
     model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")
     model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
+    model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
@@ -112,6 +113,7 @@ def _render(
         seed=seed,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
+        quality=args.quality,
         callback_on_step_end=step_done,
     ).clips[0]
 

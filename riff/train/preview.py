@@ -53,7 +53,7 @@ class DenoiserPreview:
         )
         images = latents_to_image(latents, self.vae, channels=self.config.channels)
         writer.add_images("drawn", images[:, :1], step)
-        waveforms = mel_to_waveform(image_to_mel(images, self.config), self.config, bpm=self.bpm, n_iter=16)
+        waveforms = mel_to_waveform(image_to_mel(images, self.config), self.config, bpm=self.bpm, quality="fast")
         for prompt, waveform in zip(self.prompts, waveforms, strict=True):
             sound = waveform[0] / waveform.abs().max().clamp(min=1e-6)
             writer.add_audio(prompt, sound[None].cpu(), step, sample_rate=self.config.sample_rate)

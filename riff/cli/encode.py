@@ -1,0 +1,73 @@
+"""``riff encode``: sounds become spectrogram pictures."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from riff.cli.arguments import BPM_RANGE, number
+from riff.cli.batch import add_files, run_batch
+from riff.config import SpectrogramConfig
+from riff.errors import RiffError
+
+READS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+_EXAMPLES = """\
+examples:
+  riff encode song.mp3 -o song.png
+  riff encode loop.wav --bpm 96 -o loop.png          columns are fractions of a beat
+  riff encode music/ --preset riffusion -o pictures/  as Riffusion draws them"""
+
+
+def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
+    """Add this verb's parser to ``verbs``, with the options that every verb has."""
+    parser = verbs.add_parser(
+        "encode",
+        parents=[everywhere],
+        help="turn sounds into spectrogram pictures",
+        description="Draw sounds as spectrogram pictures that say themselves how to play them. Prints each path.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, suffix=".png")
+    add_files(parser, "AUDIO", "a .png")
+    parser.add_argument("--preset", choices=["riff", "riffusion"], default="riff", help="geometry; default riff's own")
+    parser.add_argument("--bpm", type=number(*BPM_RANGE), help="cut columns on the beat at this tempo (preset riff)")
+    parser.add_argument("--stereo", action="store_true", help="two channels; default one")
+    parser.add_argument("--start", type=number(0, 86400), default=0.0, metavar="SECONDS", help="leave out the start")
+    parser.add_argument("--duration", type=number(0.05, 3600), metavar="SECONDS", help="default up to the end")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw every input."""
+    config = _config(args)
+
+    def work(source: Path, target: Path, force: bool) -> dict[str, Any]:
+        from riff.audio import load_audio
+        from riff.codec import SpectrogramCodec
+        from riff.image import write_png
+
+        sound, _ = load_audio(
+            source,
+            sample_rate=config.sample_rate,
+            channels=config.channels,
+            start=args.start,
+            duration=args.duration,
+        )
+        encoded = SpectrogramCodec(config).encode(sound, bpm=args.bpm)
+        write_png(target, encoded.image, config, metadata=encoded.metadata | {"source": source.name}, force=force)
+        return {"columns": encoded.image.shape[-1], "duration_s": sound.shape[-1] / config.sample_rate}
+
+    run_batch(args, work, reads=READS, writes=(".png",))
+
+
+def _config(args: argparse.Namespace) -> SpectrogramConfig:
+    channels = 2 if args.stereo else 1
+    if args.preset == "riffusion":
+        if args.bpm is not None:
+            raise RiffError(
+                "--bpm has no place in Riffusion's pictures, whose columns are 10 ms; leave out one of them"
+            )
+        return SpectrogramConfig.riffusion(stereo=args.stereo)
+    own = SpectrogramConfig(channels=channels)
+    return own if args.bpm is not None else dataclasses.replace(own, grid="seconds")

@@ -1,0 +1,100 @@
+"""Sound to picture and back in one object, with what a picture cannot hold kept beside it."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from riff.config import SpectrogramConfig
+from riff.errors import RiffError
+from riff.image import image_to_mel, mel_to_image
+from riff.inversion import Quality
+from riff.loudness import peak_normalize
+from riff.spectrogram import mel_to_waveform, waveform_to_mel
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A picture of a sound.
+
+    Attributes:
+        image: (C, M, N) in [0, 1], row 0 the highest frequency.
+        max_value: mel magnitude of black on the power scale, so that loudness survives; None on the decibel scale.
+        bpm: tempo at which the columns were cut; None on the seconds grid.
+    """
+
+    image: Tensor
+    max_value: float | None = None
+    bpm: float | None = None
+
+    @property
+    def metadata(self) -> dict[str, float]:
+        """What :func:`riff.write_png` should keep, so that a picture can be played without being asked anything."""
+        return {name: value for name in ("max_value", "bpm") if (value := getattr(self, name)) is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectrogramCodec:
+    """Waveforms to pictures and pictures to waveforms, for one config.
+
+    Attributes:
+        config: geometry and amplitude scale; default riff-mini's.
+    """
+
+    config: SpectrogramConfig = dataclasses.field(default_factory=SpectrogramConfig)
+
+    def encode(self, waveform: Tensor, *, bpm: float | None = None) -> Encoded:
+        """Draw a sound.
+
+        Args:
+            waveform: (C, T) in [-1, 1] at ``config.sample_rate``, C = ``config.channels``.
+            bpm: tempo of the sound; needed on the beats grid.
+
+        Raises:
+            RiffError: wrong shape, samples that are not finite, no tempo on the beats grid.
+        """
+        if not bool(torch.isfinite(waveform).all()):
+            raise RiffError("the sound holds NaN or infinite samples; no picture can be drawn of it")
+        mel = waveform_to_mel(waveform, self.config, bpm=bpm)
+        on_beats = bpm if self.config.grid == "beats" else None
+        if self.config.amplitude == "decibel":
+            return Encoded(mel_to_image(mel, self.config), bpm=on_beats)
+        loudest = float(mel.max())
+        image = mel_to_image(mel, self.config)
+        return Encoded(image, max_value=loudest if loudest > 0 else None, bpm=on_beats)
+
+    def decode(
+        self,
+        image: Tensor,
+        *,
+        bpm: float | None = None,
+        max_value: float | None = None,
+        quality: Quality = "default",
+        loop: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Play a picture.
+
+        Args:
+            image: (C, M, N) in [0, 1].
+            bpm: tempo to play it at; needed on the beats grid.
+            max_value: mel magnitude of black on the power scale. Without it the loudness is unknown, and the sound
+                is brought to a peak of 0.89.
+            quality: see :func:`riff.mel_to_waveform`.
+            loop: whether the end leads back into the start.
+            generator: CPU generator of phases that the picture does not tell; ``None`` is one seeded with 0.
+
+        Returns:
+            (C, T) float32, scaled down only where it would clip.
+
+        Raises:
+            RiffError: wrong shape, NaN pixels, no tempo on the beats grid, unknown quality.
+        """
+        mel = image_to_mel(image, self.config, max_value=max_value)
+        if self.config.amplitude == "power" and max_value is None:
+            mel = mel / mel.max().clamp(min=1e-12)  # far from float32's ends
+        waveform = mel_to_waveform(mel, self.config, bpm=bpm, quality=quality, loop=loop, generator=generator)
+        unknown = self.config.amplitude == "power" and max_value is None
+        if unknown or float(waveform.abs().max()) > 1.0:
+            return peak_normalize(waveform)
+        return waveform

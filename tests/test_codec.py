@@ -1,0 +1,147 @@
+"""Sounds to pictures and back: the codec, and the encode and decode verbs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from riff import RiffError, SpectrogramCodec, SpectrogramConfig, load_audio, read_png, save_audio
+from riff.cli import main
+from tests.test_spectrogram import chirps
+
+RIFFUSION = SpectrogramConfig.riffusion()
+
+
+def loudness_db(waveform: torch.Tensor) -> float:
+    return float(10 * waveform.square().mean().log10())
+
+
+@pytest.mark.parametrize("config", [SpectrogramConfig(), RIFFUSION], ids=["riff-mini", "riffusion"])
+def test_a_sound_comes_back_as_long_and_as_loud_as_it_was(config):
+    sound = chirps(1.2, 44100)
+    codec = SpectrogramCodec(config)
+    encoded = codec.encode(sound, bpm=100.0)
+    again = codec.decode(encoded.image, bpm=100.0, max_value=encoded.max_value, quality="fast")
+    assert abs(again.shape[-1] - sound.shape[-1]) <= config.column_samples(bpm=100.0)
+    assert abs(loudness_db(again) - loudness_db(sound)) < 1.0
+
+
+def test_a_power_picture_of_unknown_loudness_is_brought_to_a_safe_peak():
+    encoded = SpectrogramCodec(RIFFUSION).encode(0.01 * chirps(0.6, 44100))
+    again = SpectrogramCodec(RIFFUSION).decode(encoded.image, quality="fast")
+    assert float(again.abs().max()) == pytest.approx(0.89, abs=1e-3)
+
+
+def test_silence_comes_back_as_silence():
+    for config in (SpectrogramConfig(grid="seconds"), RIFFUSION):
+        codec = SpectrogramCodec(config)
+        encoded = codec.encode(torch.zeros(1, 20000))
+        assert float(codec.decode(encoded.image, max_value=encoded.max_value).abs().max()) < 1e-6
+
+
+def test_samples_that_are_not_finite_are_refused():
+    with pytest.raises(RiffError, match="NaN or infinite samples"):
+        SpectrogramCodec(RIFFUSION).encode(torch.full((1, 9000), float("inf")))
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> Path:
+    return save_audio(tmp_path / "song.wav", chirps(1.0, 44100), 44100)
+
+
+@pytest.mark.parametrize(
+    ("options", "grid", "mels"),
+    [([], "seconds", 256), (["--bpm", "96"], "beats", 256), (["--preset", "riffusion"], "seconds", 512)],
+)
+def test_encode_then_decode_needs_no_flags_to_give_the_length_back(song, tmp_path, capsys, options, grid, mels):
+    picture, sound = tmp_path / "song.png", tmp_path / "again.flac"
+    assert main(["encode", str(song), *options, "-o", str(picture)]) == 0
+    assert main(["decode", str(picture), "-o", str(sound), "--quality", "fast"]) == 0
+    assert capsys.readouterr().out == f"{picture}\n{sound}\n"
+    _, config, made = read_png(picture)
+    assert (config.grid, config.n_mels, made["source"]) == (grid, mels, "song.wav")
+    waveform, rate = load_audio(sound)
+    assert rate == 44100
+    assert abs(waveform.shape[-1] - 44100) <= config.column_samples(bpm=96)
+
+
+def test_riffusions_untagged_picture_is_played_as_it_would_play_it(tmp_path):
+    # 100 columns of Riffusion's are 1 s; theirs lost the last hop, ours does not.
+    pixels = np.full((512, 100, 3), 255, np.uint8)
+    pixels[400:410] = 0
+    PIL.Image.fromarray(pixels).save(tmp_path / "theirs.png")
+    assert main(["decode", str(tmp_path / "theirs.png"), "-o", str(tmp_path / "a.wav"), "--preset", "riffusion"]) == 0
+    waveform, rate = load_audio(tmp_path / "a.wav")
+    assert waveform.shape == (1, 100 * 441)
+    spectrum = torch.fft.rfft(waveform[0]).abs()
+    # Rows 102 to 111 from the bottom of 512 HTK mels up to 10 kHz: 510 to 570 Hz.
+    assert 505 < float(spectrum.argmax()) * rate / 44100 < 575
+
+
+def test_a_folder_is_worked_through_past_a_bad_file_and_taken_up_again(song, tmp_path, capsys):
+    music, pictures = tmp_path / "music", tmp_path / "pictures"
+    music.mkdir()
+    song.rename(music / "song.wav")
+    (music / "broken.mp3").write_bytes(b"no music at all")
+    assert main(["encode", str(music), "-o", str(pictures)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == f"{pictures / 'song.png'}\n"
+    assert "1 of 2 inputs could not be used" in captured.err
+    assert "broken.mp3" in captured.err
+    before = (pictures / "song.png").stat().st_mtime_ns
+    assert main(["encode", str(music), "-o", str(pictures), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["kept"] == 1
+    assert (pictures / "song.png").stat().st_mtime_ns == before
+    (music / "broken.mp3").unlink()
+    assert main(["encode", str(music), "-o", str(pictures), "--force"]) == 0
+    assert (pictures / "song.png").stat().st_mtime_ns > before
+    assert main(["decode", str(pictures), "-o", str(tmp_path / "sounds"), "--format", "ogg", "--quality", "fast"]) == 0
+    assert [path.name for path in (tmp_path / "sounds").iterdir()] == ["song.ogg"]
+
+
+def test_a_decoded_loop_repeats_without_a_step(tmp_path):
+    save_audio(tmp_path / "beat.wav", chirps(2.0, 44100), 44100)
+    picture, sound = str(tmp_path / "beat.png"), str(tmp_path / "loop.wav")
+    assert main(["encode", str(tmp_path / "beat.wav"), "--bpm", "120", "-o", picture]) == 0
+    assert main(["decode", picture, "--loop", "-o", sound, "--quality", "fast"]) == 0
+    waveform, _ = load_audio(sound)
+    assert waveform.shape[-1] == 88200
+    steps = waveform[0].repeat(2).diff().abs()
+    assert float(steps[88199]) <= float(steps[:88199].max())
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["encode", "missing.wav", "-o", "a.png"], "missing.wav does not exist"),
+        (["encode", "{song}", "-o", "a.jpg"], "a.jpg"),
+        (["encode", "{song}", "--preset", "riffusion", "--bpm", "90", "-o", "a.png"], "--bpm has no place"),
+        (["encode", "{song}", "{song}", "-o", "a.png"], "give a folder"),
+        (["encode", "{folder}", "-o", "out"], "holds no file"),
+        (["decode", "{song}", "-o", "a.wav"], "cannot be read as a PNG"),
+        (["decode", "missing.png", "-o", "a.wav"], "missing.png does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(song, tmp_path, monkeypatch, capsys, words, match):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    (empty / "inside").mkdir()
+    filled = [word.format(song=song, folder=empty / "inside") for word in words]
+    assert main(filled) == 2
+    error = capsys.readouterr().err
+    assert match in error
+    assert error.count("\n") == 1
+    assert [path.name for path in empty.rglob("*") if path.is_file()] == []
+
+
+def test_a_beats_picture_without_a_tempo_asks_for_it(tmp_path, capsys):
+    from riff import write_png
+
+    write_png(tmp_path / "bare.png", torch.rand(1, 256, 64), SpectrogramConfig())
+    assert main(["decode", str(tmp_path / "bare.png"), "-o", str(tmp_path / "a.wav")]) == 2
+    assert "give --bpm" in capsys.readouterr().err
+    assert main(["decode", str(tmp_path / "bare.png"), "--bpm", "120", "-o", str(tmp_path / "a.wav")]) == 0

@@ -1,0 +1,184 @@
+"""From picture to sound: riff's qualities against Riffusion's algorithm, on one thread, in one process, in pairs.
+
+    python -m training.measure_inversion --clips 24
+    python -m training.measure_inversion --audio MUSIC/
+
+Clips of 5.12 s go through Riffusion's picture (512 mels, 8 bits). Riffusion's algorithm is what it is in torchaudio:
+least squares inverse mel, then 32 Griffin-Lim iterations with momentum 0.99 on transforms of 17,640 samples.
+Decibels: less is better. ``mel`` is the spectral convergence of the mel against the one that was drawn, ``linear``
+that of the sound's own magnitudes up to 10 kHz, ``onsets`` the correlation of onset strengths, and ``pre-echo`` the
+energy in the 10 to 60 ms before strong onsets over that in the original.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from riff.audio import load_audio
+from riff.config import SpectrogramConfig
+from riff.image import image_to_mel, mel_to_image
+from riff.inversion import PRESETS
+from riff.spectrogram import mel_to_waveform, waveform_to_mel
+
+CONFIG = SpectrogramConfig.riffusion()
+COLUMNS = 512
+SAMPLES = COLUMNS * CONFIG.hop_length
+FIRST_SEED = 10_050_000  # held out
+Figures = dict[str, float]
+
+
+def composed_clips(count: int) -> list[Tensor]:
+    """``count`` composed clips (SAMPLES,) from held-out seeds, every genre in turn."""
+    from training.composer import GENRES, compose
+    from training.composer.render import render
+
+    names = sorted(GENRES)
+    clips = []
+    for number in range(count):
+        sound = torch.from_numpy(render(compose(FIRST_SEED + number, genre=names[number % len(names)]))).mean(0)
+        clips.append(_cut(sound))
+    return clips
+
+
+def recorded_clips(folder: Path) -> list[Tensor]:
+    """The first 5.12 s of every sound file under ``folder``."""
+    suffixes = {".wav", ".flac", ".ogg", ".mp3", ".aiff"}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    return [_cut(load_audio(path, sample_rate=CONFIG.sample_rate, channels=1, duration=6)[0][0]) for path in paths]
+
+
+def _cut(sound: Tensor) -> Tensor:
+    return torch.nn.functional.pad(sound, (0, max(0, SAMPLES - len(sound))))[:SAMPLES].clone()
+
+
+def riffusions_algorithm() -> Callable[[Tensor], Tensor]:
+    """Mel (1, M, N) to waveform (1, T) as Riffusion does it."""
+    from torchaudio.transforms import GriffinLim, InverseMelScale
+
+    unmel = InverseMelScale(CONFIG.n_fft // 2 + 1, 512, 44100, 0, 10000, None, "htk")
+    griffin_lim = GriffinLim(CONFIG.n_fft, 32, CONFIG.win_length, CONFIG.hop_length, power=1.0, momentum=0.99)
+
+    def invert(mel: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            sound: Tensor = griffin_lim(unmel(mel))
+        # It is one hop short; the rest is silence.
+        return torch.nn.functional.pad(sound, (0, SAMPLES - sound.shape[-1]))
+
+    return invert
+
+
+def convergence(estimate: Tensor, target: Tensor) -> float:
+    """Spectral convergence in decibels, after the best gain."""
+    gain = (estimate * target).sum() / estimate.square().sum().clamp(min=1e-20)
+    return 20.0 * math.log10(float((gain * estimate - target).norm() / target.norm().clamp(min=1e-20)) + 1e-9)
+
+
+def _magnitudes(sound: Tensor, n_fft: int, hop: int) -> Tensor:
+    return torch.stft(sound, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True).abs()
+
+
+def onset_strength(sound: Tensor) -> Tensor:
+    """(frames,) rise of the log-magnitudes from one 5 ms frame to the next, summed over frequency."""
+    magnitudes = _magnitudes(sound, 1024, 220)
+    log = (magnitudes + 1e-3 * magnitudes.max()).log()
+    return log.diff(dim=1).clamp(min=0).sum(0)
+
+
+def pre_echo(sound: Tensor, original: Tensor) -> float:
+    """Decibels of energy in the 10 to 60 ms before strong onsets over the original's; NaN without such onsets."""
+    strength = onset_strength(original)
+    strong = strength > strength.mean() + 3.0 * strength.std()
+    peak = torch.nn.functional.max_pool1d(strength[None, None], 41, 1, 20)[0, 0] == strength
+    excess = []
+    for frame in torch.nonzero(strong & peak).flatten().tolist():
+        start, stop = frame * 220 - 2646, frame * 220 - 441
+        if start >= 0:
+            after = original[frame * 220 : frame * 220 + 2646].square().sum()
+            before = [float(x[start:stop].square().sum() + 1e-4 * after) for x in (sound, original)]
+            excess.append(10.0 * math.log10(before[0] / before[1]))
+    return sum(excess) / len(excess) if excess else math.nan
+
+
+def figures_of(sound: Tensor, original: Tensor, mel: Tensor) -> Figures:
+    """How near a sound (1, T) is to the original (T,) and its mel (1, M, N)."""
+    top = int(10000 / CONFIG.sample_rate * 2048)
+    sound = sound / sound.abs().max().clamp(min=1e-9) * original.abs().max()
+    linear = [_magnitudes(x, 2048, 512)[:top] for x in (sound[0], original)]
+    onsets = torch.stack([onset_strength(sound[0]), onset_strength(original)])
+    return {
+        "mel": convergence(waveform_to_mel(sound, CONFIG), mel),
+        "linear": convergence(*linear),
+        "onsets": float(torch.corrcoef(onsets)[0, 1]),
+        "pre-echo": pre_echo(sound[0], original),
+    }
+
+
+def measure(clips: list[Tensor], *, report: Callable[[str], None]) -> dict[str, list[Figures]]:
+    """Figures of every way for every clip, with ``seconds``."""
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm()}
+    for quality in PRESETS:
+        ways[quality] = lambda mel, quality=quality: mel_to_waveform(mel, CONFIG, quality=quality)  # type: ignore[misc]
+    warm = waveform_to_mel(clips[0][None], CONFIG)
+    for quality in PRESETS:  # compile, and build what is kept
+        mel_to_waveform(warm[..., :64], CONFIG, quality=quality)
+    results: dict[str, list[Figures]] = {name: [] for name in ways}
+    for number, clip in enumerate(clips, 1):
+        mel = waveform_to_mel(clip[None], CONFIG)
+        picture = (mel_to_image(mel, CONFIG) * 255.0).round() / 255.0
+        asked = image_to_mel(picture, CONFIG)
+        for name, way in ways.items():
+            start = time.perf_counter()
+            sound = way(asked)
+            seconds = time.perf_counter() - start
+            results[name].append({"seconds": seconds, **figures_of(sound, clip, mel)})
+        report(f"clip {number}/{len(clips)}")
+    return results
+
+
+def table(results: dict[str, list[Figures]]) -> str:
+    """Means as a Markdown table; speeds are medians of the ratios within each clip."""
+    base = results["Riffusion"]
+    lines = [
+        "| way | s a clip | speed | mel dB | linear dB | onsets | pre-echo dB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in results.items():
+        speed = statistics.median(b["seconds"] / r["seconds"] for b, r in zip(base, rows, strict=True))
+        mean = {key: _mean([row[key] for row in rows]) for key in ("mel", "linear", "onsets", "pre-echo")}
+        seconds = statistics.median(row["seconds"] for row in rows)
+        lines.append(
+            f"| {name} | {seconds:.3f} | {speed:.1f}x | {mean['mel']:.2f} | {mean['linear']:.2f} "
+            f"| {mean['onsets']:.3f} | {mean['pre-echo']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=24, help="composed clips; default 24")
+    parser.add_argument("--audio", type=Path, help="a folder of recordings, in place of composed clips")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    clips = recorded_clips(arguments.audio) if arguments.audio else composed_clips(arguments.clips)
+    if not clips:
+        parser.error(f"there is no sound file in {arguments.audio}")
+    print(table(measure(clips, report=lambda line: print(line, file=sys.stderr, flush=True))))
+
+
+if __name__ == "__main__":
+    main()
