@@ -1,5 +1,8 @@
 """A canvas of any length to a waveform, block by block: memory for one block, and no seam between two."""
 
+import dataclasses
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -7,6 +10,39 @@ from torch.nn import functional
 from riff.config import SpectrogramConfig
 from riff.inversion import BLOCK, Engine, Preset, Task, engine_of, invert
 from riff.ring import Ring
+
+
+@dataclasses.dataclass(frozen=True)
+class MelFrames:
+    """A mel on a picture's grid, read at the frames of a uniform hop.
+
+    Attributes:
+        mel: (B, M, N) >= 0.
+        step: columns per frame.
+        count: frames.
+        loop: whether the last column leads back to the first.
+    """
+
+    mel: Tensor
+    step: float
+    count: int
+    loop: bool = False
+
+    @functools.cached_property
+    def _floor(self) -> Tensor:
+        return self.mel.amax((-2, -1), keepdim=True).clamp(min=1e-12) * 1e-6
+
+    def at(self, index: Tensor) -> Tensor:
+        """(B, len(index), M); between columns loudness moves evenly in decibels, so that decays stay exponential."""
+        n_columns = self.mel.shape[-1]
+        position = index.remainder(self.count).double() * self.step
+        if not self.loop:
+            position = position.clamp(max=n_columns - 1)
+        below = position.floor().long()
+        share = (position - below).to(self.mel)
+        above = (below + 1) % n_columns if self.loop else (below + 1).clamp(max=n_columns - 1)
+        low, high = ((self.mel[..., place % n_columns] + self._floor).log() for place in (below, above))
+        return (torch.lerp(low, high, share).exp() - self._floor).clamp(min=0.0).transpose(1, 2)
 
 
 class _Canvas:
@@ -17,10 +53,10 @@ class _Canvas:
         settled: (total,) from 0, free, to 1, settled; it falls over half a window, so that blocks fade into each other.
     """
 
-    def __init__(self, n_rows: int, total: int, ring: Ring, device: torch.device) -> None:
+    def __init__(self, mel: Tensor, frames: int, ring: Ring) -> None:
         self.ring = ring
-        self.sound = torch.zeros(n_rows, total, device=device)
-        self.settled = torch.zeros(total, device=device)
+        self.sound = mel.new_zeros(len(mel), frames * ring.hop_length)
+        self.settled = mel.new_zeros(frames * ring.hop_length)
 
     def places(self, first: int, count: int) -> Tensor:
         """Indices of the samples that ``count`` frames from ``first`` on cover, and of those after them."""
@@ -55,12 +91,11 @@ def _mirror(length: int, total: int, half: int) -> Tensor:
 
 
 def frames_to_waveform(
-    mel: Tensor,
+    mel: MelFrames,
     config: SpectrogramConfig,
     preset: Preset,
     *,
     length: int,
-    loop: bool = False,
     stretch: float = 1.0,
     block: int = BLOCK,
     generator: torch.Generator,
@@ -68,11 +103,10 @@ def frames_to_waveform(
     """A sound whose mel at every hop is the one given.
 
     Args:
-        mel: (B, N, M) >= 0, frames ``config.hop_length`` samples apart, the first one centred on sample 0.
+        mel: frames ``config.hop_length`` samples apart, the first one centred on sample 0.
         config: geometry.
         preset: how much work.
-        length: samples to return; of a loop, ``N * hop_length``.
-        loop: whether frame 0 follows frame N - 1.
+        length: samples to return; of a loop, as many hops as there are frames.
         stretch: samples returned per sample of the sound; the pitch is lowered to make up for it.
         block: frames worked on at once.
         generator: CPU source of the phases that the magnitudes do not tell.
@@ -81,18 +115,19 @@ def frames_to_waveform(
         (B, length) float32.
     """
     engine = engine_of(config)
-    n_frames = mel.shape[1]
+    n_frames, loop = mel.count, mel.loop
     margin = 2 * engine.full.overlap
     frames = n_frames if loop else n_frames + engine.full.overlap
-    low = _Canvas(len(mel), frames * engine.low.hop_length, engine.low, mel.device)
-    full = _Canvas(len(mel), frames * engine.full.hop_length, engine.full, mel.device)
+    low = _Canvas(mel.mel, frames, engine.low)
+    full = _Canvas(mel.mel, frames, engine.full)
     whole = n_frames <= block + 2 * margin
     for first in range(0, 1 if whole else n_frames, block):
         count = n_frames if whole else min(block, n_frames - first)
         before = 0 if whole else margin if loop else min(margin, first)
         after = 0 if whole else margin if loop else min(margin, n_frames - first - count)
         span = (first - before, before + count + after)
-        task = _task(mel, span, low, length if not loop else None, config, ring_only=whole and loop, stretch=stretch)
+        task = _task(mel, span, low, None if loop else length * engine.low.hop_length / config.hop_length)
+        task = dataclasses.replace(task, stretch=stretch)
         spectra = invert(task, config, preset, generator=generator)
         last = whole or (not loop and first + count == n_frames)
         _settle(spectra, task, engine, low, full, span, before, count, to_end=last)
@@ -100,31 +135,20 @@ def frames_to_waveform(
     return full.sound.roll(-half, 1)[:, :length]
 
 
-def _task(
-    mel: Tensor,
-    span: tuple[int, int],
-    low: _Canvas,
-    length: int | None,
-    config: SpectrogramConfig,
-    *,
-    ring_only: bool,
-    stretch: float,
-) -> Task:
+def _task(mel: MelFrames, span: tuple[int, int], low: _Canvas, length: float | None) -> Task:
+    """What a block of frames is to sound like; ``length`` is the clip's at the low rate, None for a loop."""
     first, count = span
-    ring = low.ring
-    index = torch.arange(first, first + count, device=mel.device).remainder(mel.shape[1])
-    silent = 0 if ring_only else ring.overlap
+    ring, device = low.ring, mel.mel.device
+    silent = 0 if mel.loop and count == mel.count else ring.overlap
     places = low.places(first, count)[: (count + silent) * ring.hop_length]
     settled, sound = low.settled[places], low.sound[:, places]
     covered = torch.cat([settled, settled.new_zeros(ring.win_length)]).unfold(0, ring.win_length, ring.hop_length)
     known = (covered.amin(1) >= 1.0)[: count + silent]
     known[count:] = False
-    source = torch.arange(len(places), device=mel.device)
+    source = torch.arange(len(places), device=device)
     if length is not None:
-        low_length = round(length * ring.hop_length / config.hop_length)
-        mirrored = _mirror(low_length, len(low.settled), ring.win_length // 2).to(mel.device)[places] - first * (
-            ring.hop_length
-        )
+        mirror = _mirror(round(length), len(low.settled), ring.win_length // 2).to(device)
+        mirrored = mirror[places] - first * ring.hop_length
         source = torch.where((mirrored >= 0) & (mirrored < len(places)), mirrored, source)
     none = bool((settled == 0).all())
 
@@ -133,12 +157,11 @@ def _task(
         return found if none else torch.lerp(found, sound, settled)
 
     return Task(
-        mel=functional.pad(mel[:, index], (0, 0, 0, silent)),
-        active=torch.arange(count + silent, device=mel.device) < count,
+        mel=functional.pad(mel.at(torch.arange(first, first + count, device=device)), (0, 0, 0, silent)),
+        active=torch.arange(count + silent, device=device) < count,
         fold=fold,
         known=known,
         settled=sound,
-        stretch=stretch,
     )
 
 

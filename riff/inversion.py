@@ -46,7 +46,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "fast": Preset(1, 4, 0),
-    "default": Preset(2, 5, 4),
+    "default": Preset(2, 3, 6, 1.5),
     "high": Preset(2, 15, 16, 2.0),
     "best": Preset(2, 30, 64, 2.0),
 }

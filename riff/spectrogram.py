@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from riff.blocks import frames_to_waveform
+from riff.blocks import MelFrames, frames_to_waveform
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
@@ -80,20 +80,6 @@ def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float |
     return _mel_at(_stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config)
 
 
-def _columns_at(mel: Tensor, position: Tensor, *, loop: bool) -> Tensor:
-    """The mel (..., M, N) between its columns: (..., M, len(position))."""
-    n_columns = mel.shape[-1]
-    if not loop:
-        position = position.clamp(max=n_columns - 1)
-    below = position.floor().long()
-    weight = (position - below).to(mel)
-    below, above = below % n_columns, (below + 1) % n_columns if loop else (below + 1).clamp(max=n_columns - 1)
-    # Between columns loudness moves evenly in decibels, not in amplitude: decays stay exponential.
-    floor = mel.amax((-2, -1), keepdim=True).clamp(min=1e-12) * 1e-6
-    log = (mel + floor).log()
-    return (torch.lerp(log[..., below], log[..., above], weight).exp() - floor).clamp(min=0.0)
-
-
 def mel_to_waveform(
     mel: Tensor,
     config: SpectrogramConfig,
@@ -135,14 +121,14 @@ def mel_to_waveform(
     hop = config.hop_length
     n_frames = max(1, round(n_samples / hop)) if loop else n_samples // hop + 1
     step = n_samples / n_frames if loop else hop
-    position = torch.arange(n_frames, device=mel.device, dtype=torch.float64) * (step / config.column_samples(bpm=bpm))
-    frames = _columns_at(mel.float(), position, loop=loop).flatten(0, -3).transpose(1, 2)
+    frames = MelFrames(mel.float().flatten(0, -3), step / config.column_samples(bpm=bpm), n_frames, loop=loop)
     if preset is None:
-        waveform = _griffin_lim(frames, config, n_samples, 32 if n_iter is None else n_iter, generator)
+        linear = mel_to_linear(frames.at(torch.arange(n_frames, device=mel.device)), mel_basis(config, 1).to(mel))
+        waveform = _griffin_lim(linear, config, n_samples, 32 if n_iter is None else n_iter, generator)
     elif loop:
-        stretch = n_frames * hop / n_samples
+        length = n_frames * hop
         ring = frames_to_waveform(
-            frames, config, preset, length=n_frames * hop, loop=True, stretch=stretch, generator=generator
+            frames, config, preset, length=length, stretch=length / n_samples, generator=generator
         )
         waveform = _resize_ring(ring, n_samples)
     else:
@@ -175,11 +161,10 @@ def _preset(quality: str, n_iter: int | None) -> Preset | None:
 
 
 def _griffin_lim(
-    frames: Tensor, config: SpectrogramConfig, n_samples: int, n_iter: int, generator: torch.Generator
+    linear: Tensor, config: SpectrogramConfig, n_samples: int, n_iter: int, generator: torch.Generator
 ) -> Tensor:
-    """(B, N, M) to (B, n_samples): the textbook's way, at the output's rate."""
+    """Magnitudes (B, N, F) of the band to (B, n_samples): the textbook's way, at the output's rate."""
     n_fft = config.win_length
-    linear = mel_to_linear(frames, mel_basis(config, 1).to(frames))
     linear = torch.nn.functional.pad(linear, (0, n_fft // 2 + 1 - linear.shape[-1])).transpose(1, 2)
     sound = griffin_lim(
         linear,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from riff.blocks import frames_to_waveform
+from riff.blocks import MelFrames, frames_to_waveform
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
@@ -145,14 +145,15 @@ def test_recovered_sound_is_at_least_as_close_as_the_textbooks_after_as_many_ite
 
 
 @pytest.mark.parametrize("config", [BEATS, RIFFUSION], ids=["riff-mini", "riffusion"])
-def test_each_quality_is_closer_than_the_one_before(config):
+def test_more_work_comes_closer(config):
     sound = chirps(1.5, 44100)
     mel = waveform_to_mel(sound, config, bpm=112.0)
-    errors = []
+    errors = {}
     for quality in ("fast", "default", "high", "best"):
         rebuilt = mel_to_waveform(mel, config, bpm=112.0, quality=quality)
-        errors.append(convergence_db(waveform_to_mel(rebuilt, config, bpm=112.0)[..., : mel.shape[-1]], mel))
-    assert errors == sorted(errors, reverse=True)
+        errors[quality] = convergence_db(waveform_to_mel(rebuilt, config, bpm=112.0)[..., : mel.shape[-1]], mel)
+    # On these few tones fast and default are alike; on music (training.measure_inversion) they are not.
+    assert errors["best"] < errors["high"] < min(errors["default"], errors["fast"]) < -20
 
 
 def test_phase_of_a_steady_tone_turns_at_its_frequency():
@@ -239,7 +240,7 @@ def test_blocks_agree_with_the_whole():
     config = SpectrogramConfig(**{**SMALL.to_dict(), "n_mels": 128})
     time = torch.arange(400 * 64) / 8000
     sound = 0.2 * sum(torch.sin(2 * math.pi * hz * time) for hz in (250.0, 1000.0, 2500.0))[None]
-    frames = waveform_to_mel(sound, config).transpose(1, 2)
+    frames = MelFrames(waveform_to_mel(sound, config), 1.0, 400)
     preset = PRESETS["high"]
     whole, blocks = (
         frames_to_waveform(

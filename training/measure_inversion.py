@@ -13,6 +13,7 @@ energy in the 10 to 60 ms before strong onsets over that in the original.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
 import sys
@@ -26,13 +27,14 @@ from torch import Tensor
 from riff.audio import load_audio
 from riff.config import SpectrogramConfig
 from riff.image import image_to_mel, mel_to_image
-from riff.inversion import PRESETS
+from riff.inversion import Quality
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
 
 CONFIG = SpectrogramConfig.riffusion()
 COLUMNS = 512
 SAMPLES = COLUMNS * CONFIG.hop_length
 FIRST_SEED = 10_050_000  # held out
+QUALITIES: tuple[Quality, ...] = ("fast", "default", "high", "best")
 Figures = dict[str, float]
 
 
@@ -126,10 +128,10 @@ def figures_of(sound: Tensor, original: Tensor, mel: Tensor) -> Figures:
 def measure(clips: list[Tensor], *, report: Callable[[str], None]) -> dict[str, list[Figures]]:
     """Figures of every way for every clip, with ``seconds``."""
     ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm()}
-    for quality in PRESETS:
-        ways[quality] = lambda mel, quality=quality: mel_to_waveform(mel, CONFIG, quality=quality)  # type: ignore[misc]
+    for quality in QUALITIES:
+        ways[quality] = functools.partial(mel_to_waveform, config=CONFIG, quality=quality)
     warm = waveform_to_mel(clips[0][None], CONFIG)
-    for quality in PRESETS:  # compile, and build what is kept
+    for quality in QUALITIES:  # compile, and build what is kept
         mel_to_waveform(warm[..., :64], CONFIG, quality=quality)
     results: dict[str, list[Figures]] = {name: [] for name in ways}
     for number, clip in enumerate(clips, 1):

@@ -100,7 +100,7 @@ def token_ids(texts: list[str], tokenizer: Any) -> Tensor:
 @torch.no_grad()
 def understanding(reader: TextReader, tokenizer: Any, truths: list[Truth]) -> dict[str, float]:
     """Share of evaluation prompts whose asked attribute is read rightly, for each kind of prompt."""
-    shares = {}
+    shares: dict[str, float] = {}
     for kind, name in _PROBES:
         rng = random.Random(f"probe {kind}")
         asked = [truth for truth in truths if getattr(truth, name)]

@@ -71,7 +71,7 @@ class LatentSet:
         return self.latents[indices].float(), ids
 
 
-def _cache_key(vae: nn.Module, pictures: PictureSet) -> str:
+def _cache_key(vae: Any, pictures: PictureSet) -> str:
     """Changes whenever the encoder or the pictures do, so that stale latents are never trained on."""
     digest = hashlib.sha256(str(vae.config.scaling_factor).encode())
     for name, value in sorted(vae.state_dict().items()):
