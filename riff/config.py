@@ -12,6 +12,18 @@ from riff.files import write_json
 CONFIG_NAME = "spectrogram_config.json"
 
 
+def _hz_to_mel(hz: float, scale: str) -> float:
+    if scale == "htk":
+        return 2595.0 * math.log10(1.0 + hz / 700.0)
+    return hz * 3.0 / 200.0 if hz < 1000.0 else 15.0 + 27.0 * math.log(hz / 1000.0) / math.log(6.4)
+
+
+def _mel_to_hz(mel: float, scale: str) -> float:
+    if scale == "htk":
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    return mel * 200.0 / 3.0 if mel < 15.0 else 1000.0 * math.exp((mel - 15.0) * math.log(6.4) / 27.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class SpectrogramConfig:
     """Geometry and amplitude scale of a mel spectrogram picture.
@@ -101,6 +113,27 @@ class SpectrogramConfig:
             )
         if min(self.power, self.reference, self.db_range) <= 0:
             raise RiffError("power, reference and db_range must be greater than 0")
+        self._check_bands()
+
+    def _check_bands(self) -> None:
+        """Refuse a filter that no bin of the transform falls into: its row would be silent for ever."""
+        corners = self.mel_corners()
+        spacing = self.sample_rate / self.n_fft
+        for band, (low, high) in enumerate(zip(corners, corners[2:], strict=False)):
+            if (math.floor(low / spacing) + 1) * spacing >= high:
+                raise RiffError(
+                    f"mel band {band} ({low:.1f} to {high:.1f} Hz) holds no bin of a {self.n_fft} point transform, "
+                    f"whose bins are {spacing:.1f} Hz apart; use fewer than {self.n_mels} n_mels or a larger n_fft"
+                )
+
+    def mel_corners(self) -> list[float]:
+        """Frequencies in Hz of the n_mels + 2 corners of the triangular filters, equally far apart in mels.
+
+        HTK scale: O'Shaughnessy (1987); Slaney scale: Slaney (1998).
+        """
+        low, high = _hz_to_mel(self.f_min, self.mel_scale), _hz_to_mel(self.f_max, self.mel_scale)
+        step = (high - low) / (self.n_mels + 1)
+        return [_mel_to_hz(low + step * corner, self.mel_scale) for corner in range(self.n_mels + 2)]
 
     @classmethod
     def riffusion(cls, *, stereo: bool = False) -> "SpectrogramConfig":

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import struct
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 RIFFUSION_MAX_VALUE = 30e6
 MAX_PIXELS = 1 << 26
 _CHUNK = "riff"
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
 
 def mel_to_image(mel: Tensor, config: SpectrogramConfig, *, max_value: float | None = None) -> Tensor:
@@ -161,6 +163,7 @@ def read_png(path: str | Path) -> tuple[Tensor, SpectrogramConfig, dict[str, Any
                 size = f"{picture.width} x {picture.height}"
                 raise RiffError(f"{path} is {size} pixels large; at most {MAX_PIXELS} pixels are read")
             picture.load()
+            _note_losses(picture, path)
             config, metadata = _read_description(picture, path)
             return pil_to_image(picture, config), config, metadata
     except RiffError:
@@ -240,6 +243,16 @@ def _read_description(picture: "Image", path: str | Path) -> tuple[SpectrogramCo
         return dataclasses.replace(config, n_mels=picture.height), {}
     config, max_value = tagged
     return config, {} if max_value is None else {"max_value": max_value}
+
+
+def _note_losses(picture: "Image", path: str | Path) -> None:
+    """Say what about a picture may be heard or was not heeded."""
+    if picture.format in ("JPEG", "WEBP"):
+        warnings.warn(f"{path} is a {picture.format}: detail that it lost may be audible; PNG loses none", stacklevel=3)
+    if "A" in picture.getbands():
+        warnings.warn(f"{path} has transparency, which is ignored", stacklevel=3)
+    if _exif(picture).get(_ORIENTATION, 1) != 1:
+        warnings.warn(f"{path} has an EXIF tag that turns it; its rows are read as they are stored", stacklevel=3)
 
 
 def _exif(picture: "Image") -> dict[int, Any]:

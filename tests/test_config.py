@@ -75,6 +75,10 @@ def test_it_cannot_be_changed():
         ({"sample_rate": 0}, "sample_rate is 0; use a whole number"),
         ({"hop_length": -1}, "hop_length is -1"),
         ({"n_mels": 256.0}, "n_mels is 256.0"),
+        (
+            {"n_mels": 2048, "f_min": 100.0},
+            r"mel band 2 \(102.4 to 104.8 Hz\) holds no bin of a 8192 point transform",
+        ),
         ({"width": True}, "width is True"),
         ({"n_fft": "8192"}, "n_fft is '8192'"),
         ({"f_min": -1.0}, "f_min is -1.0; use a finite number"),

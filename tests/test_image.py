@@ -274,6 +274,7 @@ def test_the_presets_tags_are_exactly_riffusions(tmp_path):
     assert config_to_exif(SpectrogramConfig.riffusion(stereo=True))[11005] == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*detail that it lost")
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
 def test_a_tagged_riffusion_picture_is_read_with_its_maximum(tmp_path, name):
     riffusion_picture(tmp_path / name, random_pixels(), RIFFUSION_TAGS)
@@ -301,6 +302,7 @@ def test_a_picture_without_tags_has_riffusions_defaults_and_as_many_mels_as_rows
     assert read_png(tmp_path / "b.png")[1] == dataclasses.replace(SpectrogramConfig.riffusion(), n_mels=300)
 
 
+@pytest.mark.filterwarnings("ignore:.*detail that it lost")
 def test_a_stereo_picture_without_tags_is_known_by_its_empty_red_plane(tmp_path):
     pixels = random_pixels()
     pixels[..., 0] = 0
@@ -311,6 +313,17 @@ def test_a_stereo_picture_without_tags_is_known_by_its_empty_red_plane(tmp_path)
         assert image.shape[0] == 2
 
 
+def test_what_may_be_heard_of_a_picture_is_noted(tmp_path):
+    picture = PIL.Image.fromarray(random_pixels())
+    picture.save(tmp_path / "a.jpg")
+    with pytest.warns(UserWarning, match="is a JPEG: detail that it lost may be audible"):
+        read_png(tmp_path / "a.jpg")
+    picture.convert("RGBA").save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="transparency, which is ignored"):
+        read_png(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore:.*(transparency|detail that it lost)")
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
 def test_every_mode_is_read(tmp_path, mode):
     levels = numpy.linspace(0, 255, 16).round().astype(numpy.uint8)
@@ -331,10 +344,11 @@ def test_every_mode_is_read(tmp_path, mode):
 
 def test_foreign_exif_is_tolerated(tmp_path):
     riffusion_picture(tmp_path / "a.png", random_pixels(), {274: 6, 271: "a camera", 37500: b"\0\1"})
-    image, config, _ = read_png(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="read as they are stored"):
+        image, config, _ = read_png(tmp_path / "a.png")
     assert config == SpectrogramConfig.riffusion()
     assert image.shape == (1, 512, 20)
-    riffusion_picture(tmp_path / "b.png", random_pixels(), {**RIFFUSION_TAGS, 274: 6})
+    riffusion_picture(tmp_path / "b.png", random_pixels(), {**RIFFUSION_TAGS, 271: "a camera"})
     assert read_png(tmp_path / "b.png")[2] == {"max_value": 1234567.0}
 
 

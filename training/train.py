@@ -4,7 +4,10 @@
     python -m training.train text     --recipe training/recipes/riff_mini_cpu.json --out runs/mini
     python -m training.train vae      --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
     python -m training.train denoiser --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
+    python -m training.train decoder  --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
 
+The text stage teaches the text encoder what captions mean, from captions alone; the decoder stage sharpens what the
+autoencoder draws and leaves its latents as they are (give the denoiser command again to package the result).
 The stages checkpoint as they go, stop cleanly on Ctrl-C or SIGTERM, and go on from the last checkpoint when the
 same command is given again. ``--init-from CHECKPOINT`` starts from a finished checkpoint's weights instead of random
 ones; parts that an earlier stage left in OUT come before those. The result is ``OUT/checkpoint``, a plain diffusers

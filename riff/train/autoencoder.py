@@ -118,6 +118,8 @@ def train_autoencoder(
             rebuilt = (vae.decode(encode_mode(vae, images * 2 - 1)).sample / 2 + 0.5).clamp(0, 1)
         psnr = -10.0 * torch.log10((rebuilt - images).pow(2).mean())
         writer.add_scalar("heldout/psnr", float(psnr), step)
+        sharpness = rebuilt.diff(dim=2).abs().mean() / images.diff(dim=2).abs().mean()
+        writer.add_scalar("heldout/sharpness", float(sharpness), step)
         writer.add_images("heldout/above_real_below_rebuilt", torch.cat([images, rebuilt], dim=2)[:4], step)
 
     return train(AutoencoderStep(vae, objective.noise), batch_loss, settings, run, preview=preview, until=until)

@@ -12,10 +12,14 @@ composer=$!
 trap 'kill "$composer" 2>/dev/null || true' EXIT
 
 shards() { find "$data/train" -name 'pictures-4-*.npy' 2>/dev/null | wc -l; }
+python -m training.train text --recipe "$recipe" --out "$out"
 while [ "$(shards)" -lt 20 ]; do sleep 2; done
 
 python -m training.train vae --recipe "$recipe" --data "$data" --out "$out"
 for step in 2000 4000 7000 10000 14000; do
     python -m training.train denoiser --recipe "$recipe" --data "$data" --out "$out" --until "$step"
 done
+python -m training.train decoder --recipe "$recipe" --data "$data" --out "$out"
+# Finished, so this only packages: the sharper decoder goes into the checkpoint.
+python -m training.train denoiser --recipe "$recipe" --data "$data" --out "$out" --until 14000
 python -m training.evaluate_mini --model "$out/checkpoint" --data "$data" --out "$out/report.json"
