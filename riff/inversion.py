@@ -17,7 +17,7 @@ from torch import Tensor
 from riff.config import SpectrogramConfig
 from riff.filterbank import mel_filterbank
 from riff.heap import heap_phase
-from riff.phase import magnitude_to_phase
+from riff.phase import frame_phase
 from riff.ring import Ring
 
 Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
@@ -140,11 +140,10 @@ def mel_to_linear(mel: Tensor, basis: Tensor, *, n_iter: int = 5) -> Tensor:
     return linear
 
 
-def first_phase(magnitude: Tensor, ring: Ring, *, generator: torch.Generator, known: Tensor, given: Tensor) -> Tensor:
+def first_phase(
+    magnitude: Tensor, ring: Ring, *, generator: torch.Generator, known: Tensor, given: Tensor, parallel: bool
+) -> Tensor:
     """Phases, counted from each frame's first sample, that the magnitude's slopes imply.
-
-    On a CPU they are integrated along the loudest paths, which is best; a GPU sums them frame by frame instead, all
-    bins at once, rather than wait for a queue.
 
     Args:
         magnitude: (B, N, F) on a ring.
@@ -152,25 +151,22 @@ def first_phase(magnitude: Tensor, ring: Ring, *, generator: torch.Generator, kn
         generator: CPU source of the phases of bins that nothing tells.
         known: (N,) bool, frames whose phase is settled.
         given: (B, N, F) phases of those.
+        parallel: sum the slopes frame by frame, all bins at once, as a GPU likes it; else along the loudest paths,
+            which comes closer.
+
+    Returns:
+        (B, N, F) in radians.
     """
+    geometry = {"n_fft": ring.n_fft, "hop_length": ring.hop_length, "win_length": ring.win_length}
+    bins = torch.arange(magnitude.shape[2], dtype=torch.float64)
+    to_start = (math.pi * ring.win_length / ring.n_fft * bins).remainder(2.0 * math.pi).to(magnitude)
+    if parallel:
+        return frame_phase(magnitude, **geometry, known=known, given=given + to_start) - to_start
     # The same in every row: a clip sounds the same alone and in a batch, and what is in both channels is in the middle.
     random = torch.rand(magnitude.shape[1:], generator=generator).expand(magnitude.shape) * (2.0 * math.pi)
-    turn = math.pi * ring.win_length / ring.n_fft
-    to_start = (turn * torch.arange(magnitude.shape[2], dtype=torch.float64)).remainder(2.0 * math.pi).float()
-    if magnitude.device.type != "cpu":
-        geometry = {"n_fft": ring.n_fft, "hop_length": ring.hop_length, "win_length": ring.win_length}
-        guessed = magnitude_to_phase(magnitude.transpose(1, 2), **geometry).angle().transpose(1, 2)
-        return torch.where(known[:, None], given, guessed)
     start = torch.where(known[:, None], given + to_start, random)
     found = [
-        heap_phase(
-            loudness.numpy(),
-            phase.numpy(),
-            n_fft=ring.n_fft,
-            hop_length=ring.hop_length,
-            win_length=ring.win_length,
-            known=known.numpy(),
-        )
+        heap_phase(loudness.numpy(), phase.numpy(), **geometry, known=known.numpy())
         for loudness, phase in zip(magnitude, start, strict=True)
     ]
     return torch.stack([torch.from_numpy(phase) for phase in found]) - to_start
@@ -207,7 +203,9 @@ def invert(task: Task, config: SpectrogramConfig, preset: Preset, *, generator: 
     if preset.padding == 2:
         guide, ring = mel_to_linear(mel, mel_basis(config, 2, task.stretch).to(mel)), two
     given = ring.to_frames(task.settled).angle()
-    phase = first_phase(guide, ring, generator=generator, known=task.known, given=given)[..., :: preset.padding]
+    phase = first_phase(
+        guide, ring, generator=generator, known=task.known, given=given, parallel=mel.device.type != "cpu"
+    )[..., :: preset.padding]
     current, before = torch.polar(magnitude, phase), None
     for _ in range(preset.n_iter):
         rebuilt = one.to_frames(task.fold(one.to_ring(current, weight)))

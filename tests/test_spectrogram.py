@@ -12,8 +12,9 @@ from riff.blocks import MelFrames, frames_to_waveform
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
-from riff.inversion import PRESETS, engine_of, mel_basis, mel_to_linear
-from riff.phase import griffin_lim, magnitude_to_phase
+from riff.heap import heap_phase
+from riff.inversion import PRESETS, engine_of, first_phase, mel_basis, mel_to_linear
+from riff.phase import griffin_lim
 from riff.ring import Ring
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
 
@@ -131,6 +132,21 @@ def test_griffin_lim_equals_torchaudios_from_the_same_phase():
     torch.testing.assert_close(ours, oracle, atol=1e-4, rtol=1e-3)
 
 
+def test_the_gpus_first_phase_is_nearer_than_a_random_one():
+    sound = chirps(1.0, 44100)
+    ring = Ring(4096, 4096, 512)
+    sound = torch.nn.functional.pad(sound, (0, 88 * 512 - 44100))
+    everything = ring.weight(torch.ones(88, dtype=torch.bool))
+    errors = {}
+    for parallel in (True, False):
+        frames, phase = phase_of(sound, ring, parallel=parallel)
+        drawn = ring.to_frames(ring.to_ring(torch.polar(frames.abs(), phase), everything))
+        errors[parallel] = convergence_db(drawn.abs(), frames.abs())
+    random = torch.rand(frames.shape, generator=torch.Generator().manual_seed(0)) * 6.283
+    drawn = ring.to_frames(ring.to_ring(torch.polar(frames.abs(), random), everything))
+    assert errors[False] < errors[True] < convergence_db(drawn.abs(), frames.abs()) - 3
+
+
 @pytest.mark.parametrize("n_iter", [4, 8, 16, 32])
 def test_recovered_sound_is_at_least_as_close_as_the_textbooks_after_as_many_iterations(n_iter):
     sound = chirps(1.5, 44100)
@@ -156,18 +172,59 @@ def test_more_work_comes_closer(config):
     assert errors["best"] < errors["high"] < min(errors["default"], errors["fast"]) < -20
 
 
-def test_phase_of_a_steady_tone_turns_at_its_frequency():
-    time = torch.arange(8000) / 8000
-    spectrum = torch.stft(
-        torch.sin(2 * math.pi * 1000 * time), 512, 64, window=torch.hann_window(512), return_complex=True
-    )
-    guessed = magnitude_to_phase(spectrum.abs(), n_fft=512, hop_length=64, win_length=512)
-    row = 64  # 1000 Hz
-    true_turn = (spectrum[row, 40:80] * spectrum[row, 39:79].conj()).angle()
-    guessed_turn = (guessed[row, 40:80] * guessed[row, 39:79].conj()).angle()
-    torch.testing.assert_close(
-        torch.polar(torch.ones(40), guessed_turn - true_turn).real, torch.ones(40), atol=0.05, rtol=0
-    )
+def phase_of(sound: torch.Tensor, ring: Ring, **how: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The frames of a sound on a ring, and the phases that are found for their magnitudes."""
+    frames = ring.to_frames(sound)
+    known = torch.zeros(frames.shape[1], dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    given = torch.zeros(frames.shape)
+    return frames, first_phase(frames.abs(), ring, generator=generator, known=known, given=given, **how)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("n_fft", [512, 1024])
+def test_phase_of_a_steady_tone_turns_at_its_frequency(parallel, n_fft):
+    ring = Ring(n_fft, 512, 64)
+    sound = torch.sin(2 * math.pi * 1000 * torch.arange(8192) / 8000)[None]
+    frames, phase = phase_of(sound, ring, parallel=parallel)
+    row = n_fft // 8  # 1000 Hz
+    true_turn = (frames[0, 41:80, row] * frames[0, 40:79, row].conj()).angle()
+    error = phase[0, 41:80, row] - phase[0, 40:79, row] - true_turn
+    torch.testing.assert_close(error.cos(), torch.ones(39), atol=0.05, rtol=0)
+
+
+def test_phase_of_a_click_puts_all_bins_at_its_moment():
+    ring = Ring(512, 512, 64)
+    sound = torch.zeros(1, 4096)
+    sound[0, 2000] = 1.0
+    _, phase = phase_of(sound, ring, parallel=False)
+    # In the frame whose centre it is nearest to, phases of a click fall by 2 pi / n_fft for each sample and bin.
+    frame = (2000 - 256) // 64
+    delay = 2000 - frame * 64
+    slope = (phase[0, frame, 41:200] - phase[0, frame, 40:199] + 2 * math.pi * delay / 512).cos()
+    assert float(slope.mean()) > 0.99
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_settled_frames_keep_their_phase_and_pass_it_on(parallel):
+    ring = Ring(512, 512, 64)
+    sound = torch.sin(2 * math.pi * 1000 * torch.arange(8192) / 8000 + 0.7)[None]
+    frames = ring.to_frames(sound)
+    known = torch.zeros(frames.shape[1], dtype=torch.bool)
+    known[10:30] = True
+    generator = torch.Generator().manual_seed(0)
+    phase = first_phase(frames.abs(), ring, generator=generator, known=known, given=frames.angle(), parallel=parallel)
+    error = (phase - frames.angle())[0, :, 64].cos()
+    torch.testing.assert_close(error[10:30], torch.ones(20), atol=1e-4, rtol=0)
+    assert float(error[30:45].min()) > 0.85
+
+
+def test_bins_too_faint_to_tell_keep_their_random_phase():
+    magnitude = np.zeros((4, 9), np.float32)
+    magnitude[1, 3] = 1.0
+    start = np.random.default_rng(0).random((4, 9)).astype(np.float32)
+    found = heap_phase(magnitude, start, n_fft=16, hop_length=4, win_length=16)
+    assert np.array_equal(found, start)
 
 
 @pytest.mark.parametrize("padding", [1, 2])
