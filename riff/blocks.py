@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from riff.config import SpectrogramConfig
-from riff.inversion import BLOCK, Engine, Preset, Task, engine_of, invert
+from riff.engine import Engine, engine_of
+from riff.inversion import BLOCK, Preset, Task, invert
 from riff.ring import Ring
 
 

@@ -6,7 +6,6 @@ A long canvas is worked through block by block; each block holds on to the sound
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -15,14 +14,13 @@ import torch
 from torch import Tensor
 
 from riff.config import SpectrogramConfig
-from riff.filterbank import mel_filterbank
+from riff.engine import engine_of, filters_of, mel_to_linear
 from riff.heap import heap_phase
 from riff.phase import frame_phase
 from riff.ring import Ring
 
 Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
 BLOCK = 1024  # frames that are worked on at once
-TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,114 +28,25 @@ class Preset:
     """How much work a quality is.
 
     Attributes:
-        padding: transform length, in windows, at which the first phase is found.
-        n_iter: fast Griffin-Lim iterations, which hold the linear magnitudes.
-        n_mel_iter: iterations that hold the mel magnitudes instead, on transforms of two windows.
-        power: over-relaxation of those; 3 diverges.
-        momentum: of both (Perraudin, Balazs & Søndergaard, 2013).
+        n_iter: iterations that hold the mel magnitudes.
+        padding: transform length, in windows, at which the first phase is found: 1 or 2.
+        power: over-relaxation of the iterations; 3 diverges.
+        momentum: of the iterations (Perraudin, Balazs & Søndergaard, 2013).
     """
 
-    padding: int
     n_iter: int
-    n_mel_iter: int
-    power: float = 1.8
+    padding: int = 2
+    power: float = 1.5
     momentum: float = 0.99
 
 
 PRESETS: dict[str, Preset] = {
-    "fast": Preset(1, 4, 0),
-    "default": Preset(2, 3, 6, 1.5),
-    "high": Preset(2, 15, 16, 2.0),
-    "best": Preset(2, 30, 64, 2.0),
+    "fast": Preset(4, padding=1, momentum=0.9),
+    "default": Preset(10),
+    "high": Preset(24),
+    "best": Preset(80),
 }
 QUALITIES = (*PRESETS, "griffin-lim")
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """The geometry of one config's inversion.
-
-    Attributes:
-        low: ring of one window's transform at the low rate.
-        full: the same at the output's rate.
-    """
-
-    low: Ring
-    full: Ring
-
-    @property
-    def n_bins(self) -> int:
-        """Bins of the low ring's transform."""
-        return self.low.n_fft // 2 + 1
-
-    def doubled(self) -> Ring:
-        """The low ring with transforms of two windows, which sample the filters finely enough."""
-        return dataclasses.replace(self.low, n_fft=2 * self.low.win_length)
-
-
-@functools.lru_cache(maxsize=16)
-def engine_of(config: SpectrogramConfig) -> Engine:
-    """The engine of a config: the least whole hop whose rate holds the band and leaves a whole, fast window."""
-    hop, win = config.hop_length, config.win_length
-    # A fortieth more than the band's two samples a period: the window smears a tone over its neighbours.
-    least = min(hop, math.ceil(hop * 2.05 * config.f_max / config.sample_rate))
-    low = next((h for h in range(least, hop) if win * h % hop == 0 and _is_fast(win * h // hop)), hop)
-    low_win = win * low // hop
-    return Engine(Ring(low_win, low_win, low), Ring(win, win, hop))
-
-
-def _is_fast(n: int) -> bool:
-    """Whether transforms of this length are fast: even, with no prime factor above 7."""
-    odd = n
-    for prime in (2, 3, 5, 7):
-        while odd % prime == 0:
-            odd //= prime
-    return odd == 1 and n % 2 == 0
-
-
-@functools.lru_cache(maxsize=16)
-def mel_basis(config: SpectrogramConfig, padding: int, stretch: float = 1.0) -> Tensor:
-    """(M, F) mel weights for transforms of ``padding`` windows at the engine's low rate.
-
-    The mel was measured on the config's own bins; each of those is written as a mixture of two of these.
-
-    Args:
-        config: geometry.
-        padding: windows per transform.
-        stretch: ring samples per sample of the sound; a loop is stretched to whole frames.
-    """
-    n_fft = padding * config.win_length
-    fine = mel_filterbank(config)
-    position = torch.arange(fine.shape[1], dtype=torch.float64) * (n_fft / (config.n_fft * stretch))
-    below = position.floor().long().clamp(max=n_fft // 2)
-    above = (below + 1).clamp(max=n_fft // 2)
-    share = (position - below).clamp(0.0, 1.0).to(fine)
-    basis = torch.zeros(fine.shape[0], n_fft // 2 + 1)
-    basis.index_add_(1, below, fine * (1 - share))
-    basis.index_add_(1, above, fine * share)
-    return basis[:, : padding * (engine_of(config).n_bins - 1) + 1].contiguous()
-
-
-def mel_to_linear(mel: Tensor, basis: Tensor, *, n_iter: int = 5) -> Tensor:
-    """Non-negative linear magnitudes whose mel is close to the given one.
-
-    Multiplicative updates A <- A * D B' (m / B A)^1.5 with D = 1 / B'1 (after Richardson, 1972, and Lucy, 1974; the
-    exponent over-relaxes).
-
-    Args:
-        mel: (..., N, M) >= 0.
-        basis: (M, F) filterbank.
-        n_iter: corrections.
-
-    Returns:
-        (..., N, F).
-    """
-    back = basis / basis.sum(0).clamp(min=TINY)
-    linear = (mel / basis.sum(1).clamp(min=TINY)) @ back
-    for _ in range(n_iter):
-        ratio = mel / (linear @ basis.T).clamp(min=TINY)
-        linear = linear * ((ratio * ratio.sqrt()) @ back)
-    return linear
 
 
 def first_phase(
@@ -198,38 +107,37 @@ def invert(task: Task, config: SpectrogramConfig, preset: Preset, *, generator: 
     engine, mel = engine_of(config), task.mel
     one, two = engine.low, engine.doubled()
     weight = one.weight(task.active)
-    magnitude = mel_to_linear(mel, mel_basis(config, 1, task.stretch).to(mel))
+    magnitude = mel_to_linear(mel, filters_of(config, 1, task.stretch, mel.device))
     guide, ring = magnitude, one
     if preset.padding == 2:
-        guide, ring = mel_to_linear(mel, mel_basis(config, 2, task.stretch).to(mel)), two
+        guide, ring = mel_to_linear(mel, filters_of(config, 2, task.stretch, mel.device)), two
     given = ring.to_frames(task.settled).angle()
     phase = first_phase(
         guide, ring, generator=generator, known=task.known, given=given, parallel=mel.device.type != "cpu"
     )[..., :: preset.padding]
-    current, before = torch.polar(magnitude, phase), None
-    for _ in range(preset.n_iter):
-        rebuilt = one.to_frames(task.fold(one.to_ring(current, weight)))
-        current, before = _with_magnitude(magnitude, _ahead(rebuilt, before, preset.momentum)), rebuilt
-    if preset.n_mel_iter == 0:
-        return current
-    basis = mel_basis(config, 2, task.stretch).to(mel)
-    back = basis / basis.sum(0).clamp(min=TINY)
+    filters = filters_of(config, 2, task.stretch, mel.device)
     least = 1e-6 * mel.amax((1, 2), keepdim=True) + 1e-30
-    current, before = two.to_frames(task.fold(one.to_ring(current, weight))), None
-    for _ in range(preset.n_mel_iter):
-        rebuilt = two.to_frames(task.fold(two.to_ring(current, weight)))
-        magnitude = rebuilt.abs()
-        ratio = (mel + least) / (magnitude @ basis.T + least)
-        magnitude = magnitude * (ratio.pow(preset.power) @ back)
+    current, before = torch.polar(magnitude, phase), None
+    for iteration in range(preset.n_iter):
+        ring = (two if iteration else one).to_ring(current, weight)
+        rebuilt = two.to_frames(task.fold(ring))
+        magnitude = _square(rebuilt).sqrt_()
+        ratio = (mel + least) / (filters.gather(magnitude) + least)
+        magnitude *= filters.spread(ratio.pow_(preset.power))
         current, before = _with_magnitude(magnitude, _ahead(rebuilt, before, preset.momentum)), rebuilt
     return current
 
 
+def _square(numbers: Tensor) -> Tensor:
+    """Squared moduli; several times faster than ``abs``, which guards against overflow."""
+    real, imaginary = torch.view_as_real(numbers).unbind(-1)
+    return torch.addcmul(real * real, imaginary, imaginary)
+
+
 def _with_magnitude(magnitude: Tensor, direction: Tensor) -> Tensor:
     """Complex numbers of the given magnitude and of another's phase."""
-    parts = torch.view_as_real(direction)
-    scale = magnitude * parts.square().sum(-1).add(1e-30).rsqrt()
-    return torch.view_as_complex(parts * scale[..., None])
+    scale = magnitude * _square(direction).add_(1e-30).rsqrt_()
+    return torch.view_as_complex(torch.view_as_real(direction) * scale[..., None])
 
 
 def _ahead(now: Tensor, before: Tensor | None, momentum: float) -> Tensor:

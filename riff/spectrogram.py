@@ -8,9 +8,10 @@ from torch import Tensor
 
 from riff.blocks import MelFrames, frames_to_waveform
 from riff.config import SpectrogramConfig
+from riff.engine import filters_of, mel_to_linear
 from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
-from riff.inversion import PRESETS, QUALITIES, Preset, Quality, mel_basis, mel_to_linear
+from riff.inversion import PRESETS, QUALITIES, Preset, Quality
 from riff.phase import griffin_lim
 
 _CHUNK = 256  # frames analysed at once
@@ -102,7 +103,7 @@ def mel_to_waveform(
         quality: ``"fast"``, ``"default"``, ``"high"`` or ``"best"``: the more iterations the better; or
             ``"griffin-lim"``, the textbook's (Griffin & Lim, 1984; momentum of Perraudin et al., 2013) from random
             phases.
-        n_iter: iterations in place of the quality's, >= 0, shared out in its proportion; Griffin-Lim's is 32.
+        n_iter: iterations in place of the quality's, >= 0; Griffin-Lim's are 32.
         loop: whether the end leads back into the start.
         generator: CPU generator of phases that the magnitudes do not tell; ``None`` is one seeded with 0.
 
@@ -123,7 +124,8 @@ def mel_to_waveform(
     step = n_samples / n_frames if loop else hop
     frames = MelFrames(mel.float().flatten(0, -3), step / config.column_samples(bpm=bpm), n_frames, loop=loop)
     if preset is None:
-        linear = mel_to_linear(frames.at(torch.arange(n_frames, device=mel.device)), mel_basis(config, 1).to(mel))
+        every = torch.arange(n_frames, device=mel.device)
+        linear = mel_to_linear(frames.at(every), filters_of(config, 1, 1.0, mel.device))
         waveform = _griffin_lim(linear, config, n_samples, 32 if n_iter is None else n_iter, generator)
     elif loop:
         length = n_frames * hop
@@ -154,10 +156,7 @@ def _preset(quality: str, n_iter: int | None) -> Preset | None:
     if quality not in PRESETS:
         raise RiffError(f"quality is {quality!r}; use {', '.join(QUALITIES)}")
     preset = PRESETS[quality]
-    if n_iter is None:
-        return preset
-    n_mel_iter = round(n_iter * preset.n_mel_iter / (preset.n_iter + preset.n_mel_iter))
-    return dataclasses.replace(preset, n_iter=n_iter - n_mel_iter, n_mel_iter=n_mel_iter)
+    return preset if n_iter is None else dataclasses.replace(preset, n_iter=n_iter)
 
 
 def _griffin_lim(

@@ -24,6 +24,7 @@ LAYERS = {
         "ring",
         "heap",
         "phase",
+        "engine",
         "inversion",
         "blocks",
         "spectrogram",

@@ -68,7 +68,11 @@ def _set_up_channels(synth: Any, handle: int, parts: tuple[Part, ...]) -> list[i
 
 
 def events_of(score: Score, channels: list[int]) -> Iterator[tuple[int, int, int, int, int]]:
-    """What to tell a synthesizer: (sample, on, channel, pitch, velocity) in time order; at one instant a note ends before the next starts."""
+    """What to tell a synthesizer, in time order; at one instant a note ends before the next starts.
+
+    Yields:
+        (sample, on, channel, pitch, velocity).
+    """
     samples_per_beat = 60.0 * SAMPLE_RATE / score.bpm
     events = []
     for part, channel in zip(score.parts, channels, strict=True):
