@@ -119,8 +119,8 @@ def invert(task: Task, config: SpectrogramConfig, preset: Preset, *, generator: 
     least = 1e-6 * mel.amax((1, 2), keepdim=True) + 1e-30
     current, before = torch.polar(magnitude, phase), None
     for iteration in range(preset.n_iter):
-        ring = (two if iteration else one).to_ring(current, weight)
-        rebuilt = two.to_frames(task.fold(ring))
+        sound = (two if iteration else one).to_ring(current, weight)
+        rebuilt = two.to_frames(task.fold(sound))
         magnitude = _square(rebuilt).sqrt_()
         ratio = (mel + least) / (filters.gather(magnitude) + least)
         magnitude *= filters.spread(ratio.pow_(preset.power))
