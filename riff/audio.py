@@ -4,6 +4,8 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +68,9 @@ def load_audio(
         raise RiffError(f"channels is {channels!r}; use 1 (mono) or 2 (stereo)")
     if sample_rate is not None:
         _check_rate(sample_rate)
-    container = sniff_container(path)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            _check_header(file, path)
-            rate, subtype = int(file.samplerate), str(file.subtype)
-            samples = _read_part(file, path, start=start, duration=duration, max_seconds=max_seconds)
-    except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip().rstrip(".")
-        raise RiffError(f"{path} is not a readable {container} file ({reason}); use {READABLE}") from error
+    with _opened(path) as file:
+        rate, subtype = int(file.samplerate), str(file.subtype)
+        samples = _read_part(file, path, start=start, duration=duration, max_seconds=max_seconds)
     waveform = torch.from_numpy(numpy.ascontiguousarray(samples.T))
     if not bool(torch.isfinite(waveform).all()):
         raise RiffError(f"{path} holds NaN or infinite samples; repair it or leave it out")
@@ -87,6 +83,24 @@ def load_audio(
         waveform, rate = resample(waveform, rate, sample_rate), sample_rate
     # Lossy decoders and resampling overshoot a full-scale wave a little, as does a player.
     return waveform.clamp_(-1.0, 1.0), rate
+
+
+def audio_seconds(path: str | Path) -> float:
+    """Length of a sound file in seconds, from its header; errors as in :func:`load_audio`."""
+    with _opened(path) as file:
+        return float(file.frames / file.samplerate)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    container = sniff_container(path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            _check_header(file, path)
+            yield file
+    except soundfile.SoundFileError as error:
+        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip().rstrip(".")
+        raise RiffError(f"{path} is not a readable {container} file ({reason}); use {READABLE}") from error
 
 
 def _peak(waveform: Tensor) -> float:

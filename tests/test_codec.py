@@ -113,14 +113,36 @@ def test_a_decoded_loop_repeats_without_a_step(tmp_path):
     assert float(steps[88199]) <= float(steps[:88199].max())
 
 
+def test_clips_are_cut_at_random_places_and_again_at_the_same_ones(song, tmp_path, capsys):
+    words = ["encode", str(song), "--clips", "3", "--duration", "0.25", "--seed", "4", "--format", "wav", "--json"]
+    assert main([*words, "-o", str(tmp_path / "a")]) == 0
+    first = json.loads(capsys.readouterr().out)["results"]
+    assert [Path(result["path"]).name for result in first] == [f"song-000{number}.wav" for number in range(3)]
+    assert len({result["start_s"] for result in first}) == 3
+    assert main([*words, "-o", str(tmp_path / "b")]) == 0
+    assert [result["start_s"] for result in json.loads(capsys.readouterr().out)["results"]] == [
+        result["start_s"] for result in first
+    ]
+    whole, _ = load_audio(song)
+    for result in first:
+        cut, rate = load_audio(result["path"])
+        assert cut.shape == (1, 11025)
+        start = round(result["start_s"] * rate)
+        # The place is printed to the millisecond.
+        near = torch.nn.functional.conv1d(whole[None, :, start - 50 : start + 11025 + 50], cut[None]).max()
+        assert float(near) > 0.99 * float(cut.square().sum())
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
         (["encode", "missing.wav", "-o", "a.png"], "missing.wav does not exist"),
         (["encode", "{song}", "-o", "a.jpg"], "a.jpg"),
         (["encode", "{song}", "--preset", "riffusion", "--bpm", "90", "-o", "a.png"], "--bpm has no place"),
-        (["encode", "{song}", "{song}", "-o", "a.png"], "give a folder"),
+        (["encode", "{song}", "{song}", "-o", "a.png"], "give a folder, or for one result"),
         (["encode", "{folder}", "-o", "out"], "holds no file"),
+        (["encode", "{song}", "--clips", "2", "-o", "out"], "needs --duration"),
+        (["encode", "{song}", "--clips", "2", "--duration", "9", "-o", "out"], "shorter than"),
         (["decode", "{song}", "-o", "a.wav"], "cannot be read as a PNG"),
         (["decode", "missing.png", "-o", "a.wav"], "missing.png does not exist"),
     ],

@@ -2,12 +2,17 @@
 
     python -m training.measure_inversion --clips 24
     python -m training.measure_inversion --audio MUSIC/
+    python -m training.measure_inversion --drawn 8 --model riff/models/riff-mini
 
 Clips of 5.12 s go through Riffusion's picture (512 mels, 8 bits). Riffusion's algorithm is what it is in torchaudio:
 least squares inverse mel, then 32 Griffin-Lim iterations with momentum 0.99 on transforms of 17,640 samples.
 Decibels: less is better. ``mel`` is the spectral convergence of the mel against the one that was drawn, ``linear``
 that of the sound's own magnitudes up to 10 kHz, ``onsets`` the correlation of onset strengths, and ``pre-echo`` the
 energy in the 10 to 60 ms before strong onsets over that in the original.
+
+With ``--drawn`` the pictures are a model's: composed ones through its autoencoder, and ones that it drew. There is no
+original, so only the picture itself can be compared: ``mel`` as above, and ``codes``, the root mean square difference
+between the asked picture and one made anew from the sound, in steps of 8 bits.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import random
 import statistics
 import sys
 import time
@@ -62,19 +68,20 @@ def _cut(sound: Tensor) -> Tensor:
     return torch.nn.functional.pad(sound, (0, max(0, SAMPLES - len(sound))))[:SAMPLES].clone()
 
 
-def riffusions_algorithm() -> Callable[[Tensor], Tensor]:
-    """Mel (1, M, N) to waveform (1, T) as Riffusion does it."""
+def riffusions_algorithm(config: SpectrogramConfig, hop_length: int) -> Callable[[Tensor], Tensor]:
+    """Mel (1, M, N) to waveform (1, T) as Riffusion does it, with a config's parameters in place of its own."""
     from torchaudio.transforms import GriffinLim, InverseMelScale
 
-    unmel = InverseMelScale(CONFIG.n_fft // 2 + 1, 512, 44100, 0, 10000, None, "htk")
-    griffin_lim = GriffinLim(CONFIG.n_fft, 32, CONFIG.win_length, CONFIG.hop_length, power=1.0, momentum=0.99)
+    bins, rate = config.n_fft // 2 + 1, config.sample_rate
+    unmel = InverseMelScale(bins, config.n_mels, rate, config.f_min, config.f_max, None, "htk")
+    griffin_lim = GriffinLim(config.n_fft, 32, config.win_length, hop_length, power=1.0, momentum=0.99)
 
     def invert(mel: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             sound: Tensor = griffin_lim(unmel(mel))
         # It is one hop short; the rest is silence.
-        return torch.nn.functional.pad(sound, (0, SAMPLES - sound.shape[-1]))
+        return torch.nn.functional.pad(sound, (0, hop_length))
 
     return invert
 
@@ -127,7 +134,7 @@ def figures_of(sound: Tensor, original: Tensor, mel: Tensor) -> Figures:
 
 def measure(clips: list[Tensor], *, report: Callable[[str], None]) -> dict[str, list[Figures]]:
     """Figures of every way for every clip, with ``seconds``."""
-    ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm()}
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm(CONFIG, CONFIG.hop_length)}
     for quality in QUALITIES:
         ways[quality] = functools.partial(mel_to_waveform, config=CONFIG, quality=quality)
     warm = waveform_to_mel(clips[0][None], CONFIG)
@@ -170,12 +177,74 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
+def models_pictures(model: str | None, count: int) -> tuple[dict[str, list[Tensor]], SpectrogramConfig]:
+    """Pictures (1, M, N) by kind: ``count`` composed ones through a model's autoencoder, and as many that it drew."""
+    from riff.latents import image_to_latents, latents_to_image
+    from riff.pipeline import RiffPipeline
+    from training.composer import GENRES, compose
+    from training.composer.captions import eval_prompt
+    from training.make_dataset import draw
+
+    pipe = RiffPipeline.from_pretrained(model, device="cpu")
+    names = sorted(GENRES)
+    pictures: dict[str, list[Tensor]] = {"through the autoencoder": [], "drawn": []}
+    for number in range(count):
+        score = compose(FIRST_SEED + number, genre=names[number * 7 % len(names)], windows=1)
+        prompt = eval_prompt(score.windows[0], random.Random(number), kind="plain")
+        drawn = pipe(prompt, seed=number, quality="fast").clips[0].image
+        composed = torch.from_numpy(draw(score, pipe.config))[None, None].float() / 255.0
+        with torch.inference_mode():
+            latents = image_to_latents(composed, pipe.pipeline.vae)
+            rebuilt = latents_to_image(latents, pipe.pipeline.vae, channels=1)[0].clone()
+        pictures["through the autoencoder"].append(rebuilt)
+        pictures["drawn"].append(drawn)
+    return pictures, pipe.config
+
+
+def measure_pictures(pictures: list[Tensor], config: SpectrogramConfig) -> dict[str, list[Figures]]:
+    """How near each way's sound is to the picture that was asked for."""
+    hop = 690  # a whole number of samples a column, as the textbook needs
+    bpm = 60.0 * config.sample_rate / (config.frames_per_beat * hop)
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm(config, hop)}
+    for quality in QUALITIES:
+        ways[quality] = functools.partial(mel_to_waveform, config=config, bpm=bpm, quality=quality)
+    results: dict[str, list[Figures]] = {name: [] for name in ways}
+    for picture in pictures:
+        asked = image_to_mel(picture, config)
+        for name, way in ways.items():
+            found = waveform_to_mel(way(asked), config, bpm=bpm)[..., : asked.shape[-1]]
+            codes = float((mel_to_image(found, config) - picture).mul(255.0).square().mean().sqrt())
+            results[name].append({"mel": convergence(found, asked), "codes": codes})
+    return results
+
+
+def pictures_table(results: dict[str, dict[str, list[Figures]]]) -> str:
+    """Means for every kind of picture as a Markdown table."""
+    kinds = list(results)
+    lines = [
+        "| way | " + " | ".join(f"{kind}: mel dB | codes" for kind in kinds) + " |",
+        "|---" * (1 + 2 * len(kinds)) + "|",
+    ]
+    for name in results[kinds[0]]:
+        cells = [
+            f"{_mean([row[key] for row in results[kind][name]]):.2f}" for kind in kinds for key in ("mel", "codes")
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=24, help="composed clips; default 24")
     parser.add_argument("--audio", type=Path, help="a folder of recordings, in place of composed clips")
+    parser.add_argument("--drawn", type=int, metavar="N", help="pictures of a model instead: N of each kind")
+    parser.add_argument("--model", help="of --drawn; default riff-mini")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
+    if arguments.drawn:
+        pictures, config = models_pictures(arguments.model, arguments.drawn)
+        print(pictures_table({kind: measure_pictures(images, config) for kind, images in pictures.items()}))
+        return
     clips = recorded_clips(arguments.audio) if arguments.audio else composed_clips(arguments.clips)
     if not clips:
         parser.error(f"there is no sound file in {arguments.audio}")

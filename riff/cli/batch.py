@@ -9,8 +9,9 @@ from typing import Any
 
 from riff.errors import RiffError, SystemProblem
 
-# Does one piece of work: input, output, and whether the output may be replaced. Returns facts about the result.
-Work = Callable[[Path, Path, bool], dict[str, Any]]
+# Does one piece of work: input, output, whether the output may be replaced, and which of an input's results it is.
+# Returns facts about the result.
+Work = Callable[[Path, Path, bool, int], dict[str, Any]]
 
 
 def add_files(parser: argparse.ArgumentParser, kind: str, result: str) -> None:
@@ -22,7 +23,9 @@ def add_files(parser: argparse.ArgumentParser, kind: str, result: str) -> None:
     parser.add_argument("--force", action="store_true", help="replace files that exist; else a folder's are kept")
 
 
-def run_batch(args: argparse.Namespace, work: Work, *, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
+def run_batch(
+    args: argparse.Namespace, work: Work, *, reads: tuple[str, ...], writes: tuple[str, ...], copies: int | None = None
+) -> None:
     """Work through the inputs and print each result's path.
 
     Args:
@@ -30,26 +33,31 @@ def run_batch(args: argparse.Namespace, work: Work, *, reads: tuple[str, ...], w
         work: see :data:`Work`.
         reads: suffixes that are looked for in folders.
         writes: suffixes that a single result may have.
+        copies: results per input, all into a folder; None is one, wherever.
 
     Raises:
         RiffError: wrong arguments, or some inputs could not be used; the others are done all the same.
     """
     inputs, output = _find(args.inputs, reads), Path(args.output)
-    single = len(inputs) == 1 and output.suffix.lower() in writes and not output.is_dir()
+    single = copies is None and len(inputs) == 1 and output.suffix.lower() in writes and not output.is_dir()
     if single:
         outputs = [output]
     else:
         if output.suffix and not output.is_dir():
-            raise RiffError(f"-o {output} is one file for {len(inputs)} inputs; give a folder, or one of {writes}")
-        outputs = _names(inputs, output, args.suffix)
+            allowed = f"a folder, or for one result one of {', '.join(writes)}"
+            raise RiffError(f"-o {output} has the suffix {output.suffix!r}; give {allowed}")
+        outputs = _names(inputs, output, args.suffix, copies)
+        inputs = [source for source in inputs for _ in range(copies or 1)]
         output.mkdir(parents=True, exist_ok=True)
     results, problems, kept = [], [], 0
-    for source, target in zip(inputs, outputs, strict=True):
+    for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
         if not single and target.exists() and not args.force:
             kept += 1
             continue
         try:
-            results.append({"path": str(target), "from": str(source), **work(source, target, args.force)})
+            results.append(
+                {"path": str(target), "from": str(source), **work(source, target, args.force, number % (copies or 1))}
+            )
         except SystemProblem:
             raise
         except RiffError as error:
@@ -82,15 +90,16 @@ def _find(inputs: list[str], suffixes: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def _names(inputs: list[Path], folder: Path, suffix: str) -> list[Path]:
-    """A name in ``folder`` for each input; inputs of one name from different folders are numbered apart."""
+def _names(inputs: list[Path], folder: Path, suffix: str, copies: int | None) -> list[Path]:
+    """Names in ``folder`` for each input's results; inputs of one name from different folders are numbered apart."""
     names: list[Path] = []
-    taken: set[Path] = set()
+    taken: set[str] = set()
     for source in inputs:
-        name, number = folder / f"{source.stem}{suffix}", 1
-        while name in taken:
+        stem, number = source.stem, 1
+        while stem in taken:
             number += 1
-            name = folder / f"{source.stem}-{number}{suffix}"
-        taken.add(name)
-        names.append(name)
+            stem = f"{source.stem}-{number}"
+        taken.add(stem)
+        ends = [suffix] if copies is None else [f"-{copy:04d}{suffix}" for copy in range(copies)]
+        names += [folder / f"{stem}{end}" for end in ends]
     return names

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     """Play every input."""
     args.suffix = f".{args.format}"
 
-    def work(source: Path, target: Path, force: bool) -> dict[str, Any]:
+    def work(source: Path, target: Path, force: bool, _: int) -> dict[str, Any]:
         import torch
 
         from riff.audio import save_audio
