@@ -38,7 +38,7 @@ __all__ = ["Clip", "RiffOutput", "RiffPipeline"]
 # Guidance that suits each family: Riffusion's own default, and what small models trained on exact captions
 # need.
 RIFFUSION_GUIDANCE = 7.0
-MINI_GUIDANCE = 3.0
+MINI_GUIDANCE = 1.8
 # Clips denoised side by side on a GPU. A CPU gains nothing by it, and one at a time a clip's bytes do not
 # depend on its neighbours.
 BATCH = 4
