@@ -112,6 +112,8 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
         "2.5",
         "--negative",
         "noise",
+        "--quality",
+        "high",
     ]
     words += ["--key", "bb min", "--model", "folder", "--device", "cpu", "--scheduler", "euler", "--force"]
     assert main(["render", "jazz", "-o", str(output), *words]) == 0
@@ -127,6 +129,7 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
         "seed": 9,
         "num_inference_steps": 3,
         "guidance_scale": 2.5,
+        "quality": "high",
     }
 
 
