@@ -127,8 +127,8 @@ def frames_to_waveform(
         before = 0 if whole else margin if loop else min(margin, first)
         after = 0 if whole else margin if loop else min(margin, n_frames - first - count)
         span = (first - before, before + count + after)
-        task = _task(mel, span, low, None if loop else length * engine.low.hop_length / config.hop_length)
-        task = dataclasses.replace(task, stretch=stretch)
+        low_length = None if loop else length * engine.low.hop_length / config.hop_length
+        task = _task(mel, span, low, low_length, stretch)
         spectra = invert(task, config, preset, generator=generator)
         last = whole or (not loop and first + count == n_frames)
         _settle(spectra, task, engine, low, full, span, before, count, to_end=last)
@@ -136,7 +136,7 @@ def frames_to_waveform(
     return full.sound.roll(-half, 1)[:, :length]
 
 
-def _task(mel: MelFrames, span: tuple[int, int], low: _Canvas, length: float | None) -> Task:
+def _task(mel: MelFrames, span: tuple[int, int], low: _Canvas, length: float | None, stretch: float) -> Task:
     """What a block of frames is to sound like; ``length`` is the clip's at the low rate, None for a loop."""
     first, count = span
     ring, device = low.ring, mel.mel.device
@@ -163,6 +163,7 @@ def _task(mel: MelFrames, span: tuple[int, int], low: _Canvas, length: float | N
         fold=fold,
         known=known,
         settled=sound,
+        stretch=stretch,
     )
 
 

@@ -380,6 +380,13 @@ def test_python_minus_m_riff_is_the_command() -> None:
     assert (done.returncode, done.stdout.split()[0]) == (0, "riff")
 
 
+def test_the_command_offers_the_qualities_that_there_are() -> None:
+    from riff.cli.arguments import QUALITIES
+    from riff.inversion import QUALITIES as THERE_ARE
+
+    assert QUALITIES == THERE_ARE
+
+
 def test_the_command_allows_what_the_pipeline_allows() -> None:
     from riff import request
 

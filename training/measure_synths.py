@@ -42,7 +42,7 @@ def render_with_tiny_soundfont(score: Score, synth: Any, handle: int) -> np.ndar
         else:
             synth.noteoff(channel, pitch)
     pieces.append(np.frombuffer(bytes(synth.generate(total - now)), np.float32))
-    synth.sounds_off_all() if hasattr(synth, "sounds_off_all") else synth.notes_off()
+    synth.notes_off()
     return np.concatenate(pieces).reshape(-1, 2).T
 
 
