@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,13 +20,13 @@ class MelFrames:
 
     Attributes:
         mel: (B, M, N) >= 0.
-        step: columns per frame.
+        columns_at: numbers of frames, (n,) float64, to where they lie in columns.
         count: frames.
         loop: whether the last column leads back to the first.
     """
 
     mel: Tensor
-    step: float
+    columns_at: Callable[[Tensor], Tensor]
     count: int
     loop: bool = False
 
@@ -36,7 +37,7 @@ class MelFrames:
     def at(self, index: Tensor) -> Tensor:
         """(B, len(index), M); between columns loudness moves evenly in decibels, so that decays stay exponential."""
         n_columns = self.mel.shape[-1]
-        position = index.remainder(self.count).double() * self.step
+        position = self.columns_at(index.remainder(self.count).double())
         if not self.loop:
             position = position.clamp(max=n_columns - 1)
         below = position.floor().long()

@@ -1,6 +1,7 @@
 """Sound to picture and back in one object, with what a picture cannot hold kept beside it."""
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from riff.image import image_to_mel, mel_to_image
 from riff.inversion import Quality
 from riff.loudness import peak_normalize
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
+from riff.tempo import TempoMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,17 +22,24 @@ class Encoded:
     Attributes:
         image: (C, M, N) in [0, 1], row 0 the highest frequency.
         max_value: mel magnitude of black on the power scale, so that loudness survives; None on the decibel scale.
-        bpm: tempo at which the columns were cut; None on the seconds grid.
+        bpm: tempo or tempo map by which the columns were cut; None on the seconds grid.
     """
 
     image: Tensor
     max_value: float | None = None
-    bpm: float | None = None
+    bpm: float | TempoMap | None = None
 
     @property
-    def metadata(self) -> dict[str, float]:
-        """What :func:`riff.write_png` should keep, so that a picture can be played without being asked anything."""
-        return {name: value for name in ("max_value", "bpm") if (value := getattr(self, name)) is not None}
+    def metadata(self) -> dict[str, Any]:
+        """What :func:`riff.write_png` should keep, so that a picture can be played without being asked anything.
+
+        ``max_value``; and ``bpm``, or ``tempo``, a :class:`riff.tempo.TempoMap` as JSON, where the tempo changes.
+        """
+        bpm, tempo = self.bpm, None
+        if isinstance(bpm, TempoMap):
+            bpm, tempo = bpm.steady, None if bpm.steady else bpm.to_dict()
+        fields = {"max_value": self.max_value, "bpm": bpm, "tempo": tempo}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +52,12 @@ class SpectrogramCodec:
 
     config: SpectrogramConfig = dataclasses.field(default_factory=SpectrogramConfig)
 
-    def encode(self, waveform: Tensor, *, bpm: float | None = None) -> Encoded:
+    def encode(self, waveform: Tensor, *, bpm: float | TempoMap | None = None) -> Encoded:
         """Draw a sound.
 
         Args:
             waveform: (C, T) in [-1, 1] at ``config.sample_rate``, C = ``config.channels``.
-            bpm: tempo of the sound; needed on the beats grid.
+            bpm: tempo or tempo map of the sound; needed on the beats grid.
 
         Raises:
             RiffError: wrong shape, samples that are not finite, no tempo on the beats grid.
@@ -67,7 +76,7 @@ class SpectrogramCodec:
         self,
         image: Tensor,
         *,
-        bpm: float | None = None,
+        bpm: float | TempoMap | None = None,
         max_value: float | None = None,
         quality: Quality = "default",
         loop: bool = False,
@@ -77,7 +86,7 @@ class SpectrogramCodec:
 
         Args:
             image: (C, M, N) in [0, 1].
-            bpm: tempo to play it at; needed on the beats grid.
+            bpm: tempo or tempo map to play it by; needed on the beats grid.
             max_value: mel magnitude of black on the power scale. Without it the loudness is unknown, and the sound
                 is brought to a peak of 0.89.
             quality: see :func:`riff.mel_to_waveform`.

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from riff.errors import RiffError
 from riff.files import write_json
+from riff.tempo import TempoMap
 
 CONFIG_NAME = "spectrogram_config.json"
 
@@ -154,16 +155,26 @@ class SpectrogramConfig:
             width=512,
         )
 
-    def frames_to_samples(self, n_frames: int, *, bpm: float | None = None) -> int:
+    def frames_to_samples(self, n_frames: int, *, bpm: float | TempoMap | None = None) -> int:
         """Samples of ``n_frames`` columns: exactly ``N * hop_length``, or N columns' worth of beats at ``bpm``."""
         if self.grid == "seconds":
             return n_frames * self.hop_length
+        if isinstance(bpm, TempoMap) and bpm.steady is None:
+            return round(float(bpm.seconds_at(n_frames / self.frames_per_beat)) * self.sample_rate)
         return round(n_frames * self.column_samples(bpm=bpm))
 
-    def column_samples(self, *, bpm: float | None = None) -> float:
-        """Samples per column; fractional on the beats grid, where ``bpm`` (beats per minute) is needed."""
+    def column_samples(self, *, bpm: float | TempoMap | None = None) -> float:
+        """Samples per column; fractional on the beats grid, where ``bpm`` (beats per minute) is needed.
+
+        Raises:
+            RiffError: no tempo on the beats grid, or one that changes, so that columns are not equally long.
+        """
         if self.grid == "seconds":
             return float(self.hop_length)
+        if isinstance(bpm, TempoMap):
+            if bpm.steady is None:
+                raise RiffError("columns have no one length under a tempo that changes; use frames_to_samples")
+            bpm = bpm.steady
         if bpm is None or not math.isfinite(bpm) or bpm <= 0:
             raise RiffError(f"bpm is {bpm!r}; a picture on the beats grid needs a tempo greater than 0")
         return 60.0 * self.sample_rate / (bpm * self.frames_per_beat)

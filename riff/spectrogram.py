@@ -13,6 +13,7 @@ from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
 from riff.inversion import PRESETS, QUALITIES, Preset, Quality
 from riff.phase import griffin_lim
+from riff.tempo import TempoMap
 
 _CHUNK = 256  # frames analysed at once
 
@@ -53,13 +54,27 @@ def _mel_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> Ten
     return mel.reshape(*lead, config.n_mels, len(centres))
 
 
-def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float | None = None) -> Tensor:
+def _samples_to_columns(samples: Tensor, config: SpectrogramConfig, bpm: float | TempoMap | None) -> Tensor:
+    """Where samples lie on the grid, float64."""
+    if config.grid == "beats" and isinstance(bpm, TempoMap) and bpm.steady is None:
+        return bpm.beats_at(samples / config.sample_rate) * config.frames_per_beat
+    return samples / config.column_samples(bpm=bpm)
+
+
+def _columns_to_samples(columns: Tensor, config: SpectrogramConfig, bpm: float | TempoMap | None) -> Tensor:
+    if config.grid == "beats" and isinstance(bpm, TempoMap) and bpm.steady is None:
+        return bpm.seconds_at(columns / config.frames_per_beat) * config.sample_rate
+    return columns * config.column_samples(bpm=bpm)
+
+
+def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float | TempoMap | None = None) -> Tensor:
     """Mel magnitudes of a sound, one column per grid step, the first one centred on the first sample.
 
     Args:
         waveform: (..., C, T) in [-1, 1], C = ``config.channels``.
         config: geometry; on the beats grid a column is ``1 / frames_per_beat`` of a beat.
-        bpm: tempo of the sound in beats per minute; needed on the beats grid, unused on the other.
+        bpm: tempo of the sound in beats per minute, or its map, whose beat 0 is the first sample; needed on the beats
+            grid, unused on the other.
 
     Returns:
         (..., C, M, N) float32 >= 0. N is T in columns, rounded up, so nothing of the sound is left out; a last
@@ -75,9 +90,9 @@ def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float |
     n_samples = waveform.shape[-1]
     if n_samples == 0:
         raise RiffError("the waveform is empty; at least one sample is needed")
-    column = config.column_samples(bpm=bpm)
-    n_frames = max(1, math.ceil(n_samples / column - 0.01))
-    centres = (torch.arange(n_frames, dtype=torch.float64) * column).round().long().clamp(max=n_samples - 1)
+    n_columns = float(_samples_to_columns(torch.tensor(n_samples, dtype=torch.float64), config, bpm))
+    columns = torch.arange(max(1, math.ceil(n_columns - 0.01)), dtype=torch.float64)
+    centres = _columns_to_samples(columns, config, bpm).round().long().clamp(max=n_samples - 1)
     return _mel_at(_stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config)
 
 
@@ -85,7 +100,7 @@ def mel_to_waveform(
     mel: Tensor,
     config: SpectrogramConfig,
     *,
-    bpm: float | None = None,
+    bpm: float | TempoMap | None = None,
     quality: Quality = "default",
     n_iter: int | None = None,
     loop: bool = False,
@@ -93,13 +108,13 @@ def mel_to_waveform(
 ) -> Tensor:
     """A sound with the given mel magnitudes: inverse mel, then phase recovery, then exact length.
 
-    On the beats grid the columns are first resampled in time, at ``bpm``, to frames every ``config.hop_length``
+    On the beats grid the columns are first resampled in time, through ``bpm``, to frames every ``config.hop_length``
     samples, so one window and hop serve every tempo. Memory does not grow with the length beyond the sound itself.
 
     Args:
         mel: (..., C, M, N) >= 0, C = ``config.channels``.
         config: geometry.
-        bpm: beats per minute; needed on the beats grid.
+        bpm: beats per minute, or a map of beats to seconds; needed on the beats grid.
         quality: ``"fast"``, ``"default"``, ``"high"`` or ``"best"``: the more iterations the better; or
             ``"griffin-lim"``, the textbook's (Griffin & Lim, 1984; momentum of Perraudin et al., 2013) from random
             phases.
@@ -122,7 +137,11 @@ def mel_to_waveform(
     hop = config.hop_length
     n_frames = max(1, round(n_samples / hop)) if loop else n_samples // hop + 1
     step = n_samples / n_frames if loop else hop
-    frames = MelFrames(mel.float().flatten(0, -3), step / config.column_samples(bpm=bpm), n_frames, loop=loop)
+
+    def columns_at(frames: Tensor) -> Tensor:
+        return _samples_to_columns(frames * step, config, bpm)
+
+    frames = MelFrames(mel.float().flatten(0, -3), columns_at, n_frames, loop=loop)
     if preset is None:
         every = torch.arange(n_frames, device=mel.device)
         linear = mel_to_linear(frames.at(every), filters_of(config, 1, 1.0, mel.device))

@@ -14,7 +14,7 @@ import riff
 
 ROOT = Path(__file__).parent.parent
 LAYERS = {
-    0: {"errors", "config", "files"},
+    0: {"errors", "config", "files", "tempo"},
     1: {
         "audio",
         "containers",
@@ -138,7 +138,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top(path: Path) -> None:
         "import riff.cli",
         "import riff.cli\nriff.cli.main(['render', '--help'])",
         "import riff.cli\nriff.cli.main(['render', '', '-o', 'x.wav', '--quiet'])",
-        "import riff.music, riff.provenance, riff.files",
+        "import riff.music, riff.provenance, riff.files, riff.tempo; riff.tempo.TempoMap.constant(90.0)",
     ],
     ids=["import", "command", "help", "mistake", "light modules"],
 )
