@@ -267,6 +267,19 @@ def test_dropped_captions_are_empty_ones_and_the_share_is_as_asked():
     assert set(ids.sum(1).tolist()) == {0, 5}
 
 
+def test_of_two_captions_drawn_the_longer_one_is_told():
+    input_ids = torch.zeros(10, 3, 6, dtype=torch.int32)
+    for caption, length in enumerate((1, 3, 5)):
+        input_ids[:, caption, :length] = 1
+    latents = LatentSet(torch.zeros(10, 1, 2, 2), input_ids, torch.zeros(6, dtype=torch.int32))
+    objective = DenoiserObjective(batch_size=9000, caption_dropout=0.0, caption_draws=2)
+    _, ids = latents.batch(objective, torch.Generator().manual_seed(0))
+    lengths = ids.sum(1)
+    # Of nine pairs of draws one is (short, short), and five hold the longest.
+    assert abs(float((lengths == 1).float().mean()) - 1 / 9) < 0.02
+    assert abs(float((lengths == 5).float().mean()) - 5 / 9) < 0.02
+
+
 def test_perfect_reconstruction_costs_nothing_and_a_blur_along_frequency_costs_more_than_an_offset():
     images = torch.rand(1, 1, 16, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     objective = AutoencoderObjective(squared=0.0, gradient=0.5)

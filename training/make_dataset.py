@@ -90,15 +90,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--pieces", type=int, default=6000, help="pieces to compose for training (2 clips each)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first of them, a multiple of 100")
     parser.add_argument("--heldout", type=int, default=600, help="pieces from the held-out seeds")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args(argv)
+    if arguments.first % PIECES_PER_SHARD or arguments.first + arguments.pieces > HELD_OUT_SEEDS.start:
+        parser.error(f"--first {arguments.first}: use a multiple of {PIECES_PER_SHARD} below the held-out seeds")
     assert SpectrogramConfig().sample_rate == SAMPLE_RATE
     config = SpectrogramConfig()
     arguments.out.mkdir(parents=True, exist_ok=True)
     config.save(arguments.out)
     make_split(arguments.out / "heldout", HELD_OUT_SEEDS.start, arguments.heldout, config, arguments.workers)
-    make_split(arguments.out / "train", 0, arguments.pieces, config, arguments.workers)
+    make_split(arguments.out / "train", arguments.first, arguments.pieces, config, arguments.workers)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,14 @@ class DenoiserObjective:
         batch_size: clips per step.
         caption_dropout: share of captions replaced by the empty one, so that guidance has its other half.
         snr_gamma: Min-SNR weighting; ``None`` weighs all timesteps alike.
+        caption_draws: of so many captions of a clip, drawn at random, the longest is told. A caption that leaves the
+            lead instrument out cannot teach it.
     """
 
     batch_size: int = 32
     caption_dropout: float = 0.1
     snr_gamma: float | None = None
+    caption_draws: int = 1
 
 
 class Denoiser(nn.Module):
@@ -64,7 +67,10 @@ class LatentSet:
         """A random batch of latents and the ids of one caption each, some of them dropped."""
         n, captions = self.input_ids.shape[:2]
         indices = torch.randint(n, (objective.batch_size,), generator=generator)
-        chosen = torch.randint(captions, (objective.batch_size,), generator=generator)
+        draws = torch.randint(captions, (objective.batch_size, objective.caption_draws), generator=generator)
+        # All captions are padded to one length with the token that ends them, which the empty one is full of.
+        lengths = (self.input_ids[indices[:, None], draws] != self.empty_ids[-1]).sum(-1)
+        chosen = draws.gather(1, lengths.argmax(1, keepdim=True))[:, 0]
         ids = self.input_ids[indices, chosen].long()
         dropped = torch.rand(objective.batch_size, generator=generator) < objective.caption_dropout
         ids[dropped] = self.empty_ids.long()
