@@ -35,10 +35,11 @@ class Encoded:
 
         ``max_value``; and ``bpm``, or ``tempo``, a :class:`riff.tempo.TempoMap` as JSON, where the tempo changes.
         """
-        bpm, tempo = self.bpm, None
-        if isinstance(bpm, TempoMap):
-            bpm, tempo = bpm.steady, None if bpm.steady else bpm.to_dict()
-        fields = {"max_value": self.max_value, "bpm": bpm, "tempo": tempo}
+        fields: dict[str, Any] = {"max_value": self.max_value}
+        if isinstance(self.bpm, TempoMap) and self.bpm.steady is None:
+            fields["tempo"] = self.bpm.to_dict()
+        else:
+            fields["bpm"] = self.bpm.steady if isinstance(self.bpm, TempoMap) else self.bpm
         return {name: value for name, value in fields.items() if value is not None}
 
 
