@@ -93,7 +93,7 @@ def _measure_stages(pipe: "RiffPipeline", steps: int, seed: int, output: Path) -
     import torch
 
     from riff.audio import save_audio
-    from riff.diffusion import denoise
+    from riff.diffusion import PlainPrediction, denoise
     from riff.image import image_to_mel
     from riff.latents import downsampling, draw_noise, latents_to_image
     from riff.prompt import embed_prompt
@@ -108,12 +108,9 @@ def _measure_stages(pipe: "RiffPipeline", steps: int, seed: int, output: Path) -
             embeds = embed_prompt([PROMPT, ""], parts.tokenizer, parts.text_encoder)
         with _timed(seconds, "unet"):
             latents = denoise(
-                parts.unet,
+                PlainPrediction(parts.unet, embeds[:1], embeds[1:], 3.0),
                 type(parts.scheduler).from_config(parts.scheduler.config),
-                draw_noise(shape, generator=generator),
-                embeds[:1],
-                negative_prompt_embeds=embeds[1:],
-                guidance_scale=3.0,
+                draw_noise(shape, generator=generator).to(parts.unet.device),
                 num_inference_steps=steps,
                 generator=generator,
             )

@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from riff.audio import save_audio
+from riff.audio import peak_normalize, save_audio
 from riff.config import SpectrogramConfig
-from riff.image import image_to_pil, write_png
+from riff.image import image_to_mel, image_to_pil, write_png
+from riff.inversion import Quality
 from riff.provenance import provenance, sound_tags
+from riff.spectrogram import mel_to_waveform
+from riff.tempo import TempoMap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+# Louder than this and a clip is turned down, so that no sample is clipped in a file.
+PEAK = 0.97
 
 
 @dataclasses.dataclass
@@ -126,6 +133,33 @@ class RiffOutput:
     def images(self) -> "list[Image]":
         """The spectrograms as PIL images."""
         return [image_to_pil(clip.image, clip.config) for clip in self.clips]
+
+
+def play(
+    image: Tensor,
+    config: SpectrogramConfig,
+    *,
+    bpm: float | TempoMap,
+    seed: int,
+    quality: Quality = "default",
+    loop: bool = False,
+) -> Tensor:
+    """The sound ``(C, T)`` of a drawn picture ``(C, M, N)``, no louder than a file can hold.
+
+    The power scale forgets how loud a clip was, so it is brought to a peak; the decibel scale knows, and is only kept
+    from clipping.
+    """
+    waveform = mel_to_waveform(
+        image_to_mel(image, config),
+        config,
+        bpm=bpm,
+        quality=quality,
+        loop=loop,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    if config.amplitude == "power" or float(waveform.abs().max()) > PEAK:
+        return peak_normalize(waveform, peak=PEAK)
+    return waveform
 
 
 def _base64(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Denoising: from noise to latents under the guidance of a prompt."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,64 +16,163 @@ if TYPE_CHECKING:
 
 Generators = torch.Generator | list[torch.Generator]
 StepCallback = Callable[[int, int, Tensor], Tensor | None]
+# (scaled latents (B, L, H, W), timestep, step, steps in all) to the model's prediction, float32.
+Predictor = Callable[[Tensor, Tensor, int, int], Tensor]
+
+
+def guided_prediction(
+    unet: "UNet2DConditionModel",
+    latents: Tensor,
+    timestep: Tensor,
+    prompt_embeds: Tensor,
+    *,
+    negative_prompt_embeds: Tensor | None,
+    guidance: Tensor | float,
+    lora_weight: float | None = None,
+) -> Tensor:
+    """What the model takes the noise (or the velocity) to be, pushed from the negative prompt towards the prompt.
+
+    Args:
+        unet: the denoiser; its device and dtype are used for its own work.
+        latents: ``(B, L, H, W)``, scaled as the scheduler wants them.
+        timestep: of the schedule.
+        prompt_embeds: ``(B, tokens, D)``.
+        negative_prompt_embeds: ``(B, tokens, D)``; None draws without guidance.
+        guidance: weight of the prompt against the negative prompt, a number or one per column ``(W,)``; up to 1 it
+            is the prompt alone.
+        lora_weight: of the adapters, if the UNet has any.
+
+    Returns:
+        ``(B, L, H, W)`` float32.
+
+    Source: Ho & Salimans, 2022 (classifier-free guidance).
+    """
+    options = {} if lora_weight is None else {"cross_attention_kwargs": {"scale": lora_weight}}
+    embeds, guided = prompt_embeds, negative_prompt_embeds is not None
+    if negative_prompt_embeds is not None:
+        embeds, latents = torch.cat([negative_prompt_embeds, prompt_embeds]), torch.cat([latents, latents])
+    embeds = embeds.to(device=unet.device, dtype=unet.dtype)
+    prediction: Tensor = unet(latents.to(unet.dtype), timestep, encoder_hidden_states=embeds, **options).sample.float()
+    if not guided:
+        return prediction
+    away, towards = prediction.chunk(2)
+    return away + torch.as_tensor(guidance, dtype=torch.float32, device=away.device).clamp(min=1.0) * (towards - away)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainPrediction:
+    """The model shown all of the latents at once: a predictor for :func:`denoise`.
+
+    Attributes:
+        unet: the denoiser.
+        prompt_embeds: ``(B, tokens, D)``.
+        negative_prompt_embeds: ``(B, tokens, D)``; needed when ``guidance_scale > 1``.
+        guidance_scale: weight of the prompt against the negative prompt; 1 or less draws without guidance.
+
+    Raises:
+        RiffError: guidance is asked for without negative embeddings.
+    """
+
+    unet: "UNet2DConditionModel"
+    prompt_embeds: Tensor
+    negative_prompt_embeds: Tensor | None = None
+    guidance_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.guidance_scale > 1 and self.negative_prompt_embeds is None:
+            raise RiffError(f"guidance_scale is {self.guidance_scale} without negative_prompt_embeds; pass those of ''")
+
+    def __call__(self, latents: Tensor, timestep: Tensor, step: int, steps: int) -> Tensor:
+        """(B, L, H, W) scaled latents to the prediction of the same shape, float32."""
+        return guided_prediction(
+            self.unet,
+            latents,
+            timestep,
+            self.prompt_embeds,
+            negative_prompt_embeds=self.negative_prompt_embeds if self.guidance_scale > 1 else None,
+            guidance=self.guidance_scale,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """What a drawing starts from, when it is not noise alone.
+
+    Attributes:
+        latents: ``(B, L, H, W)`` clean latents.
+        strength: how far they are noised before they are drawn anew, 0 (not at all) to 1 (nothing of them is left
+            but what ``mask`` keeps).
+        mask: ``(H, W)`` or ``(1, 1, H, W)`` in [0, 1]: 1 is drawn anew, 0 stays as it is; None is 1 everywhere.
+    """
+
+    latents: Tensor
+    strength: float = 1.0
+    mask: Tensor | None = None
 
 
 @torch.inference_mode()
 def denoise(
-    unet: "UNet2DConditionModel",
+    predict: Predictor,
     scheduler: "SchedulerMixin",
-    latents: Tensor,
-    prompt_embeds: Tensor,
+    noise: Tensor,
     *,
-    negative_prompt_embeds: Tensor | None = None,
-    guidance_scale: float,
     num_inference_steps: int,
+    original: Original | None = None,
     generator: Generators | None = None,
     callback_on_step_end: StepCallback | None = None,
 ) -> Tensor:
-    """Turn noise into latents, step by step, pushed away from the negative prompt and towards the prompt.
+    """Turn noise into latents, step by step.
 
     Args:
-        unet: the denoiser; its device and dtype are used for its own work, the latents stay float32.
+        predict: what the model makes of latents, such as :class:`riff.canvas.CanvasPrediction`.
         scheduler: any diffusers scheduler; its timesteps are set here, so do not share it between threads.
-        latents: ``(B, L, H, W)`` standard normal noise (the scheduler's initial sigma is applied here).
-        prompt_embeds: ``(B, tokens, D)``.
-        negative_prompt_embeds: ``(B, tokens, D)``; needed when ``guidance_scale > 1``.
-        guidance_scale: weight of the prompt against the negative prompt; 1 or less draws without guidance.
-        num_inference_steps: denoising steps, ``>= 1``.
+        noise: ``(B, L, H, W)`` standard normal, on the device to work on.
+        num_inference_steps: denoising steps from pure noise, ``>= 1``; a ``strength`` below 1 takes its share of them.
+        original: what to start from or to keep; None draws everything anew.
         generator: CPU generator, or one per sample, for schedulers that add noise on the way.
         callback_on_step_end: called as ``(step, steps in all, latents)`` after each step; latents that it
             returns take the place of the current ones.
 
     Returns:
-        ``(B, L, H, W)`` float32 latents on the UNet's device.
+        ``(B, L, H, W)`` float32 latents.
 
     Raises:
-        RiffError: guidance is asked for without negative embeddings, or the scheduler needs more steps.
-
-    Source: Ho & Salimans, 2022 (classifier-free guidance).
+        RiffError: the scheduler needs more steps.
     """
-    guided, embeds = guidance_scale > 1, prompt_embeds
-    if guided:
-        if negative_prompt_embeds is None:
-            raise RiffError(f"guidance_scale is {guidance_scale} without negative_prompt_embeds; pass those of ''")
-        embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
-    embeds = embeds.to(device=unet.device, dtype=unet.dtype)
-    _set_timesteps(scheduler, num_inference_steps, unet.device)
-    options = _step_options(scheduler, generator)
-    latents = latents.to(device=unet.device, dtype=torch.float32) * scheduler.init_noise_sigma
-    for step, timestep in enumerate(scheduler.timesteps):
-        model_input = torch.cat([latents, latents]) if guided else latents
-        model_input = scheduler.scale_model_input(model_input, timestep).to(unet.dtype)
-        prediction = unet(model_input, timestep, encoder_hidden_states=embeds).sample.float()
-        if guided:
-            away, towards = prediction.chunk(2)
-            prediction = away + guidance_scale * (towards - away)
+    _set_timesteps(scheduler, num_inference_steps, noise.device)
+    first = _first_step(scheduler, num_inference_steps, 1.0 if original is None else original.strength)
+    timesteps, options = scheduler.timesteps[first:], _step_options(scheduler, generator)
+    noise = noise.float()
+    latents = noise * scheduler.init_noise_sigma
+    if first and original is not None:
+        scheduler.set_begin_index(first)
+        latents = original.latents.to(noise)
+        if len(timesteps):
+            latents = scheduler.add_noise(latents, noise, timesteps[:1])
+    for step, timestep in enumerate(timesteps):
+        prediction = predict(scheduler.scale_model_input(latents, timestep), timestep, step, len(timesteps))
         latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
+        if original is not None and original.mask is not None:
+            latents = _keep(latents, original, scheduler, noise, timesteps[step + 1 :])
         if callback_on_step_end is not None:
-            replaced = callback_on_step_end(step, len(scheduler.timesteps), latents)
+            replaced = callback_on_step_end(step, len(timesteps), latents)
             latents = latents if replaced is None else replaced
     return latents
+
+
+def _first_step(scheduler: "SchedulerMixin", steps: int, strength: float) -> int:
+    """Index of the timestep at which latents noised with ``strength`` come in, as diffusers' image-to-image counts."""
+    skipped = steps - min(int(steps * strength), steps)
+    return skipped * getattr(scheduler, "order", 1)
+
+
+def _keep(latents: Tensor, original: Original, scheduler: "SchedulerMixin", noise: Tensor, left: Tensor) -> Tensor:
+    """Put what the mask keeps back, noised as much as the latents are before the ``left`` timesteps."""
+    assert original.mask is not None
+    kept = original.latents.to(latents)
+    if len(left):
+        kept = scheduler.add_noise(kept, noise, left[:1])
+    return torch.lerp(kept, latents, original.mask.to(latents).expand_as(latents))
 
 
 def _set_timesteps(scheduler: "SchedulerMixin", steps: int, device: torch.device) -> None:

@@ -9,6 +9,8 @@ from riff.errors import RiffError
 
 # Latent columns decoded at once, and the columns that two windows share.
 WINDOW, OVERLAP = 128, 48
+# Latent columns past which a column has no part in what an autoencoder without norms draws or reads.
+REACH = OVERLAP // 2
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -35,17 +37,28 @@ def image_to_latents(image: Tensor, vae: "AutoencoderKL", *, generator: torch.Ge
     """
     check_image_shape(image, vae)
     pixels = fit_channels(image, vae.config.in_channels).to(device=vae.device, dtype=vae.dtype) * 2 - 1
+    factor, pieces = downsampling(vae), []
+    width = pixels.shape[-1] // factor
+    step = width if width <= WINDOW + OVERLAP else WINDOW
+    for start in range(0, width, step):
+        before = min(REACH, start)
+        seen = pixels[..., (start - before) * factor : (start + step + REACH) * factor]
+        pieces.append(_encode(seen, vae, generator)[..., before : before + step])
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return (torch.cat(pieces, dim=-1) - shift) * vae.config.scaling_factor  # (B, L, M/8, N/8)
+
+
+def _encode(pixels: Tensor, vae: "AutoencoderKL", generator: torch.Generator | None) -> Tensor:
     encoded = vae.encode(pixels)
     if hasattr(encoded, "latents"):  # AutoencoderTiny has no variance to sample from
-        raw = encoded.latents
+        raw: Tensor = encoded.latents
     else:
         raw = encoded.latent_dist.mode() if generator is None else encoded.latent_dist.sample(generator)
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return (raw.float() - shift) * vae.config.scaling_factor  # (B, L, M/8, N/8)
+    return raw.float()
 
 
 @torch.inference_mode()
-def latents_to_image(latents: Tensor, vae: "AutoencoderKL", *, channels: int) -> Tensor:
+def latents_to_image(latents: Tensor, vae: "AutoencoderKL", *, channels: int, loop: bool = False) -> Tensor:
     """Decode scaled latents into pictures: the inverse of :func:`image_to_latents`.
 
     Args:
@@ -53,6 +66,7 @@ def latents_to_image(latents: Tensor, vae: "AutoencoderKL", *, channels: int) ->
         vae: the autoencoder; its device and dtype are used.
         channels: 1 or 2, what the picture holds. A 3-channel VAE gives mono as the mean of its planes, stereo
             as green (left) and blue (right).
+        loop: whether the end leads back into the start.
 
     Returns:
         ``(B, channels, M, N)`` float32 in [0, 1]. NaN stays NaN: the caller decides what a broken model
@@ -68,7 +82,13 @@ def latents_to_image(latents: Tensor, vae: "AutoencoderKL", *, channels: int) ->
         )
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     raw = latents.float() / vae.config.scaling_factor + shift
-    pixels = _decode(raw.to(device=vae.device, dtype=vae.dtype), vae)
+    raw = raw.to(device=vae.device, dtype=vae.dtype)
+    if loop:
+        width, reach = raw.shape[-1], REACH * downsampling(vae)
+        round_the_end = torch.arange(-REACH, width + REACH, device=raw.device) % width
+        pixels = _decode(raw[..., round_the_end], vae)[..., reach:-reach]
+    else:
+        pixels = _decode(raw, vae)
     return take_channels((pixels + 1) / 2, channels).clamp(0.0, 1.0)
 
 
@@ -149,23 +169,26 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     Args:
         a: ``(B, ...)`` at ``t = 0``.
         b: ``(B, ...)`` at ``t = 1``.
-        t: position, a number or ``(B,)``.
+        t: position, a number, ``(B,)``, or one for each of the places that a shape like ``(1, 1, 1, W)`` tells apart.
 
     Returns:
-        ``(B, ...)`` in float32; nearly parallel (or zero) samples are joined by a straight line.
+        ``(B, ...)`` in float32, exactly ``a`` and ``b`` at the ends; nearly parallel (or zero) samples are joined by
+        a straight line.
 
     Source: Shoemake, 1985.
     """
     if a.shape != b.shape or a.dim() < 1:
         raise RiffError(f"slerp needs two batches of one shape; got {tuple(a.shape)} and {tuple(b.shape)}")
     flat_a, flat_b = a.double().flatten(1), b.double().flatten(1)
-    weight = torch.as_tensor(t, dtype=torch.float64, device=a.device).expand(a.shape[0])
+    column = (-1, *[1] * (a.dim() - 1))
+    weight = torch.as_tensor(t, dtype=torch.float64, device=a.device)
+    if weight.dim() < max(a.dim(), 2):
+        weight = weight.expand(a.shape[0]).view(column)
     norms = flat_a.norm(dim=1) * flat_b.norm(dim=1)
     cosine = ((flat_a * flat_b).sum(dim=1) / norms.clamp_min(1e-300)).clamp(-1.0, 1.0)
-    angle = torch.acos(cosine)
-    straight = (cosine.abs() > 0.9995) | (norms == 0)
+    angle = torch.acos(cosine).view(column)
+    straight = ((cosine.abs() > 0.9995) | (norms == 0)).view(column)
     sine = torch.where(straight, torch.ones_like(angle), torch.sin(angle))
     weight_a = torch.where(straight, 1 - weight, torch.sin((1 - weight) * angle) / sine)
     weight_b = torch.where(straight, weight, torch.sin(weight * angle) / sine)
-    column = (-1, *[1] * (a.dim() - 1))
-    return (weight_a.view(column) * a.double() + weight_b.view(column) * b.double()).float()
+    return (weight_a * a.double() + weight_b * b.double()).float()

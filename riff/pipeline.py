@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from riff.audio import peak_normalize
+from riff.canvas import Conditions
 from riff.checkpoint import load_checkpoint, save_checkpoint
-from riff.clip import Clip, RiffOutput
+from riff.clip import Clip, RiffOutput, play
 from riff.config import SpectrogramConfig
-from riff.diffusion import StepCallback, choose_scheduler, count_steps, denoise
-from riff.errors import ModelError
-from riff.image import image_to_mel
+from riff.diffusion import StepCallback, choose_scheduler, count_steps
 from riff.inversion import Quality
-from riff.latents import downsampling, draw_noise, latents_to_image
+from riff.model import Model, Sampling
 from riff.music import canonical_keyscale
 from riff.plan import Plan, batches, known_text, make_plan
 from riff.prior import MusicPrior
-from riff.prompt import embed_prompt
 from riff.request import (
     check_latents,
     check_length,
@@ -28,22 +25,15 @@ from riff.request import (
     clip_seeds,
     find_device,
 )
-from riff.spectrogram import mel_to_waveform
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 __all__ = ["Clip", "RiffOutput", "RiffPipeline"]
 
-# Guidance that suits each family: Riffusion's own default, and what small models trained on exact captions
-# need.
-RIFFUSION_GUIDANCE = 7.0
-MINI_GUIDANCE = 1.8
 # Clips denoised side by side on a GPU. A CPU gains nothing by it, and one at a time a clip's bytes do not
 # depend on its neighbours.
 BATCH = 4
-# Louder than this and a clip is turned down, so that no sample is clipped in a file.
-PEAK = 0.97
 
 
 class RiffPipeline:
@@ -116,6 +106,11 @@ class RiffPipeline:
         return cls(pipeline, config, prior=prior, name=name)
 
     @property
+    def model(self) -> Model:
+        """The same parts, as those who draw need them."""
+        return Model(self.pipeline, self.config, self.prior, self.name)
+
+    @property
     def sampling_rate(self) -> int:
         """Samples per second of the sound."""
         return self.config.sample_rate
@@ -144,6 +139,7 @@ class RiffPipeline:
         bars: int | None = None,
         duration: float | None = None,
         keyscale: str | None = None,
+        loop: bool = False,
         seed: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_inference_steps: int = 20,
@@ -163,6 +159,7 @@ class RiffPipeline:
             bars: length in bars, 1 to 512. Without bars or duration the clip is one training picture long.
             duration: length in seconds, 0.1 to 600, exact to the sample.
             keyscale: key, e.g. "F# minor".
+            loop: draw clips whose end leads back into their start, to the sample. A loop is whole bars long.
             seed: clip number i of the call is drawn from ``seed + i``, alone or in a batch; None is random.
             generator: CPU generator, or one per clip, that the clips' seeds are drawn from.
             num_inference_steps: denoising steps, 1 to 150.
@@ -183,7 +180,7 @@ class RiffPipeline:
         prompts = check_prompts(prompt)
         check_sampling(bpm, num_inference_steps, guidance_scale, num_waveforms_per_prompt, quality)
         if guidance_scale is None:
-            guidance_scale = RIFFUSION_GUIDANCE if self.prior is None else MINI_GUIDANCE
+            guidance_scale = self.model.default_guidance
         check_length(bars, duration)
         keyscale = None if keyscale is None else canonical_keyscale(keyscale)
         negative = check_text(negative_prompt or "", "negative_prompt")
@@ -200,18 +197,21 @@ class RiffPipeline:
                 parts=self.pipeline,
                 config=self.config,
                 prior=self.prior,
+                loop=loop,
             )
             for text, clip_seed in zip(repeated, clip_seeds(len(repeated), seed, generator), strict=True)
         ]
         if latents is not None:
-            check_latents(latents, [self._latent_shape(plan) for plan in plans])
+            shapes = [(*self.model.latent_rows, plan.drawn_columns // self.model.factor) for plan in plans]
+            check_latents(latents, shapes)
         settings = self._settings(num_inference_steps, guidance_scale, negative_prompt)
-        settings |= {"keyscale": keyscale, "bars": bars, "duration": duration}
+        settings |= {"keyscale": keyscale, "bars": bars, "duration": duration, "loop": loop or None}
         clips: list[Clip] = []
         with count_steps(progress, callback_on_step_end) as count_step:
             for batch in batches(plans, size=1 if self.device.type == "cpu" else BATCH):
                 noise = None if latents is None else latents[len(clips) : len(clips) + len(batch)]
-                images = self._draw(batch, negative, guidance_scale, num_inference_steps, noise, count_step)
+                sampling = Sampling(num_inference_steps, count_step)
+                images = self._draw(batch, negative, guidance_scale, noise, sampling)
                 clips += [
                     self._finish(plan, image, settings, quality) for plan, image in zip(batch, images, strict=True)
                 ]
@@ -226,68 +226,34 @@ class RiffPipeline:
             "negative_prompt": negative_prompt,
         }
 
-    def _latent_shape(self, plan: Plan) -> tuple[int, int, int]:
-        factor = downsampling(self.pipeline.vae)
-        channels = self.pipeline.vae.config.latent_channels
-        return channels, self.config.n_mels // factor, plan.drawn_columns // factor
-
     def _draw(
-        self,
-        plans: list[Plan],
-        negative: str,
-        guidance: float,
-        steps: int,
-        noise: Tensor | None,
-        count_step: StepCallback,
+        self, plans: list[Plan], negative: str, guidance: float, noise: Tensor | None, sampling: Sampling
     ) -> list[Tensor]:
-        """The pictures ``(C, M, N)`` of plans of one width, drawn side by side."""
-        parts = self.pipeline
-        generators = [torch.Generator().manual_seed(plan.seed) for plan in plans]
+        """The pictures ``(C, M, N)`` of plans of one width and metre, drawn side by side."""
+        model, first = self.model, plans[0]
+        layout = model.layout(first.drawn_columns, beats_per_bar=first.reading.beats_per_bar, loop=first.loop)
         if noise is None:
-            shape = self._latent_shape(plans[0])
-            noise = torch.stack([draw_noise(shape, generator=generator) for generator in generators])
-        # A scheduler counts its steps: one of our own lets two threads share the model.
-        scheduler = type(parts.scheduler).from_config(parts.scheduler.config)
-        latents = denoise(
-            parts.unet,
-            scheduler,
-            noise,
-            embed_prompt([plan.text for plan in plans], parts.tokenizer, parts.text_encoder),
-            negative_prompt_embeds=embed_prompt([negative] * len(plans), parts.tokenizer, parts.text_encoder),
-            guidance_scale=guidance,
-            num_inference_steps=steps,
-            generator=generators,
-            callback_on_step_end=count_step,
+            noise = torch.cat([model.noise(layout, plan.seed) for plan in plans])
+        conditions = Conditions(
+            model.embed([plan.reading.text for plan in plans])[:, None],
+            torch.tensor([guidance]),
+            model.embed([negative] * len(plans))[:, None],
         )
-        images = latents_to_image(latents, parts.vae, channels=self.config.channels).cpu()
-        if not bool(torch.isfinite(images).all()):
-            raise ModelError(
-                f"{self.name} drew numbers that are not finite in {parts.unet.dtype}; load it with dtype=torch.float32"
-            )
-        # Copied out of inference mode, so that a clip's picture may be trained on.
-        return [image[..., : plan.columns].clone() for plan, image in zip(plans, images, strict=True)]
+        images = model.draw(noise, layout, conditions, [plan.seed for plan in plans], sampling)
+        return [image[..., : plan.columns] for plan, image in zip(plans, images, strict=True)]
 
     def _finish(self, plan: Plan, image: Tensor, settings: dict[str, Any], quality: Quality) -> Clip:
         """From a picture to the clip that the user gets."""
-        waveform = mel_to_waveform(
-            image_to_mel(image, self.config),
-            self.config,
-            bpm=plan.bpm,
-            quality=quality,
-            generator=torch.Generator().manual_seed(plan.seed),
-        )[..., : plan.samples]
-        # The power scale forgets how loud a clip was; the decibel scale knows, and is only kept from
-        # clipping.
-        if self.config.amplitude == "power" or float(waveform.abs().max()) > PEAK:
-            waveform = peak_normalize(waveform, peak=PEAK)
-        lost = {"ignored_words": plan.ignored_words, "dropped_words": plan.dropped_words}
+        reading = plan.reading
+        waveform = play(image, self.config, bpm=plan.bpm, seed=plan.seed, quality=quality, loop=plan.loop)
+        lost = {"ignored_words": reading.ignored_words, "dropped_words": reading.dropped_words}
         return Clip(
-            waveform=waveform,
+            waveform=waveform[..., : plan.samples],
             sample_rate=self.sampling_rate,
             image=image,
             config=self.config,
-            prompt=plan.prompt,
+            prompt=reading.prompt,
             seed=plan.seed,
             bpm=plan.bpm,
-            settings={**settings, **lost, "beats_per_bar": plan.beats_per_bar},
+            settings={**settings, **lost, "beats_per_bar": reading.beats_per_bar},
         )

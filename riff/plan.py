@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from riff.config import SpectrogramConfig
+from riff.errors import RiffError
 from riff.latents import downsampling
 from riff.music import parse_bpm, parse_keyscale, parse_timesignature
 from riff.prior import MusicPrior
@@ -20,8 +21,8 @@ DEFAULT_BPM = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """One clip to draw.
+class Reading:
+    """What a prompt comes to.
 
     Attributes:
         prompt: as the user wrote it.
@@ -30,10 +31,6 @@ class Plan:
         dropped_words: words past the tokenizer's length.
         bpm: tempo in beats per minute.
         beats_per_bar: 3 or 4.
-        seed: of the noise and the phases.
-        columns: of the picture that is kept.
-        drawn_columns: of the picture that is drawn, ``>= columns``.
-        samples: of the sound, in samples; at most the length of ``columns``.
     """
 
     prompt: str
@@ -42,10 +39,29 @@ class Plan:
     dropped_words: tuple[str, ...]
     bpm: float
     beats_per_bar: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One clip to draw.
+
+    Attributes:
+        reading: of its prompt.
+        bpm: tempo in beats per minute.
+        seed: of the noise and the phases.
+        columns: of the picture that is kept.
+        drawn_columns: of the picture that is drawn, ``>= columns``.
+        samples: of the sound, in samples; at most the length of ``columns``.
+        loop: whether the end leads back into the start.
+    """
+
+    reading: Reading
+    bpm: float
     seed: int
     columns: int
     drawn_columns: int
     samples: int
+    loop: bool = False
 
 
 def make_plan(
@@ -59,6 +75,7 @@ def make_plan(
     parts: "StableDiffusionPipeline",
     config: SpectrogramConfig,
     prior: MusicPrior | None,
+    loop: bool = False,
 ) -> Plan:
     """Work one prompt out.
 
@@ -72,13 +89,44 @@ def make_plan(
         parts: the model.
         config: of its pictures.
         prior: the music prior of riff's own models, whose vocabulary is closed; else None.
+        loop: whether the end leads back into the start.
+
+    Raises:
+        RiffError: the prompt states a tempo out of range, or a loop is not of whole bars.
+    """
+    reading = read_prompt(prompt, bpm=bpm, keyscale=keyscale, parts=parts, prior=prior)
+    columns, drawn, samples = plan_length(
+        config,
+        bpm=reading.bpm,
+        beats_per_bar=reading.beats_per_bar,
+        bars=bars,
+        duration=duration,
+        multiple=downsampling(parts.vae) * 2 ** (len(parts.unet.config.block_out_channels) - 1),
+        loop=loop,
+    )
+    tempo = reading.bpm
+    if loop and bars is not None and config.grid == "seconds":
+        # A column has a length of its own there, so the tempo is what makes the bars fill whole columns.
+        tempo = bars * reading.beats_per_bar * 60.0 * config.sample_rate / samples
+    return Plan(reading, tempo, seed, columns, drawn, samples, loop)
+
+
+def read_prompt(
+    prompt: str,
+    *,
+    bpm: float | None,
+    keyscale: str | None,
+    parts: "StableDiffusionPipeline",
+    prior: MusicPrior | None,
+) -> Reading:
+    """What the model is told of a prompt, and how fast it is played; arguments are those of :func:`make_plan`.
 
     Raises:
         RiffError: the prompt states a tempo out of range.
     """
     text, ignored = known_text(prompt, parts, prior)
     if not text:
-        warnings.warn(f"the model knows no word of {prompt[:80]!r}; it plays what it likes", stacklevel=4)
+        warnings.warn(f"the model knows no word of {prompt[:80]!r}; it plays what it likes", stacklevel=5)
     written, beats_per_bar, implied = parse_bpm(prompt), parse_timesignature(prompt), None
     if prior is not None:
         embeds = embed_prompt([text], parts.tokenizer, parts.text_encoder)
@@ -89,26 +137,7 @@ def make_plan(
     dropped = dropped_words(text, parts.tokenizer)
     if prior is not None:
         text, dropped = _fit(text, prompt, tempo, keyscale, parts)
-    columns, drawn, samples = plan_length(
-        config,
-        bpm=tempo,
-        beats_per_bar=beats_per_bar,
-        bars=bars,
-        duration=duration,
-        multiple=downsampling(parts.vae) * 2 ** (len(parts.unet.config.block_out_channels) - 1),
-    )
-    return Plan(
-        prompt=prompt,
-        text=text,
-        ignored_words=tuple(ignored),
-        dropped_words=tuple(dropped),
-        bpm=tempo,
-        beats_per_bar=beats_per_bar,
-        seed=seed,
-        columns=columns,
-        drawn_columns=drawn,
-        samples=samples,
-    )
+    return Reading(prompt, text, tuple(ignored), tuple(dropped), tempo, beats_per_bar)
 
 
 def known_text(text: str, parts: "StableDiffusionPipeline", prior: MusicPrior | None) -> tuple[str, list[str]]:
@@ -158,6 +187,7 @@ def plan_length(
     bars: int | None,
     duration: float | None,
     multiple: int,
+    loop: bool = False,
 ) -> tuple[int, int, int]:
     """Columns to keep, columns to draw, and samples of a clip.
 
@@ -168,15 +198,18 @@ def plan_length(
         bars: length in bars, or None.
         duration: length in seconds, or None; without either, one training picture.
         multiple: columns that the model can draw come in multiples of this.
+        loop: whether the end leads back into the start; then all that is drawn is kept.
 
     Returns:
         ``(columns, drawn_columns, samples)``. At least a training picture is drawn, since the model knows no
-        shorter one.
+        shorter one; only a loop can be shorter, and is shown to it several times side by side.
+
+    Raises:
+        RiffError: a loop on the beats grid whose length is given in seconds, or whose bars the model cannot draw.
     """
-    usual = config.width
-    if config.grid == "beats" and beats_per_bar == 3:
-        # Two bars of three where the training picture holds two of four.
-        usual = config.width * 3 // 4
+    usual = usual_columns(config, beats_per_bar)
+    if loop and duration is not None and config.grid == "beats":
+        raise RiffError(f"duration is {duration:g}, but a loop is a whole number of bars; use bars instead")
     columns, samples = usual, None
     if bars is not None and config.grid == "beats":
         columns = bars * beats_per_bar * config.frames_per_beat
@@ -187,16 +220,32 @@ def plan_length(
     if samples is not None:
         columns = math.ceil(samples / config.column_samples(bpm=bpm))
         columns += config.frames_to_samples(columns, bpm=bpm) < samples
+    if loop and config.grid == "seconds":
+        columns, samples = max(1, round(columns / multiple)) * multiple, None
+    if loop and columns % multiple:
+        raise RiffError(f"a loop of {columns} columns cannot be drawn by this model; use a multiple of {multiple}")
+    if loop:
+        return columns, columns, config.frames_to_samples(columns, bpm=bpm)
     drawn = math.ceil(max(columns, usual) / multiple) * multiple
     return columns, drawn, config.frames_to_samples(columns, bpm=bpm) if samples is None else samples
 
 
+def usual_columns(config: SpectrogramConfig, beats_per_bar: int) -> int:
+    """Columns of a training picture: two bars of three where it holds two of four."""
+    return config.width * 3 // 4 if config.grid == "beats" and beats_per_bar == 3 else config.width
+
+
 def batches(plans: list[Plan], *, size: int) -> Iterator[list[Plan]]:
-    """Neighbours of one width, at most ``size`` of them."""
+    """Neighbours of one width and metre, at most ``size`` of them."""
     batch: list[Plan] = []
     for plan in plans:
-        if batch and (len(batch) == size or plan.drawn_columns != batch[0].drawn_columns):
+        same = batch and _shape(plan) == _shape(batch[0])
+        if batch and (len(batch) == size or not same):
             yield batch
             batch = []
         batch.append(plan)
     yield batch
+
+
+def _shape(plan: Plan) -> tuple[int, int]:
+    return plan.drawn_columns, plan.reading.beats_per_bar

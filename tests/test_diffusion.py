@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_unet
 
-from riff.diffusion import choose_scheduler, denoise, scheduler_class
+from riff.diffusion import PlainPrediction, choose_scheduler, denoise, scheduler_class
 from riff.errors import RiffError
 from riff.latents import draw_noise
 
@@ -43,12 +43,9 @@ def test_the_loop_equals_that_of_diffusers(family, scheduler, guidance, request)
     pipeline.scheduler = choose_scheduler(scheduler, pipeline.scheduler)
     noise, prompt, negative = noise_of(pipeline, 2), embeds(2), embeds(2, seed=8)
     ours = denoise(
-        pipeline.unet,
+        PlainPrediction(pipeline.unet, prompt, negative, guidance),
         choose_scheduler(scheduler, pipeline.scheduler),
         noise,
-        prompt,
-        negative_prompt_embeds=negative,
-        guidance_scale=guidance,
         num_inference_steps=5,
         generator=torch.Generator().manual_seed(9),
     )
@@ -65,25 +62,20 @@ def test_the_loop_equals_that_of_diffusers(family, scheduler, guidance, request)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def draw(pipeline, **options) -> torch.Tensor:
-    settings = {
-        "negative_prompt_embeds": embeds(seed=8),
-        "guidance_scale": 3.0,
-        "num_inference_steps": 3,
-        **options,
-    }
-    return denoise(pipeline.unet, pipeline.scheduler, noise_of(pipeline), embeds(), **settings)
+def draw(pipeline, *, guidance_scale=3.0, negative=True, **options) -> torch.Tensor:
+    predict = PlainPrediction(pipeline.unet, embeds(), embeds(seed=8) if negative else None, guidance_scale)
+    return denoise(predict, pipeline.scheduler, noise_of(pipeline), **{"num_inference_steps": 3, **options})
 
 
 def test_guidance_of_one_ignores_the_negative_prompt(mini):
     plain = draw(mini, guidance_scale=1.0)
-    torch.testing.assert_close(plain, draw(mini, guidance_scale=1.0, negative_prompt_embeds=None))
+    torch.testing.assert_close(plain, draw(mini, guidance_scale=1.0, negative=False))
     assert float((plain - draw(mini)).abs().max()) > 1e-4
 
 
 def test_guidance_without_negative_embeddings_is_refused(mini):
     with pytest.raises(RiffError, match="without negative_prompt_embeds"):
-        draw(mini, negative_prompt_embeds=None)
+        draw(mini, negative=False)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -119,24 +111,18 @@ def test_a_stochastic_scheduler_without_a_generator_is_repeatable_and_leaves_the
 
 def test_generators_one_per_sample_give_each_sample_its_own_noise(riffusion):
     scheduler = choose_scheduler("EulerAncestralDiscreteScheduler", riffusion.scheduler)
-    options = {"guidance_scale": 1.0, "num_inference_steps": 3}
     noise, prompt = noise_of(riffusion, 2), embeds(2)
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    together = denoise(riffusion.unet, scheduler, noise, prompt, generator=generators, **options)
-    alone = denoise(
-        riffusion.unet,
-        scheduler,
-        noise[1:],
-        prompt[1:],
-        generator=torch.Generator().manual_seed(2),
-        **options,
-    )
+    predict = PlainPrediction(riffusion.unet, prompt)
+    together = denoise(predict, scheduler, noise, num_inference_steps=3, generator=generators)
+    predict = PlainPrediction(riffusion.unet, prompt[1:])
+    alone = denoise(predict, scheduler, noise[1:], num_inference_steps=3, generator=generators[1].manual_seed(2))
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_latents_stay_float32_with_a_half_precision_unet(mini):
     unet = tiny_unet(latent_channels=8, cross_attention_dim=16).to(torch.bfloat16)
-    latents = denoise(unet, mini.scheduler, noise_of(mini), embeds(), guidance_scale=1.0, num_inference_steps=2)
+    latents = denoise(PlainPrediction(unet, embeds()), mini.scheduler, noise_of(mini), num_inference_steps=2)
     assert latents.dtype == torch.float32
     assert bool(torch.isfinite(latents).all())
 

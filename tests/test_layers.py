@@ -33,8 +33,8 @@ LAYERS = {
         "latents",
         "prompt",
     },
-    2: {"diffusion", "objective", "music", "prior", "request", "plan", "dataset", "provenance", "codec"},
-    3: {"hub", "weights", "components", "checkpoint", "clip", "pipeline", "evaluate", "bench", "train"},
+    2: {"diffusion", "canvas", "objective", "music", "prior", "request", "plan", "dataset", "provenance", "codec"},
+    3: {"hub", "weights", "components", "checkpoint", "clip", "model", "pipeline", "evaluate", "bench", "train"},
     4: {"cli"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -11,7 +11,7 @@ import torch
 
 from riff import RiffPipeline, SpectrogramConfig
 from riff.audio import load_audio, read_metadata
-from riff.diffusion import choose_scheduler, denoise
+from riff.diffusion import PlainPrediction, choose_scheduler, denoise
 from riff.errors import ModelError, RiffError, SystemProblem
 from riff.image import image_to_mel, read_png
 from riff.latents import draw_noise, latents_to_image
@@ -66,13 +66,13 @@ def test_output_arrays_are_numpy_audio_and_pil_images(pipe):
 def test_the_clip_is_the_ladder_walked_down_by_hand(pipe):
     clip = pipe("mellow piano, 120 bpm", seed=5, guidance_scale=2.5, **QUICK).clips[0]
     parts, config = pipe.pipeline, pipe.config
+    prompt, empty = (
+        embed_prompt([text], parts.tokenizer, parts.text_encoder) for text in ("mellow piano, 120 bpm", "")
+    )
     latents = denoise(
-        parts.unet,
+        PlainPrediction(parts.unet, prompt, empty, 2.5),
         choose_scheduler("ddim", parts.scheduler),
         draw_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(5)),
-        embed_prompt(["mellow piano, 120 bpm"], parts.tokenizer, parts.text_encoder),
-        negative_prompt_embeds=embed_prompt([""], parts.tokenizer, parts.text_encoder),
-        guidance_scale=2.5,
         num_inference_steps=2,
     )
     image = latents_to_image(latents, parts.vae, channels=1)[0]
@@ -198,7 +198,7 @@ def test_a_tempo_that_contradicts_the_prompt_wins_with_a_warning(pipe):
 def text_of(pipe, prompt, **options) -> str:
     options = {"bpm": None, "bars": None, "duration": None, "keyscale": None, **options}
     plan = make_plan(prompt, seed=0, parts=pipe.pipeline, config=pipe.config, prior=pipe.prior, **options)
-    return plan.text
+    return plan.reading.text
 
 
 def test_the_model_is_told_tempo_and_key_where_the_prompt_leaves_them_open(pipe):
@@ -246,8 +246,8 @@ def test_the_tempo_is_told_to_the_model_however_long_the_prompt_is(pipe):
         config=pipe.config,
         prior=pipe.prior,
     )
-    assert plan.text.endswith("91 bpm")
-    assert plan.dropped_words and set(plan.dropped_words) <= {"techno", "jazz"}
+    assert plan.reading.text.endswith("91 bpm")
+    assert plan.reading.dropped_words and set(plan.reading.dropped_words) <= {"techno", "jazz"}
 
 
 def test_a_negative_prompt_changes_the_clip_and_an_empty_one_does_not(pipe):

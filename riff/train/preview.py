@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from riff.config import SpectrogramConfig
-from riff.diffusion import denoise
+from riff.diffusion import PlainPrediction, denoise
 from riff.image import image_to_mel
 from riff.latents import downsampling, draw_noise, latents_to_image
 from riff.prompt import embed_prompt
@@ -42,15 +42,13 @@ class DenoiserPreview:
         scale = downsampling(self.vae)
         size = (self.vae.config.latent_channels, self.config.n_mels // scale, self.config.width // scale)
         noise = draw_noise((len(self.prompts), *size), generator=torch.Generator().manual_seed(7))
-        latents = denoise(
+        predict = PlainPrediction(
             denoiser.unet,
-            self.scheduler,
-            noise,
             embed_prompt(list(self.prompts), self.tokenizer, denoiser.text_encoder),
-            negative_prompt_embeds=embed_prompt([""] * len(self.prompts), self.tokenizer, denoiser.text_encoder),
-            guidance_scale=self.guidance_scale,
-            num_inference_steps=20,
+            embed_prompt([""] * len(self.prompts), self.tokenizer, denoiser.text_encoder),
+            self.guidance_scale,
         )
+        latents = denoise(predict, self.scheduler, noise.to(denoiser.unet.device), num_inference_steps=20)
         images = latents_to_image(latents, self.vae, channels=self.config.channels)
         writer.add_images("drawn", images[:, :1], step)
         waveforms = mel_to_waveform(image_to_mel(images, self.config), self.config, bpm=self.bpm, quality="fast")
