@@ -14,7 +14,7 @@ import riff
 
 ROOT = Path(__file__).parent.parent
 LAYERS = {
-    0: {"errors", "config", "files", "tempo"},
+    0: {"errors", "config", "files", "fields", "tempo"},
     1: {
         "audio",
         "containers",
@@ -32,8 +32,23 @@ LAYERS = {
         "image",
         "latents",
         "prompt",
+        "beats",
+        "splice",
     },
-    2: {"diffusion", "canvas", "objective", "music", "prior", "request", "plan", "dataset", "provenance", "codec"},
+    2: {
+        "diffusion",
+        "canvas",
+        "objective",
+        "music",
+        "prior",
+        "request",
+        "plan",
+        "dataset",
+        "provenance",
+        "codec",
+        "keyframe",
+        "timeline",
+    },
     3: {"hub", "weights", "components", "checkpoint", "clip", "model", "pipeline", "evaluate", "bench", "train"},
     4: {"cli"},
 }
@@ -138,7 +153,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top(path: Path) -> None:
         "import riff.cli",
         "import riff.cli\nriff.cli.main(['render', '--help'])",
         "import riff.cli\nriff.cli.main(['render', '', '-o', 'x.wav', '--quiet'])",
-        "import riff.music, riff.provenance, riff.files, riff.tempo; riff.tempo.TempoMap.constant(90.0)",
+        "import riff.music, riff.provenance, riff.files, riff.timeline, riff.tempo; riff.tempo.TempoMap.constant(90.0)",
     ],
     ids=["import", "command", "help", "mistake", "light modules"],
 )
