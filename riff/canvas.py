@@ -152,23 +152,17 @@ class Conditions:
         """Whether any column is."""
         return bool((self.guidance > 1).any())
 
-    def place(self, columns: Tensor) -> float:
-        """The station in the middle of a window."""
-        if self.progress is None:
-            return 0.0
-        before, after = self.progress[columns[(len(columns) - 1) // 2]], self.progress[columns[len(columns) // 2]]
-        # Where the way back to the first station ends, the two are not neighbours.
-        return float(after if abs(after - before) > 0.5 else (before + after) / 2)
-
-    def along(self, values: Tensor, place: float | Tensor) -> Tensor:
-        """Values (K, ...) of the stations at ``place``: on a straight line, exact at the stations."""
-        count = len(values)
-        place = torch.as_tensor(place, dtype=torch.float32)
+    def shares(self, columns: Tensor) -> Tensor:
+        """(K, w): how much each station has to say at each of the columns; 1 in sum."""
+        count = self.prompt_embeds.shape[1]
+        if self.progress is None or count == 1:
+            return torch.ones(1, len(columns))
+        place = self.progress[columns]
         below = place.floor().long().clamp(0, count - 1)
-        share = (place - below).to(values.device)
-        share = share.reshape(*share.shape, *[1] * (values.dim() - 1)).to(values.dtype)
-        low, high = values[below.to(values.device)], values[((below + 1) % count).to(values.device)]
-        return torch.where(share == 0, low, low + (high - low) * share)
+        share = (place - below).clamp(0.0, 1.0)
+        found = torch.zeros(count, len(columns))
+        found.scatter_add_(0, below[None], 1.0 - share[None])
+        return found.scatter_add_(0, ((below + 1) % count)[None], share[None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,21 +189,22 @@ class CanvasPrediction:
         return prediction
 
     def _window(self, latents: Tensor, timestep: Tensor, columns: Tensor) -> Tensor:
-        told, place = self.conditions, self.conditions.place(columns)
-        guidance = told.guidance
-        if told.progress is not None:
-            guidance = told.along(guidance, told.progress[columns])
+        told, shares = self.conditions, self.conditions.shares(columns)
+        heard = torch.nonzero(shares.amax(1) > 0).flatten().tolist()
         negative = None
         if told.negative_prompt_embeds is not None and told.is_guided:
-            negative = told.along(told.negative_prompt_embeds.transpose(0, 1), place)
+            negative = torch.stack([told.negative_prompt_embeds[:, station] for station in heard])
+            if bool((negative == negative[:1]).all()):
+                negative = negative[:1]
         return guided_prediction(
             self.unet,
             latents,
             timestep,
-            told.along(told.prompt_embeds.transpose(0, 1), place),
+            torch.stack([told.prompt_embeds[:, station] for station in heard]),
             negative_prompt_embeds=negative,
-            guidance=guidance,
-            lora_weight=None if told.lora_weights is None else float(told.along(told.lora_weights, place)),
+            guidance=told.guidance @ shares,
+            shares=shares[heard] if len(heard) > 1 else None,
+            lora_weight=None if told.lora_weights is None else float((told.lora_weights @ shares).mean()),
         )
 
 

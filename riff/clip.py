@@ -38,6 +38,7 @@ class Clip:
         prompt: as the user wrote it.
         seed: makes this clip again, with the same settings.
         bpm: tempo in beats per minute.
+        tempo: where the tempo is not one: from beats to seconds; ``bpm`` is what it begins with.
         settings: how it was made: model, steps, guidance, scheduler, what was ignored, ...
     """
 
@@ -49,6 +50,7 @@ class Clip:
     seed: int
     bpm: float
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tempo: TempoMap | None = None
 
     @property
     def duration(self) -> float:
@@ -68,7 +70,10 @@ class Clip:
     @property
     def provenance(self) -> dict[str, str]:
         """How the clip was made, as text: what :meth:`save` writes into the file."""
-        known = ("model", "steps", "guidance", "scheduler", "negative_prompt", "keyscale", "bars", "duration")
+        known = (
+            *("model", "steps", "guidance", "scheduler", "negative_prompt", "keyscale", "bars", "duration"),
+            *("loop", "timeline", "task", "strength"),
+        )
         fields = {name: self.settings[name] for name in known if name in self.settings}
         return provenance(self.prompt, seed=self.seed, bpm=self.bpm, **{"model": "unknown", **fields})
 

@@ -11,20 +11,30 @@ from riff.checkpoint import load_checkpoint, save_checkpoint
 from riff.clip import Clip, RiffOutput, play
 from riff.config import SpectrogramConfig
 from riff.diffusion import StepCallback, choose_scheduler, count_steps
+from riff.edits import extend, inpaint, remix
+from riff.errors import RiffError
 from riff.inversion import Quality
+from riff.job import Audio, open_job
+from riff.journey import draw_timeline, walk_timeline
+from riff.lora import put_lora
 from riff.model import Model, Sampling
+from riff.morph import End, Picture, interpolate, read_mask, read_picture
 from riff.music import canonical_keyscale
-from riff.plan import Plan, batches, known_text, make_plan
+from riff.plan import Plan, batches, known_text, make_plan, read_prompt
 from riff.prior import MusicPrior
 from riff.request import (
+    MAX_SEED,
     check_latents,
     check_length,
+    check_number,
     check_prompts,
     check_sampling,
     check_text,
     clip_seeds,
+    each_of,
     find_device,
 )
+from riff.timeline import Easing, Timeline
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -58,6 +68,7 @@ class RiffPipeline:
         self.config = config
         self.prior = prior
         self.name = name
+        self._lora_weights: dict[str, float] = {}
 
     @classmethod
     def from_pretrained(
@@ -124,6 +135,27 @@ class RiffPipeline:
         """Move the model to ``device``."""
         self.pipeline.to(device)
         return self
+
+    def load_lora(self, path: str | Path, *, weight: float = 1.0) -> str:
+        """Put a LoRA on top of the model; several add up. Needs the extra ``riff-music[lora]``.
+
+        Args:
+            path: a ``.safetensors`` file in diffusers' or kohya's layout.
+            weight: how much of it, 0 to 2; a timeline can change it on the way.
+
+        Returns:
+            The adapter's name.
+
+        Raises:
+            ModelError: it cannot be used with this model.
+            SystemProblem: peft is not installed.
+        """
+        check_number(weight, "weight", 0, 2)
+        name = put_lora(self.pipeline, Path(path))
+        adapters = self.pipeline.get_list_adapters().get("unet", [])
+        self._lora_weights[name] = weight
+        self.pipeline.set_adapters(adapters, [self._lora_weights.get(each, 1.0) for each in adapters])
+        return name
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the checkpoint: a plain StableDiffusionPipeline folder with ``spectrogram_config.json``."""
@@ -216,6 +248,334 @@ class RiffPipeline:
                     self._finish(plan, image, settings, quality) for plan, image in zip(batch, images, strict=True)
                 ]
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
+
+    @torch.no_grad()
+    def walk(
+        self,
+        prompts: list[str],
+        seeds: list[int] | int | None = None,
+        *,
+        bars_per_step: int | None = None,
+        bars: int | None = None,
+        negative_prompt: str | list[str] | None = None,
+        bpm: float | list[float] | None = None,
+        keyscale: str | list[str] | None = None,
+        guidance_scale: float | list[float] | None = None,
+        easing: Easing = "linear",
+        variation: float = 0.0,
+        loop: bool = False,
+        num_inference_steps: int = 20,
+        callback_on_step_end: StepCallback | None = None,
+        quality: Quality = "default",
+        progress: bool = False,
+    ) -> Clip:
+        """Go from prompt to prompt on one canvas, with no join and every beat in its place.
+
+        The first two bars are those of the plain clip of the first prompt and seed, the last two those of the last.
+
+        Args:
+            prompts: two stations or more.
+            seeds: one for each, or one for all; None is a random one for all.
+            bars_per_step: from one station's first bar to the next one's, 3 to 256; None is 8.
+            bars: length of the whole in place of that, 1 to 512; stations then lie as evenly as bars allow.
+            negative_prompt: one for all, or one for each; so with the three that follow.
+            bpm: None takes the prompts' tempi, else what the model thinks suits; the tempo glides between them.
+            keyscale: key, e.g. "F# minor".
+            guidance_scale: None is the model's usual.
+            easing: of the way: "linear" or "smooth".
+            variation: 0 goes on playing the two bars that it changes, 1 plays new ones every two bars.
+            loop: lead from the last station back to the first.
+            num_inference_steps: denoising steps, 1 to 150.
+            callback_on_step_end: as for a clip.
+            quality: as for a clip.
+            progress: show a progress bar.
+
+        Raises:
+            RiffError: an argument is out of its range.
+        """
+        texts = check_prompts(prompts)
+        for each in bpm if isinstance(bpm, list) else [bpm]:
+            check_sampling(each, num_inference_steps, None, 1, quality)
+        if bars is not None and bars_per_step is not None:
+            raise RiffError(f"bars is {bars!r} and bars_per_step {bars_per_step!r}; give one of them")
+        check_number(8 if bars_per_step is None else bars_per_step, "bars_per_step", 1, 256, whole=True)
+        check_number(1 if bars is None else bars, "bars", 1, 512, whole=True)
+        check_number(variation, "variation", 0, 1)
+        if seeds is None or isinstance(seeds, int):
+            seeds = [clip_seeds(1, seeds, None)[0]] * len(texts)
+        timeline = walk_timeline(
+            self.model,
+            texts,
+            seeds=each_of(seeds, texts, "seeds"),
+            bars_per_step=8 if bars_per_step is None else bars_per_step,
+            bars=bars,
+            negative_prompts=[text or "" for text in each_of(negative_prompt, texts, "negative_prompt")],
+            guidance_scales=each_of(guidance_scale, texts, "guidance_scale"),
+            tempi=each_of(bpm, texts, "bpm"),
+            keyscales=each_of(keyscale, texts, "keyscale"),
+            easing=easing,
+            variation=variation,
+            loop=loop,
+        )
+        with count_steps(progress, callback_on_step_end) as count_step:
+            return draw_timeline(
+                self.model,
+                timeline,
+                seed=seeds[0],
+                guidance_scale=self.model.default_guidance,
+                sampling=Sampling(num_inference_steps, count_step),
+                quality=quality,
+                ends_pinned=not loop,
+            )
+
+    @torch.no_grad()
+    def render(
+        self,
+        timeline: Timeline | str | Path,
+        *,
+        seed: int | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int = 20,
+        callback_on_step_end: StepCallback | None = None,
+        quality: Quality = "default",
+        progress: bool = False,
+    ) -> Clip:
+        """Play a timeline: prompts, tempo, key and more that change over time, gap-free.
+
+        Args:
+            timeline: a :class:`riff.Timeline`, or the path of its YAML or JSON file.
+            seed: of keyframes that have none; None is random.
+            guidance_scale: of keyframes that have none; None is the model's usual.
+            num_inference_steps: denoising steps, 1 to 150.
+            callback_on_step_end: as for a clip.
+            quality: as for a clip.
+            progress: show a progress bar.
+
+        Raises:
+            RiffError: the timeline is wrong, or an argument out of its range.
+        """
+        if not isinstance(timeline, Timeline):
+            timeline = Timeline.load(timeline)
+        check_sampling(None, num_inference_steps, guidance_scale, 1, quality)
+        with count_steps(progress, callback_on_step_end) as count_step:
+            return draw_timeline(
+                self.model,
+                timeline,
+                seed=clip_seeds(1, seed, None)[0],
+                guidance_scale=self.model.default_guidance if guidance_scale is None else guidance_scale,
+                sampling=Sampling(num_inference_steps, count_step),
+                quality=quality,
+            )
+
+    @torch.no_grad()
+    def remix(
+        self,
+        audio: Audio,
+        prompt: str,
+        *,
+        strength: float = 0.6,
+        sampling_rate: int | None = None,
+        negative_prompt: str | None = None,
+        bpm: float | None = None,
+        downbeat: float | None = None,
+        keyscale: str | None = None,
+        seed: int | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        quality: Quality = "default",
+        progress: bool = False,
+    ) -> Clip:
+        """Play a recording anew as a prompt says, on its own beats and exactly as long as it is.
+
+        Args:
+            audio: a sound file, a clip, or ``(C, T)`` samples with their ``sampling_rate``.
+            prompt: what to make of it.
+            strength: 0 (as it is) to 1 (only its length and its beats are left).
+            sampling_rate: of samples.
+            negative_prompt: what to stay away from.
+            bpm: its tempo; None is what the clip or a file made by riff says, else the beats are found.
+            downbeat: seconds to a first beat of a bar; None finds it.
+            keyscale: key, e.g. "F# minor".
+            seed: None is random.
+            num_inference_steps: denoising steps, 1 to 150.
+            guidance_scale: None is the model's usual.
+            callback_on_step_end: as for a clip.
+            quality: as for a clip.
+            progress: show a progress bar.
+
+        Raises:
+            RiffError: an argument is out of its range, or no beat is found: give ``bpm``.
+        """
+        check_number(strength, "strength", 0, 1)
+        with count_steps(progress, callback_on_step_end) as count_step:
+            job = open_job(
+                self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
+                downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
+                sampling=Sampling(num_inference_steps, count_step),
+            )  # fmt: skip
+            sound, image = remix(self.model, job.laid, job.request, strength=strength)
+        return job.clip(self.model, "remix", sound, self.sampling_rate, image=image, strength=strength)
+
+    @torch.no_grad()
+    def extend(
+        self,
+        audio: Audio,
+        prompt: str,
+        *,
+        bars: int = 8,
+        sampling_rate: int | None = None,
+        negative_prompt: str | None = None,
+        bpm: float | None = None,
+        downbeat: float | None = None,
+        keyscale: str | None = None,
+        seed: int | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        quality: Quality = "default",
+        progress: bool = False,
+    ) -> Clip:
+        """Let a recording go on: up to a short crossfade at its end it stays as it is, sample for sample.
+
+        What is new begins on the recording's beat, in its tempo and at its level, and ends at the end of a bar. The
+        clip has the recording's sample rate and channels. Arguments are those of :meth:`remix`, and:
+
+        Args:
+            audio: the recording.
+            prompt: what follows.
+            bars: how much, 1 to 512.
+        """
+        check_number(bars, "bars", 1, 512, whole=True)
+        with count_steps(progress, callback_on_step_end) as count_step:
+            job = open_job(
+                self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
+                downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
+                sampling=Sampling(num_inference_steps, count_step),
+            )  # fmt: skip
+            sound = extend(self.model, job.laid, job.recording, job.request, bars=bars)
+        return job.clip(self.model, "extend", sound, job.recording.sample_rate)
+
+    @torch.no_grad()
+    def inpaint(
+        self,
+        audio: Audio,
+        prompt: str,
+        *,
+        mask_start_seconds: float | list[float] | None = None,
+        mask_end_seconds: float | list[float] | None = None,
+        mask_start_bar: float | list[float] | None = None,
+        mask_end_bar: float | list[float] | None = None,
+        low_hz: float | None = None,
+        high_hz: float | None = None,
+        sampling_rate: int | None = None,
+        negative_prompt: str | None = None,
+        bpm: float | None = None,
+        downbeat: float | None = None,
+        keyscale: str | None = None,
+        seed: int | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        quality: Quality = "default",
+        progress: bool = False,
+    ) -> Clip:
+        """Replace parts of a recording; the rest stays as it is, sample for sample.
+
+        The parts are given in seconds or in bars (0 is the first bar that begins in the recording, by its own beats),
+        as numbers or as lists of equal length. The clip has the recording's sample rate and channels. Arguments are
+        those of :meth:`remix`, and:
+
+        Args:
+            audio: the recording.
+            prompt: what to put there.
+            mask_start_seconds: where each part begins.
+            mask_end_seconds: where it ends.
+            mask_start_bar: the same in bars.
+            mask_end_bar: the same in bars.
+            low_hz: replace only what lies above this frequency.
+            high_hz: replace only what lies below this one.
+        """
+        with count_steps(progress, callback_on_step_end) as count_step:
+            job = open_job(
+                self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
+                downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
+                sampling=Sampling(num_inference_steps, count_step),
+            )  # fmt: skip
+            regions = job.regions((mask_start_seconds, mask_end_seconds), (mask_start_bar, mask_end_bar))
+            band = job.band(low_hz, high_hz)
+            sound = inpaint(self.model, job.laid, job.recording, job.request, regions, band=band)
+        return job.clip(self.model, "inpaint", sound, job.recording.sample_rate)
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        prompts: list[str],
+        alpha: float,
+        image: Picture,
+        *,
+        seeds: list[int] | int = 0,
+        strength: float | list[float] = 0.75,
+        mask: Picture | None = None,
+        negative_prompt: str | None = None,
+        bpm: float | None = None,
+        guidance_scale: float | list[float] | None = None,
+        loop: bool = False,
+        num_inference_steps: int = 20,
+        callback_on_step_end: StepCallback | None = None,
+        quality: Quality = "default",
+        progress: bool = False,
+    ) -> Clip:
+        """One clip between two prompts, on the ground of a picture: Riffusion's form of a walk.
+
+        Args:
+            prompts: two of them.
+            alpha: 0 is the first, 1 the second.
+            image: the ground: a picture file of the model's kind, or ``(C, M, N)`` in [0, 1].
+            seeds: one for each prompt, or one for both.
+            strength: how much of the ground is drawn anew, 0 to 1; one for each prompt or one for both.
+            mask: where: white (1) is drawn anew, black (0) stays; a picture file or ``(M, N)``.
+            negative_prompt: what to stay away from.
+            bpm: tempo; None is between the prompts'.
+            guidance_scale: None is the model's usual.
+            loop: let the end lead back into the start.
+            num_inference_steps: denoising steps, 1 to 150.
+            callback_on_step_end: as for a clip.
+            quality: as for a clip.
+            progress: show a progress bar.
+
+        Raises:
+            RiffError: an argument is out of its range, or the picture is of another kind.
+        """
+        texts = check_prompts(prompts)
+        if len(texts) != 2:
+            raise RiffError(f"an interpolation is between two prompts; got {len(texts)}")
+        check_number(alpha, "alpha", 0, 1)
+        ends = []
+        for text, seed, part, weight in zip(
+            texts,
+            each_of(seeds, texts, "seeds"),
+            each_of(strength, texts, "strength"),
+            each_of(guidance_scale, texts, "guidance_scale"),
+            strict=True,
+        ):
+            check_sampling(bpm, num_inference_steps, weight, 1, quality)
+            check_number(part, "strength", 0, 1)
+            check_number(seed, "seed", 0, MAX_SEED, whole=True)
+            reading = read_prompt(text, bpm=bpm, keyscale=None, parts=self.pipeline, prior=self.prior)
+            ends.append(End(reading, seed, self.model.default_guidance if weight is None else weight, part))
+        with count_steps(progress, callback_on_step_end) as count_step:
+            return interpolate(
+                self.model,
+                *ends,
+                alpha,
+                read_picture(image, self.model),
+                mask=None if mask is None else read_mask(mask),
+                negative_prompt=check_text(negative_prompt or "", "negative_prompt"),
+                sampling=Sampling(num_inference_steps, count_step),
+                quality=quality,
+                loop=loop,
+            )
 
     def _settings(self, steps: int, guidance: float, negative_prompt: str | None) -> dict[str, Any]:
         return {

@@ -21,6 +21,10 @@ def provenance(
     keyscale: str | None = None,
     bars: float | None = None,
     duration: float | None = None,
+    loop: bool | None = None,
+    timeline: str | None = None,
+    task: str | None = None,
+    strength: float | None = None,
 ) -> dict[str, str]:
     """Everything needed to make a clip again, as text.
 
@@ -36,6 +40,10 @@ def provenance(
         keyscale: key asked for as an argument, e.g. ``"F# minor"``.
         bars: length asked for, in bars.
         duration: length asked for, in seconds.
+        loop: whether the end leads back into the start.
+        timeline: JSON of the :class:`riff.Timeline` that was drawn.
+        task: ``"remix"``, ``"extend"``, ``"inpaint"`` or ``"interpolate"`` where a recording or picture was used.
+        strength: how much of that was drawn anew, 0 to 1.
 
     Returns:
         Field name to text, always with ``software`` (``"riff x.y.z"``) and ``origin`` (``"machine-made"``);
@@ -55,6 +63,10 @@ def provenance(
         "steps": steps,
         "guidance": guidance,
         "scheduler": scheduler,
+        "loop": loop,
+        "timeline": timeline,
+        "task": task,
+        "strength": strength,
     }
     return {name: _text(value) for name, value in fields.items() if value is not None}
 

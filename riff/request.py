@@ -2,6 +2,7 @@
 
 import math
 import secrets
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +75,14 @@ def clip_seeds(count: int, seed: int | None, generator: torch.Generator | list[t
         seed = secrets.randbelow(2**32)
     check_number(seed, "seed", 0, MAX_SEED, whole=True)
     return [(seed + index) % (MAX_SEED + 1) for index in range(count)]
+
+
+def each_of(value: Any, prompts: list[str], name: str) -> list[Any]:
+    """A value for each prompt: the list's, or the same one for all."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(prompts)
+    if len(values) != len(prompts):
+        raise RiffError(f"{name} has {len(values)} values for {len(prompts)} prompts; give one, or one for each")
+    return values
 
 
 def check_sampling(bpm: float | None, steps: int, guidance: float | None, count: int, quality: str) -> None:

@@ -133,14 +133,26 @@ def test_a_loop_shorter_than_a_window_is_shown_side_by_side_with_itself():
     torch.testing.assert_close(short, twice[..., :4])
 
 
-def test_stations_are_told_exactly_and_what_lies_between_on_a_straight_line():
-    told = Conditions(embeds(3), torch.ones(3), progress=torch.zeros(8))
-    values = torch.tensor([[1.0, 10.0], [2.0, 30.0], [4.0, 0.0]])
-    for station in range(3):
-        assert torch.equal(told.along(values, float(station)), values[station])
-    torch.testing.assert_close(told.along(values, 0.25), torch.tensor([1.25, 15.0]))
-    torch.testing.assert_close(told.along(values, 2.5), torch.tensor([2.5, 5.0]))  # on the way back to the first
-    torch.testing.assert_close(told.along(values[:, 0], torch.tensor([0.5, 1.5])), torch.tensor([1.5, 3.0]))
+def test_a_station_has_all_the_say_where_it_stands_and_shares_it_on_the_way():
+    told = Conditions(embeds(3), torch.ones(3), progress=torch.tensor([0.0, 0.25, 1.0, 1.5, 2.0, 2.75]))
+    shares = told.shares(torch.arange(6))
+    expected = [[1, 0.75, 0, 0, 0, 0.75], [0, 0.25, 1, 0.5, 0, 0], [0, 0, 0, 0.5, 1, 0.25]]
+    torch.testing.assert_close(shares, torch.tensor(expected))  # from 2 on it goes back to the first
+
+
+def test_on_the_way_the_models_answers_to_both_prompts_are_mixed_column_by_column():
+    def answer(latents, timestep, encoder_hidden_states):
+        """What it is told, in every place."""
+        return types.SimpleNamespace(sample=encoder_hidden_states[:, :1, :1, None].expand(-1, 8, 4, latents.shape[-1]))
+
+    answer.device, answer.dtype = torch.device("cpu"), torch.float32
+    told = torch.tensor([10.0, 30.0]).reshape(1, 2, 1, 1)
+    away = torch.tensor([1.0, 1.0]).reshape(1, 2, 1, 1)
+    progress = torch.linspace(0, 1, 8)
+    predict = CanvasPrediction(answer, Layout(8, 8, 4), Conditions(told, torch.tensor([2.0, 4.0]), away, progress))
+    drawn = predict(noise_of(8), torch.tensor(1), 0, 4)[0, 0, 0]
+    mixed, guidance = 10 + 20 * progress, 2 + 2 * progress
+    torch.testing.assert_close(drawn, 1 + guidance * (mixed - 1))
 
 
 def test_guidance_changes_along_the_canvas_and_up_to_one_is_the_prompt_alone(scheduler):

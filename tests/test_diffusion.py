@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_unet
 
-from riff.diffusion import PlainPrediction, choose_scheduler, denoise, scheduler_class
+from riff.diffusion import Original, PlainPrediction, choose_scheduler, denoise, scheduler_class
 from riff.errors import RiffError
 from riff.latents import draw_noise
 
@@ -60,6 +60,80 @@ def test_the_loop_equals_that_of_diffusers(family, scheduler, guidance, request)
         output_type="latent",
     ).images
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+RIFFUSION_SCHEDULERS = [name for family, name in FAMILIES if family == "riffusion"]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.35, 0.8])
+@pytest.mark.parametrize("scheduler", RIFFUSION_SCHEDULERS)
+def test_starting_from_latents_equals_the_image_to_image_of_diffusers(riffusion, scheduler, strength):
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    if strength == 0.0:  # diffusers refuses it; nothing is drawn, so the latents stay
+        start = noise_of(riffusion)
+        ours = start_from(riffusion, scheduler, Original(start, strength=0.0))
+        assert torch.equal(ours, start)
+        return
+    riffusion.scheduler = choose_scheduler(scheduler, riffusion.scheduler)
+    theirs = StableDiffusionImg2ImgPipeline(**riffusion.components, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    start = noise_of(riffusion) * 0.5
+    expected = theirs(
+        image=start,  # four channels: taken for latents
+        prompt_embeds=embeds(),
+        negative_prompt_embeds=embeds(seed=8),
+        strength=strength,
+        guidance_scale=4.0,
+        num_inference_steps=10,
+        generator=torch.Generator().manual_seed(9),
+        output_type="latent",
+    ).images
+    ours = start_from(riffusion, scheduler, Original(start, strength=strength))
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def start_from(pipeline, scheduler, original) -> torch.Tensor:
+    """As diffusers draws: the first noise, then that of the steps, from one generator."""
+    generator = torch.Generator().manual_seed(9)
+    noise = torch.randn(original.latents.shape, generator=generator)
+    return denoise(
+        PlainPrediction(pipeline.unet, embeds(), embeds(seed=8), 4.0),
+        choose_scheduler(scheduler, pipeline.scheduler),
+        noise,
+        num_inference_steps=10,
+        original=original,
+        generator=generator,
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpmsolver++", "euler", "unipc"])
+def test_keeping_a_part_equals_the_inpainting_of_diffusers(riffusion, scheduler):
+    from diffusers import StableDiffusionInpaintPipeline
+
+    riffusion.scheduler = choose_scheduler(scheduler, riffusion.scheduler)
+    theirs = StableDiffusionInpaintPipeline(**riffusion.components, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    start = noise_of(riffusion) * 0.5
+    mask = torch.zeros(1, 1, 4, 8)
+    mask[..., 3:6] = 1.0
+    expected = theirs(
+        image=start,
+        mask_image=mask.repeat_interleave(8, 2).repeat_interleave(8, 3),
+        masked_image_latents=start,
+        prompt_embeds=embeds(),
+        negative_prompt_embeds=embeds(seed=8),
+        strength=1.0,
+        height=32,
+        width=64,
+        guidance_scale=4.0,
+        num_inference_steps=10,
+        generator=torch.Generator().manual_seed(9),
+        output_type="latent",
+    ).images
+    ours = start_from(riffusion, scheduler, Original(start, mask=mask))
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(ours[..., :3], start[..., :3])
 
 
 def draw(pipeline, *, guidance_scale=3.0, negative=True, **options) -> torch.Tensor:

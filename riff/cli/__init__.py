@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 import riff
-from riff.cli import bench, convert, decode, encode, info, render
+from riff.cli import bench, convert, decode, encode, extend, info, inpaint, remix, render, walk
 from riff.errors import RiffError
 
 EXIT_CODES = """\
@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     everywhere.add_argument("--quiet", action="store_true", help="print nothing but the result and errors")
     everywhere.add_argument("--debug", action="store_true", help="show tracebacks and what libraries say")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in (render, encode, decode, convert, info, bench):
+    for verb in (render, walk, remix, extend, inpaint, encode, decode, convert, info, bench):
         verb.add_verb(verbs, everywhere)
     return parser
 

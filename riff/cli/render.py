@@ -2,27 +2,35 @@
 
 import argparse
 import json
-import secrets
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.cli.arguments import BPM_RANGE, QUALITIES, SUFFIXES, check_outputs, check_prompt, check_stated_tempo, number
+from riff.cli.arguments import BPM_RANGE, SUFFIXES, check_outputs, check_prompt, check_stated_tempo, number
+from riff.cli.drawing import (
+    MAX_SEED,
+    add_model_options,
+    add_seed,
+    choose_seed,
+    describe,
+    load_pipeline,
+    progress,
+    tell_lost_words,
+)
 from riff.errors import RiffError
 from riff.music import canonical_keyscale
 
 if TYPE_CHECKING:
     from riff.pipeline import Clip, RiffPipeline
 
-MAX_SEED = 2**63 - 1
+TIMELINES = (".yaml", ".yml", ".json")
 _EXAMPLES = """\
 examples:
   riff render "lo-fi hip hop, mellow electric piano, 84 bpm" -o lofi.wav
   riff render "church bells" "a slow waltz for harp in A minor" --count 3 --seed 7 -o song.flac
-  riff render "drum and bass, dark" --bars 4 --bpm 174 -o dnb.png"""
+  riff render "drum and bass, dark" --bars 4 --bpm 174 -o dnb.png
+  riff render "funky disco, 118 bpm" --bars 4 --loop -o loop.wav
+  riff render song.yaml -o song.wav      a timeline: prompts that change over time"""
 
 
 def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
@@ -37,7 +45,9 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to play, as one quoted sentence")
+    parser.add_argument(
+        "prompts", nargs="+", metavar="PROMPT", help="what to play, as one quoted sentence, or a timeline file"
+    )
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE",
         help=f"{', '.join(SUFFIXES)} (the spectrogram); several results become FILE-0000, FILE-0001, ...",
@@ -48,51 +58,78 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     length = music.add_mutually_exclusive_group()
     length.add_argument("--bars", type=number(1, 512, whole=True), help="length in bars; default 2")
     length.add_argument("--duration", type=number(0.1, 600), metavar="SECONDS", help="length in seconds")
+    music.add_argument("--loop", action="store_true", help="let the end lead back into the start, to the sample")
     music.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
     music.add_argument("--count", type=number(1, 10000, whole=True), default=1, help="results per prompt")
-    music.add_argument("--seed", type=number(0, MAX_SEED, whole=True), help="same seed, same music; default random")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
-    model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
-    model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
-    model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")
-    model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
-    model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
-    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    add_seed(music)
+    add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Render every prompt ``count`` times, each to its own file as soon as it is done."""
+    if any(Path(prompt).suffix.lower() in TIMELINES for prompt in args.prompts):
+        return _run_timeline(args)
     began = time.monotonic()
     checked = [check_prompt(prompt) for prompt in args.prompts]
     for prompt in checked if args.bpm is None else ():
         check_stated_tempo(prompt)
     prompts = [prompt for prompt in checked for _ in range(args.count)]
     keyscale = None if args.key is None else canonical_keyscale(args.key)
-    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    seed = choose_seed(args)
     if seed + len(prompts) - 1 > MAX_SEED:
         raise RiffError(f"--seed {seed} leaves no room for {len(prompts)} results; use a smaller one")
     outputs = check_outputs(args.output, count=len(prompts), force=args.force)
-
-    from riff.pipeline import RiffPipeline
-
-    pipe = RiffPipeline.from_pretrained(args.model, device=args.device, scheduler=args.scheduler)
+    pipe = load_pipeline(args)
     loaded = time.monotonic()
-    if args.seed is None and not args.quiet:
-        print(f"seed {seed}", file=sys.stderr)
     results = []
-    with _progress(args, total=args.steps * len(prompts)) as step_done:
+    with progress(args, total=args.steps * len(prompts)) as step_done:
         for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
             clip = _render(pipe, prompt, seed + index, keyscale, args, step_done)
             clip.save(output, force=args.force)
-            result = _describe(clip, output)
+            result = describe(clip, output)
             if index == 0 or prompt != prompts[index - 1]:
-                _tell_lost_words(result, args)
+                tell_lost_words(result, args)
             results.append(result)
             if not args.json:
                 print(output, flush=True)
     if args.json:
         print(json.dumps(_summary(results, seed, loaded - began, time.monotonic() - began)))
+
+
+def _run_timeline(args: argparse.Namespace) -> None:
+    """Render one timeline file."""
+    began = time.monotonic()
+    path = args.prompts[0]
+    if len(args.prompts) > 1:
+        raise RiffError(f"{len(args.prompts)} prompts were given with a timeline; render a timeline by itself")
+    given = {"--bpm": args.bpm, "--key": args.key, "--bars": args.bars, "--duration": args.duration}
+    given |= {
+        "--negative": args.negative,
+        "--loop": args.loop or None,
+        "--count": None if args.count == 1 else args.count,
+    }
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise RiffError(f"{', '.join(wrong)} cannot go with a timeline; write it into {path}")
+    from riff.timeline import Timeline
+
+    timeline = Timeline.load(path)
+    seed = choose_seed(args)
+    (output,) = check_outputs(args.output, count=1, force=args.force)
+    pipe = load_pipeline(args)
+    loaded = time.monotonic()
+    with progress(args, total=args.steps) as step_done:
+        clip = pipe.render(
+            timeline,
+            seed=seed,
+            guidance_scale=args.guidance,
+            num_inference_steps=args.steps,
+            quality=args.quality,
+            callback_on_step_end=step_done,
+        )
+        clip.save(output, force=args.force)
+    result = describe(clip, output)
+    tell_lost_words(result, args)
+    print(json.dumps(_summary([result], seed, loaded - began, time.monotonic() - began)) if args.json else output)
 
 
 def _render(
@@ -110,24 +147,13 @@ def _render(
         bars=args.bars,
         duration=args.duration,
         keyscale=keyscale,
+        loop=args.loop,
         seed=seed,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
         quality=args.quality,
         callback_on_step_end=step_done,
     ).clips[0]
-
-
-def _describe(clip: "Clip", output: Path) -> dict[str, Any]:
-    return {
-        "path": str(output),
-        "prompt": clip.prompt,
-        "seed": clip.seed,
-        "bpm": clip.bpm,
-        "duration_s": clip.duration,
-        "ignored_words": list(clip.settings.get("ignored_words", ())),
-        "dropped_words": list(clip.settings.get("dropped_words", ())),
-    }
 
 
 def _summary(results: list[dict[str, Any]], seed: int, load_s: float, total_s: float) -> dict[str, Any]:
@@ -143,38 +169,3 @@ def _summary(results: list[dict[str, Any]], seed: int, load_s: float, total_s: f
         "load_seconds": round(load_s, 3),
         "clips": results,
     }
-
-
-def _tell_lost_words(result: dict[str, Any], args: argparse.Namespace) -> None:
-    if args.quiet:
-        return
-    model = "riff-mini" if args.model is None else args.model
-    if ignored := result["ignored_words"]:
-        print(f"ignored (not in {model}'s vocabulary): {_some(ignored)}", file=sys.stderr)
-    if dropped := result["dropped_words"]:
-        print(f"dropped (the prompt is too long for {model}): {_some(dropped)}", file=sys.stderr)
-
-
-def _some(words: list[str]) -> str:
-    """The words on one line, of a very long list the first twenty."""
-    words = list(dict.fromkeys(words))
-    more = f" and {len(words) - 20} more" if len(words) > 20 else ""
-    return ", ".join(words[:20]) + more
-
-
-@contextmanager
-def _progress(args: argparse.Namespace, *, total: int) -> Iterator[Any]:
-    """A bar with the time left, on a terminal only; yields what the pipeline calls after each step."""
-    if args.quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="step", leave=False, file=sys.stderr, dynamic_ncols=True) as bar:
-
-        def step_done(step: int, steps: int, latents: object) -> None:
-            if step == 0:  # some schedulers take more steps than were asked for
-                bar.total += steps - args.steps
-            bar.update()
-
-        yield step_done

@@ -1,0 +1,103 @@
+"""What the verbs that draw share: the model's options, the bar, and a line on words that were lost."""
+
+import argparse
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from riff.cli.arguments import QUALITIES, number
+
+if TYPE_CHECKING:
+    from riff.pipeline import Clip, RiffPipeline
+
+MAX_SEED = 2**63 - 1
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say what draws and how."""
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
+    model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
+    model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
+    model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")
+    model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
+    model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
+    model.add_argument("--lora", action="append", default=[], metavar="FILE", help="a LoRA to put on top; repeatable")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+
+
+def add_seed(group: Any) -> None:
+    """The option that makes a result again."""
+    group.add_argument("--seed", type=number(0, MAX_SEED, whole=True), help="same seed, same music; default random")
+
+
+def load_pipeline(args: argparse.Namespace) -> "RiffPipeline":
+    """The model that the options name."""
+    from riff.pipeline import RiffPipeline
+
+    pipe = RiffPipeline.from_pretrained(args.model, device=args.device, scheduler=args.scheduler)
+    for path in args.lora:
+        pipe.load_lora(path)
+    return pipe
+
+
+def choose_seed(args: argparse.Namespace) -> int:
+    """The asked seed, else a random one, which is said."""
+    if args.seed is not None:
+        return int(args.seed)
+    seed = secrets.randbelow(2**31)
+    if not args.quiet:
+        print(f"seed {seed}", file=sys.stderr)
+    return seed
+
+
+def describe(clip: "Clip", output: Path) -> dict[str, Any]:
+    """A result's facts, for machines."""
+    return {
+        "path": str(output),
+        "prompt": clip.prompt,
+        "seed": clip.seed,
+        "bpm": clip.bpm,
+        "duration_s": clip.duration,
+        "ignored_words": list(clip.settings.get("ignored_words", ())),
+        "dropped_words": list(clip.settings.get("dropped_words", ())),
+    }
+
+
+def tell_lost_words(result: dict[str, Any], args: argparse.Namespace) -> None:
+    """Say on one line each which words the model was not taught, and which did not fit."""
+    if args.quiet:
+        return
+    model = "riff-mini" if args.model is None else args.model
+    if ignored := result["ignored_words"]:
+        print(f"ignored (not in {model}'s vocabulary): {_some(ignored)}", file=sys.stderr)
+    if dropped := result["dropped_words"]:
+        print(f"dropped (the prompt is too long for {model}): {_some(dropped)}", file=sys.stderr)
+
+
+def _some(words: list[str]) -> str:
+    """The words on one line, of a very long list the first twenty."""
+    words = list(dict.fromkeys(words))
+    more = f" and {len(words) - 20} more" if len(words) > 20 else ""
+    return ", ".join(words[:20]) + more
+
+
+@contextmanager
+def progress(args: argparse.Namespace, *, total: int) -> Iterator[Any]:
+    """A bar with the time left, on a terminal only; yields what the pipeline calls after each step."""
+    if args.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="step", leave=False, file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def step_done(step: int, steps: int, latents: object) -> None:
+            if step == 0:  # some schedulers take more steps than were asked for
+                bar.total += steps - args.steps
+            bar.update()
+
+        yield step_done

@@ -1,0 +1,373 @@
+"""Making something new of a recording: remix it, make it longer, replace a part of it.
+
+The recording is laid on the model's grid first, through its own beats, so that what is new keeps its timing; and it is
+brought to the level that the model knows, so that what is new has its loudness.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from riff.audio import resample
+from riff.beats import track_beats
+from riff.canvas import Conditions, Layout
+from riff.clip import PEAK
+from riff.config import SpectrogramConfig
+from riff.diffusion import Original
+from riff.errors import RiffError
+from riff.image import image_to_mel, mel_to_image
+from riff.inversion import Quality
+from riff.latents import image_to_latents
+from riff.loudness import peak_normalize
+from riff.model import Model, Sampling
+from riff.plan import Reading, known_text, usual_columns
+from riff.spectrogram import mel_to_waveform, waveform_to_mel
+from riff.splice import append, band_splice, splice
+from riff.tempo import TempoMap
+
+# Root mean square level of composed music, which riff's own models were trained on, in decibels of full scale.
+LEVEL = -20.3
+FADE_SECONDS = 0.03
+MEL_MARGIN = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """A sound as it came.
+
+    Attributes:
+        waveform: ``(C, T)``, one channel or two.
+        sample_rate: samples per second.
+    """
+
+    waveform: Tensor
+    sample_rate: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Laid:
+    """A recording on the grid.
+
+    Attributes:
+        waveform: ``(C, T)`` as the model's config has it, silence before the first downbeat included.
+        tempo: from beats of the canvas, which begins on a downbeat, to seconds of ``waveform``.
+        lead: samples of ``waveform`` before the recording begins.
+        gain: that brought the recording to the model's level.
+        beats_per_bar: 3 or 4.
+        rate: samples of ``waveform`` per second.
+    """
+
+    waveform: Tensor
+    tempo: TempoMap
+    lead: int
+    gain: float
+    beats_per_bar: int
+    rate: int
+
+    @property
+    def bpm(self) -> float:
+        """Mean tempo in beats per minute."""
+        seconds = self.waveform.shape[-1] / self.rate
+        return float(self.tempo.beats_at(seconds)) / seconds * 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to draw into a recording.
+
+    Attributes:
+        reading: of the prompt.
+        negative_prompt: what to stay away from.
+        guidance_scale: weight of the prompt.
+        seed: of the noise and the phases.
+        sampling: how it is drawn.
+        quality: of the step from picture to sound.
+    """
+
+    reading: Reading
+    negative_prompt: str
+    guidance_scale: float
+    seed: int
+    sampling: Sampling
+    quality: Quality = "default"
+
+
+def lay(
+    recording: Recording,
+    config: SpectrogramConfig,
+    *,
+    bpm: float | None,
+    downbeat: float | None,
+    beats_per_bar: int,
+    level: bool = True,
+) -> Laid:
+    """Lay a recording on the grid.
+
+    Args:
+        recording: at any rate.
+        config: of the model.
+        bpm: its tempo; None finds the beats, which then need not be steady.
+        downbeat: seconds to a first beat of a bar; None finds it.
+        beats_per_bar: 3 or 4.
+        level: whether to bring it to the model's level.
+
+    Raises:
+        RiffError: no beat can be found; the message says to give the tempo.
+    """
+    rate, fitted = config.sample_rate, fit(recording, config)
+    mono, gain = fitted.mean(0, keepdim=True), 1.0
+    if level and config.amplitude == "decibel":
+        loudness = 20.0 * math.log10(float(mono.square().mean().sqrt()) + 1e-9)
+        gain = 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
+    if config.grid == "seconds":
+        tempo, lead = TempoMap.constant(bpm or 120.0), 0
+    elif bpm is not None and downbeat is not None:
+        bar = beats_per_bar * 60.0 / bpm
+        tempo, lead = TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
+    else:
+        tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar)
+    return Laid(torch.nn.functional.pad(fitted * gain, (lead, 0)), tempo, lead, gain, beats_per_bar, rate)
+
+
+def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:
+    """``(C, T)`` of the config's rate and channels."""
+    waveform = resample(recording.waveform, recording.sample_rate, config.sample_rate)
+    return _as_channels(waveform, config.channels)
+
+
+def _tracked(
+    mono: Tensor, rate: int, bpm: float | None, downbeat: float | None, beats_per_bar: int
+) -> tuple[TempoMap, int]:
+    """Tempo map from the downbeat at or before the start on, and the samples between that and the start."""
+    found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
+    times = [float(time) for time in found.times]
+    first = found.downbeat
+    if downbeat is not None:
+        first = min(range(len(times)), key=lambda index: abs(times[index] - downbeat))
+    interval = times[1] - times[0]
+    first %= beats_per_bar
+    while times[first] > 1e-6:  # a bar earlier, at the first interval
+        times = [times[0] - interval * count for count in range(beats_per_bar, 0, -1)] + times
+    start = times[first]
+    return TempoMap.from_beats([time - start for time in times[first:]]), round(-start * rate)
+
+
+def remix(model: Model, laid: Laid, request: Request, *, strength: float) -> tuple[Tensor, Tensor]:
+    """A recording drawn anew with a prompt: its picture is noised and denoised again.
+
+    Args:
+        model: what draws.
+        laid: the recording.
+        request: what to make of it.
+        strength: 0 (as it is) to 1 (only its length and its beats are left).
+
+    Returns:
+        The sound ``(C, T)``, as long as the recording, and its picture.
+    """
+    mel = waveform_to_mel(laid.waveform, model.config, bpm=laid.tempo)
+    loudest = _loudest(mel, model.config)
+    image, layout = _canvas(mel, laid, model, loudest)
+    drawn = _draw(model, image, layout, request, strength=strength, mask=None)[..., : mel.shape[-1]]
+    sound = _play(drawn, laid.tempo, model.config, request, loudest) / laid.gain
+    length = laid.waveform.shape[-1]
+    sound = torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[..., laid.lead : length]
+    if float(sound.abs().max()) > PEAK:
+        sound = peak_normalize(sound, peak=PEAK)
+    return sound, drawn
+
+
+def inpaint(
+    model: Model,
+    laid: Laid,
+    recording: Recording,
+    request: Request,
+    regions: Sequence[tuple[float, float]],
+    *,
+    band: tuple[float, float] | None = None,
+) -> Tensor:
+    """A recording with parts of it drawn anew.
+
+    Args:
+        model: what draws.
+        laid: the recording on the grid.
+        recording: itself.
+        request: what to draw.
+        regions: first and last second of each part, sorted, apart from each other.
+        band: Hz from which to which it is replaced; None is all of it.
+
+    Returns:
+        ``(C, T)``; outside the regions it is the recording, sample for sample.
+    """
+    waveform, rate = recording.waveform, recording.sample_rate
+    new = waveform.clone()
+    places = [(round(start * rate), round(stop * rate)) for start, stop in regions]
+    for region, (start, stop) in zip(regions, places, strict=True):
+        begin, sound = redraw(model, laid, request, region, band=band)
+        first, sound = _at_rate(begin, sound, model.config.sample_rate, recording)
+        # Of the redrawn stretch only the region is wanted, and what the edges may be shifted by.
+        spare = round(0.005 * rate)
+        here = slice(max(start - spare, first, 0), min(stop + spare, first + sound.shape[-1], new.shape[-1]))
+        new[:, here] = sound[:, here.start - first : here.stop - first]
+    fade = round(FADE_SECONDS * rate)
+    if band is None:
+        return splice(waveform, new, places, fade_samples=fade)
+    low, high = band
+    return band_splice(waveform, new, places, sample_rate=rate, low_hz=low, high_hz=high, fade_samples=fade)
+
+
+def extend(model: Model, laid: Laid, recording: Recording, request: Request, *, bars: int) -> Tensor:
+    """A recording that goes on for ``bars`` bars more: ``(C, T')``, to the end of a bar.
+
+    Up to a short crossfade at its end it is the recording, sample for sample.
+    """
+    waveform, rate = recording.waveform, recording.sample_rate
+    own, length = model.config.sample_rate, laid.waveform.shape[-1]
+    # To the bar line nearest to the asked length, so that what follows can begin a bar.
+    last_beat = float(laid.tempo.beats_at(length / own))
+    bar = laid.beats_per_bar
+    stop_beat = max(math.floor(last_beat / bar) + 1.0, round(last_beat / bar + bars)) * bar
+    stop = float(laid.tempo.seconds_at(stop_beat))
+    silence = max(0, round(stop * own) - length)
+    longer = dataclasses.replace(laid, waveform=torch.nn.functional.pad(laid.waveform, (0, silence)))
+    lead = laid.lead / own
+    begin, sound = redraw(model, longer, request, (length / own - lead, stop - lead), band=None)
+    first, sound = _at_rate(begin, sound, own, recording)
+    overlap = min(round(FADE_SECONDS * rate), waveform.shape[-1] - max(first, 0))
+    new = sound[:, waveform.shape[-1] - overlap - first :]
+    peak = float(new.abs().max())
+    joined = append(waveform, new, overlap_samples=overlap)
+    if peak > 1.0:  # only what is new may be turned down
+        joined[:, waveform.shape[-1] :] = joined[:, waveform.shape[-1] :].clamp(-1.0, 1.0)
+    return joined
+
+
+def _at_rate(begin: float, sound: Tensor, own_rate: int, recording: Recording) -> tuple[int, Tensor]:
+    """First sample and sound at the recording's rate and in its channels."""
+    sound = _as_channels(resample(sound, own_rate, recording.sample_rate), len(recording.waveform))
+    return round(begin * recording.sample_rate), sound
+
+
+def redraw(
+    model: Model, laid: Laid, request: Request, region: tuple[float, float], *, band: tuple[float, float] | None
+) -> tuple[float, Tensor]:
+    """Draw one region anew, with a window of what lies around it for context.
+
+    Args:
+        model: what draws.
+        laid: the recording on the grid.
+        request: what to draw.
+        region: first and last second of the recording.
+        band: Hz from which to which; None is all of it.
+
+    Returns:
+        The second of the recording at which the stretch that was played begins, and its sound ``(C, T)``.
+    """
+    config = model.config
+    mel = waveform_to_mel(laid.waveform, config, bpm=laid.tempo)
+    loudest = _loudest(mel, config)
+    start, stop = (second + laid.lead / config.sample_rate for second in region)
+    first, last = _stretch(model, laid, (start, stop), mel.shape[-1])
+    part = mel[..., first:last]
+    image, layout = _canvas(part, laid, model, loudest)
+    begin, end = (_column(laid, second, config) - first for second in (start, stop))
+    inside = torch.zeros(1, 1, config.n_mels, image.shape[-1])
+    inside[..., max(0, math.floor(begin)) : math.ceil(end)] = 1.0
+    inside *= _rows(config, band)[:, None]
+    # A latent is drawn anew as soon as any of its pixels is.
+    mask = torch.nn.functional.max_pool2d(inside, model.factor)
+    drawn = _draw(model, image, layout, request, strength=1.0, mask=mask)
+    kept = torch.lerp(image[0], drawn, inside[0])[..., : part.shape[-1]]
+    beat = first / _per_beat(config, laid)
+    sound = _play(kept, _from(laid.tempo, beat), config, request, loudest) / laid.gain
+    return float(laid.tempo.seconds_at(beat)) - laid.lead / config.sample_rate, sound
+
+
+def _per_beat(config: SpectrogramConfig, laid: Laid) -> float:
+    """Columns per beat; on the seconds grid by the constant tempo that it was laid with."""
+    if config.grid == "beats":
+        return float(config.frames_per_beat)
+    return 60.0 / float(laid.tempo.tempi[0]) * config.sample_rate / config.hop_length
+
+
+def _column(laid: Laid, second: float, config: SpectrogramConfig) -> float:
+    return float(laid.tempo.beats_at(second)) * _per_beat(config, laid)
+
+
+def _from(tempo: TempoMap, beat: float) -> TempoMap:
+    """The same map with its beats and seconds counted from ``beat``."""
+    start = float(tempo.seconds_at(beat))
+    return dataclasses.replace(
+        tempo,
+        beats=tuple(each - beat for each in tempo.beats),
+        seconds=tuple(each - start for each in tempo.seconds),
+    )
+
+
+def _stretch(model: Model, laid: Laid, seconds: tuple[float, float], columns: int) -> tuple[int, int]:
+    """Columns around a region, from bar to bar: a window before it and a window after it where there is one."""
+    config = model.config
+    bar = round(laid.beats_per_bar * config.frames_per_beat) if config.grid == "beats" else model.multiple
+    window = usual_columns(config, laid.beats_per_bar)
+    begin, end = (_column(laid, second, config) for second in seconds)
+    first = max(0, math.floor((begin - window) / bar) * bar)
+    last = min(columns, math.ceil((end + window) / bar) * bar)
+    return min(first, max(0, (columns - window) // bar * bar)), last
+
+
+def _canvas(mel: Tensor, laid: Laid, model: Model, loudest: float | None) -> tuple[Tensor, Layout]:
+    """The picture ``(1, C, M, W)`` of mel columns, filled up with silence to what can be drawn, and its windows."""
+    width = math.ceil(max(mel.shape[-1], usual_columns(model.config, laid.beats_per_bar)) / model.multiple)
+    width *= model.multiple
+    filled = torch.nn.functional.pad(mel, (0, width - mel.shape[-1]))
+    image = mel_to_image(filled, model.config, max_value=loudest)[None]
+    return image, model.layout(width, beats_per_bar=laid.beats_per_bar)
+
+
+def _draw(
+    model: Model, image: Tensor, layout: Layout, request: Request, *, strength: float, mask: Tensor | None
+) -> Tensor:
+    """The picture ``(C, M, W)`` that the model makes of ``image``."""
+    negative, _ = known_text(request.negative_prompt, model.parts, model.prior)
+    conditions = Conditions(
+        model.embed([request.reading.text])[:, None],
+        torch.tensor([request.guidance_scale]),
+        model.embed([negative])[:, None],
+    )
+    original = Original(image_to_latents(image, model.parts.vae), strength, mask)
+    noise = model.noise(layout, request.seed)
+    return model.draw(noise, layout, conditions, [request.seed], request.sampling, original=original)[0]
+
+
+def _play(image: Tensor, tempo: TempoMap, config: SpectrogramConfig, request: Request, loudest: float | None) -> Tensor:
+    return mel_to_waveform(
+        image_to_mel(image, config, max_value=loudest),
+        config,
+        bpm=tempo,
+        quality=request.quality,
+        generator=torch.Generator().manual_seed(request.seed),
+    )
+
+
+def _loudest(mel: Tensor, config: SpectrogramConfig) -> float | None:
+    """What is drawn black on the power scale, which forgets how loud a recording was."""
+    return max(float(mel.max()), MEL_MARGIN) if config.amplitude == "power" else None
+
+
+def _rows(config: SpectrogramConfig, band: tuple[float, float] | None) -> Tensor:
+    """(M,) 1 at the picture's rows whose centre lies in the band; row 0 is the highest."""
+    centres = torch.tensor(config.mel_corners()[1:-1]).flip(0)
+    if band is None:
+        return torch.ones(config.n_mels)
+    rows = ((centres >= band[0]) & (centres <= band[1])).float()
+    if not bool(rows.any()):
+        raise RiffError(f"the band {band[0]:g} to {band[1]:g} Hz holds no row of the picture; make it wider")
+    return rows
+
+
+def _as_channels(sound: Tensor, channels: int) -> Tensor:
+    if len(sound) == channels:
+        return sound
+    return sound.expand(channels, -1) if len(sound) == 1 else sound.mean(0, keepdim=True)

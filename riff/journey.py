@@ -1,0 +1,241 @@
+"""Music that changes on its way: a timeline drawn on one canvas, with no joins and every beat in its place."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from riff.canvas import Conditions, canvas_noise
+from riff.clip import Clip, play
+from riff.errors import RiffError
+from riff.inversion import Quality
+from riff.model import Model, Sampling
+from riff.music import canonical_keyscale, parse_bpm
+from riff.plan import Reading, known_text, read_prompt, usual_columns
+from riff.tempo import TempoMap
+from riff.timeline import Easing, Keyframe, Placed, Timeline, place, progress
+
+ARROW = " -> "
+
+
+def draw_timeline(
+    model: Model,
+    timeline: Timeline,
+    *,
+    seed: int,
+    guidance_scale: float,
+    sampling: Sampling,
+    quality: Quality = "default",
+    ends_pinned: bool = False,
+) -> Clip:
+    """Draw a timeline and play it.
+
+    Args:
+        model: what draws.
+        timeline: keyframes and length.
+        seed: of keyframes that have none, where the timeline has none either.
+        guidance_scale: of keyframes that have none.
+        sampling: how it is drawn.
+        quality: of the step from picture to sound.
+        ends_pinned: whether the first and the last window are drawn as plain clips of their prompts would be.
+
+    Raises:
+        RiffError: the model cannot draw it: a loop of half bars, LoRA weights without a LoRA, ...
+    """
+    readings = _read(model, timeline)
+    beats_per_bar = timeline.beats_per_bar or readings[0].beats_per_bar
+    placed = place(timeline, [reading.bpm for reading in readings], beats_per_bar)
+    tempo = TempoMap.glide(placed.tempo)
+    columns, drawn = _columns(model, placed, beats_per_bar, loop=timeline.loop)
+    layout = model.layout(drawn, beats_per_bar=beats_per_bar, loop=timeline.loop, ends_pinned=ends_pinned)
+    per_beat = columns / placed.total / model.factor
+    along = torch.tensor(progress(placed, layout.width, per_beat))
+    starts = [round(beat * per_beat) for beat in placed.beats]
+    if ends_pinned:
+        along[: layout.window], along[-layout.window :] = 0.0, len(readings) - 1.0
+        starts[-1] = layout.width - layout.window
+    seeds = _seeds(timeline, seed)
+    noise = canvas_noise(model.latent_rows, layout, seeds, starts=starts, progress=along, variation=timeline.variation)
+    conditions = _conditions(model, timeline, readings, along, guidance_scale)
+    image = model.draw(noise, layout, conditions, seeds[:1], sampling)[0][..., :columns]
+    waveform = play(image, model.config, bpm=tempo, seed=seeds[0], quality=quality, loop=timeline.loop)
+    return Clip(
+        waveform=waveform,
+        sample_rate=model.config.sample_rate,
+        image=image,
+        config=model.config,
+        prompt=ARROW.join(frame.prompt for frame in timeline.keyframes),
+        seed=seeds[0],
+        bpm=readings[0].bpm,
+        tempo=tempo if len(set(reading.bpm for reading in readings)) > 1 else None,
+        settings=_settings(model, timeline, readings, sampling, guidance_scale, beats_per_bar, seeds[0]),
+    )
+
+
+def walk_timeline(
+    model: Model,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    bars_per_step: int,
+    bars: int | None,
+    negative_prompts: Sequence[str],
+    guidance_scales: Sequence[float | None],
+    tempi: Sequence[float | None],
+    keyscales: Sequence[str | None],
+    easing: Easing,
+    variation: float,
+    loop: bool,
+) -> Timeline:
+    """A timeline that goes from prompt to prompt in equal steps and stays one training picture at each.
+
+    Args:
+        model: what will draw.
+        prompts: two or more stations.
+        seeds: one for each, as the other sequences.
+        bars_per_step: from one station's first bar to the next one's.
+        bars: of the whole, in place of that.
+        negative_prompts: what to stay away from.
+        guidance_scales: None is the call's.
+        tempi: beats per minute; None takes the prompt's, else what the model thinks suits it.
+        keyscales: None leaves the key open.
+        easing: "linear" or "smooth".
+        variation: of the noise from one training width to the next, 0 to 1.
+        loop: whether the last station leads back into the first.
+
+    Raises:
+        RiffError: fewer than two prompts, or a step that leaves no room for the way.
+    """
+    if len(prompts) < 2:
+        raise RiffError(f"a walk needs two prompts or more; got {len(prompts)}")
+    keyscales = [None if key is None else canonical_keyscale(key) for key in keyscales]
+    readings = [
+        read_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
+        for prompt, bpm, key in zip(prompts, tempi, keyscales, strict=True)
+    ]
+    if model.config.grid == "seconds":  # a column there lasts as long at every tempo
+        readings = [dataclasses.replace(reading, bpm=readings[0].bpm) for reading in readings]
+    stay, ways = window_bars(model, readings[0]), len(prompts) if loop else len(prompts) - 1
+    if bars is None:
+        bars = ways * bars_per_step + (0 if loop else math.ceil(stay))
+    room = bars - (0 if loop else math.ceil(stay))
+    firsts = [round(room * number / ways) for number in range(len(prompts))]
+    if room < ways * (math.floor(stay) + 1):
+        raise RiffError(
+            f"{bars} bars are too few for {ways} step(s): a walk stays {stay:g} bars at each prompt, so a step takes "
+            f"{math.floor(stay) + 1} bars or more"
+        )
+    frames = [
+        Keyframe(
+            prompt=reading.prompt,
+            bar=float(firsts[number]),
+            negative_prompt=negative_prompts[number],
+            seed=seeds[number],
+            guidance_scale=guidance_scales[number],
+            bpm=reading.bpm,
+            keyscale=keyscales[number],
+            easing=easing,
+            hold=stay,
+        )
+        for number, reading in enumerate(readings)
+    ]
+    return Timeline(
+        keyframes=tuple(frames),
+        bars=bars,
+        loop=loop,
+        variation=variation,
+        beats_per_bar=readings[0].beats_per_bar,
+    )
+
+
+def window_bars(model: Model, reading: Reading) -> float:
+    """Bars of a training picture."""
+    columns = usual_columns(model.config, reading.beats_per_bar)
+    return columns * model.config.column_samples(bpm=reading.bpm) / _bar_samples(model, reading)
+
+
+def _bar_samples(model: Model, reading: Reading) -> float:
+    return reading.beats_per_bar * 60.0 / reading.bpm * model.config.sample_rate
+
+
+def _read(model: Model, timeline: Timeline) -> list[Reading]:
+    """Every keyframe's prompt; one that says no tempo keeps that of the one before."""
+    readings: list[Reading] = []
+    for frame in timeline.keyframes:
+        bpm = frame.bpm
+        if bpm is None and parse_bpm(frame.prompt) is None and readings:
+            bpm = readings[-1].bpm
+        if model.config.grid == "seconds" and readings:
+            bpm = readings[0].bpm
+        key = None if frame.keyscale is None else canonical_keyscale(frame.keyscale)
+        readings.append(read_prompt(frame.prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior))
+    return readings
+
+
+def _columns(model: Model, placed: Placed, beats_per_bar: int, *, loop: bool) -> tuple[int, int]:
+    """Picture columns to keep, and to draw."""
+    config = model.config
+    exact = placed.total * config.frames_per_beat
+    if config.grid == "seconds":
+        exact = placed.total * 60.0 / placed.tempo[0][1] * config.sample_rate / config.hop_length
+    columns = math.ceil(exact - 1e-6)
+    if loop:
+        if config.grid == "seconds":
+            columns = max(1, round(columns / model.multiple)) * model.multiple
+        if columns % model.multiple:
+            raise RiffError(f"a loop of {columns} columns cannot be drawn by {model.name}; use more bars")
+        return columns, columns
+    return columns, math.ceil(max(columns, usual_columns(config, beats_per_bar)) / model.multiple) * model.multiple
+
+
+def _seeds(timeline: Timeline, seed: int) -> list[int]:
+    seeds = [seed if timeline.seed is None else timeline.seed]
+    for frame in timeline.keyframes:
+        seeds.append(seeds[-1] if frame.seed is None else frame.seed)
+    return seeds[1:]
+
+
+def _conditions(
+    model: Model, timeline: Timeline, readings: list[Reading], along: Tensor, guidance_scale: float
+) -> Conditions:
+    frames = timeline.keyframes
+    negatives = [known_text(frame.negative_prompt, model.parts, model.prior)[0] for frame in frames]
+    guidance = [guidance_scale if frame.guidance_scale is None else frame.guidance_scale for frame in frames]
+    lora = None
+    if any(frame.lora_weight is not None for frame in frames):
+        if not getattr(model.parts.unet, "peft_config", None):
+            raise RiffError("the timeline gives LoRA weights, but no LoRA is loaded; load one with --lora")
+        lora = torch.tensor([1.0 if frame.lora_weight is None else frame.lora_weight for frame in frames])
+    return Conditions(
+        model.embed([reading.text for reading in readings])[None],
+        torch.tensor(guidance),
+        model.embed(negatives)[None],
+        progress=along,
+        lora_weights=lora,
+    )
+
+
+def _settings(
+    model: Model,
+    timeline: Timeline,
+    readings: list[Reading],
+    sampling: Sampling,
+    guidance_scale: float,
+    beats_per_bar: int,
+    seed: int,
+) -> dict[str, Any]:
+    told = dataclasses.replace(timeline, seed=seed if timeline.seed is None else timeline.seed)
+    return {
+        "model": model.name,
+        "steps": sampling.steps,
+        "guidance": float(guidance_scale),
+        "scheduler": type(model.parts.scheduler).__name__,
+        "timeline": json.dumps(told.to_dict(), ensure_ascii=False),
+        "beats_per_bar": beats_per_bar,
+        "ignored_words": tuple(dict.fromkeys(word for reading in readings for word in reading.ignored_words)),
+        "dropped_words": tuple(dict.fromkeys(word for reading in readings for word in reading.dropped_words)),
+    }
