@@ -32,6 +32,7 @@ LAYERS = {
         "image",
         "latents",
         "prompt",
+        "onsets",
         "beats",
         "splice",
     },
