@@ -42,7 +42,7 @@ def put_lora(pipeline: "StableDiffusionPipeline", path: Path) -> str:
         name += "_"
     try:
         pipeline.load_lora_weights(weights, adapter_name=name)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
         raise ModelError(f"{path} does not fit this model ({first_line(error)}); use one made for it") from error
     if not any(name in names for names in pipeline.get_list_adapters().values()):
         raise ModelError(f"{path} holds no LoRA for this model's UNet or text encoder; use one made for it")
