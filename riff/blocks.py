@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from riff.config import SpectrogramConfig
-from riff.engine import Engine, engine_of
+from riff.engine import engine_of, is_fast
 from riff.inversion import BLOCK, Preset, Task, invert
-from riff.ring import Ring
+from riff.ring import Ring, resize_ring
+
+_SLACK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +39,14 @@ class MelFrames:
     def at(self, index: Tensor) -> Tensor:
         """(B, len(index), M); between columns loudness moves evenly in decibels, so that decays stay exponential."""
         n_columns = self.mel.shape[-1]
-        position = self.columns_at(index.remainder(self.count).double())
+        # On the CPU: not every device counts in double precision.
+        position = self.columns_at(index.cpu().remainder(self.count).double()).to(self.mel.device)
         if not self.loop:
             position = position.clamp(max=n_columns - 1)
         below = position.floor().long()
         share = (position - below).to(self.mel)
+        if not bool(share.any()):
+            return self.mel[..., below % n_columns].transpose(1, 2)
         above = (below + 1) % n_columns if self.loop else (below + 1).clamp(max=n_columns - 1)
         low, high = ((self.mel[..., place % n_columns] + self._floor).log() for place in (below, above))
         return (torch.lerp(low, high, share).exp() - self._floor).clamp(min=0.0).transpose(1, 2)
@@ -61,10 +66,9 @@ class _Canvas:
         self.settled = mel.new_zeros(frames * ring.hop_length)
 
     def places(self, first: int, count: int) -> Tensor:
-        """Indices of the samples that ``count`` frames from ``first`` on cover, and of those after them."""
+        """Indices of the samples in the hops of ``count`` frames from ``first`` on."""
         hop = self.ring.hop_length
-        here = torch.arange(first * hop, (first + count + self.ring.overlap) * hop, device=self.sound.device)
-        return here.remainder(len(self.settled))
+        return torch.arange(first * hop, (first + count) * hop, device=self.sound.device).remainder(len(self.settled))
 
     def accept(self, found: Tensor, places: Tensor, skip: int, count: int, *, to_end: bool) -> None:
         """Settle what a block found for ``count`` of its frames, after the first ``skip``."""
@@ -83,13 +87,17 @@ class _Canvas:
         self.settled[here] = torch.maximum(kept, share[start:stop])
 
 
-def _mirror(length: int, total: int, half: int) -> Tensor:
-    """(total,) where each sample is taken from: the windows at a clip's ends saw its sound mirrored."""
-    place = torch.arange(total) - half
-    inside = place.abs()
+def _mirror(places: Tensor, length: int, half: int) -> Tensor:
+    """Where samples are taken from: the windows at a clip's ends saw its sound mirrored."""
+    inside = (places - half).abs()
     inside = torch.where(inside > length - 1, 2 * (length - 1) - inside, inside)
     outside = (inside < 0) | (inside > length - 1)
-    return torch.where(outside, place, inside) + half
+    return torch.where(outside, places, inside + half)
+
+
+def _silence(count: int, least: int) -> int:
+    """Silent frames after ``count`` others, so that transforms of all of them are quick; at most ``_SLACK`` more."""
+    return next((n for n in range(least, least + _SLACK) if is_fast(count + n)), least)
 
 
 def frames_to_waveform(
@@ -118,45 +126,51 @@ def frames_to_waveform(
     """
     engine = engine_of(config)
     n_frames, loop = mel.count, mel.loop
-    margin = 2 * engine.full.overlap
-    frames = n_frames if loop else n_frames + engine.full.overlap
-    low = _Canvas(mel.mel, frames, engine.low)
-    full = _Canvas(mel.mel, frames, engine.full)
-    whole = n_frames <= block + 2 * margin
-    for first in range(0, 1 if whole else n_frames, block):
-        count = n_frames if whole else min(block, n_frames - first)
-        before = 0 if whole else margin if loop else min(margin, first)
-        after = 0 if whole else margin if loop else min(margin, n_frames - first - count)
-        span = (first - before, before + count + after)
-        low_length = None if loop else length * engine.low.hop_length / config.hop_length
-        task = _task(mel, span, low, low_length, stretch)
-        spectra = invert(task, config, preset, generator=generator)
-        last = whole or (not loop and first + count == n_frames)
-        _settle(spectra, task, engine, low, full, span, before, count, to_end=last)
     half = engine.full.win_length // 2
+    margin = 2 * engine.full.overlap
+    frames = n_frames if loop else n_frames + engine.full.overlap + _SLACK
+    low, full = (_Canvas(mel.mel, frames, ring) for ring in (engine.low, engine.full))
+    low_length = None if loop else round(length * engine.low.hop_length / config.hop_length)
+    if n_frames <= block + 2 * margin:
+        task = _task(mel, (0, n_frames), low, low_length, stretch)
+        found = invert(task, config, preset, generator=generator)
+        return resize_ring(found, len(task.active) * config.hop_length).roll(-half, 1)[:, :length]
+    for first in range(0, n_frames, block):
+        count = min(block, n_frames - first)
+        before = margin if loop else min(margin, first)
+        after = margin if loop else min(margin, n_frames - first - count)
+        task = _task(mel, (first - before, before + count + after), low, low_length, stretch)
+        found = invert(task, config, preset, generator=generator)
+        for canvas in (low, full):
+            drawn = resize_ring(found, len(task.active) * canvas.ring.hop_length)
+            places = canvas.places(first - before, len(task.active))
+            canvas.accept(drawn, places, before, count, to_end=not loop and first + count == n_frames)
     return full.sound.roll(-half, 1)[:, :length]
 
 
-def _task(mel: MelFrames, span: tuple[int, int], low: _Canvas, length: float | None, stretch: float) -> Task:
+def _task(mel: MelFrames, span: tuple[int, int], low: _Canvas, length: int | None, stretch: float) -> Task:
     """What a block of frames is to sound like; ``length`` is the clip's at the low rate, None for a loop."""
     first, count = span
     ring, device = low.ring, mel.mel.device
-    silent = 0 if mel.loop and count == mel.count else ring.overlap
-    places = low.places(first, count)[: (count + silent) * ring.hop_length]
-    settled, sound = low.settled[places], low.sound[:, places]
-    covered = torch.cat([settled, settled.new_zeros(ring.win_length)]).unfold(0, ring.win_length, ring.hop_length)
-    known = (covered.amin(1) >= 1.0)[: count + silent]
-    known[count:] = False
-    source = torch.arange(len(places), device=device)
+    silent = 0 if mel.loop and count == mel.count else _silence(count, ring.overlap)
+    places = low.places(first, count + silent)
+    sound, settled = low.sound[:, places], low.settled[places]
+    something = bool(settled.any())
+    known = torch.zeros(count + silent, dtype=torch.bool, device=device)
+    if something:
+        covered = torch.cat([settled, settled.new_zeros(ring.win_length)]).unfold(0, ring.win_length, ring.hop_length)
+        known[:count] = covered.amin(1)[:count] >= 1.0
+    ends = sources = places[:0]
     if length is not None:
-        mirror = _mirror(round(length), len(low.settled), ring.win_length // 2).to(device)
-        mirrored = mirror[places] - first * ring.hop_length
-        source = torch.where((mirrored >= 0) & (mirrored < len(places)), mirrored, source)
-    none = bool((settled == 0).all())
+        mirrored = _mirror(places, length, ring.win_length // 2) - first * ring.hop_length
+        moved = mirrored != torch.arange(len(places), device=device)
+        ends = torch.nonzero(moved & (mirrored >= 0) & (mirrored < len(places)))[:, 0]
+        sources = mirrored[ends]
 
     def fold(found: Tensor) -> Tensor:
-        found = found[:, source]
-        return found if none else torch.lerp(found, sound, settled)
+        found = found.clone()
+        found[:, ends] = found[:, sources]
+        return torch.lerp(found, sound, settled) if something else found
 
     return Task(
         mel=functional.pad(mel.at(torch.arange(first, first + count, device=device)), (0, 0, 0, silent)),
@@ -166,26 +180,3 @@ def _task(mel: MelFrames, span: tuple[int, int], low: _Canvas, length: float | N
         settled=sound,
         stretch=stretch,
     )
-
-
-def _settle(
-    spectra: Tensor,
-    task: Task,
-    engine: Engine,
-    low: _Canvas,
-    full: _Canvas,
-    span: tuple[int, int],
-    before: int,
-    count: int,
-    *,
-    to_end: bool,
-) -> None:
-    """Draw a block's frames at both rates and let the canvases take what is settled now."""
-    padding = (spectra.shape[2] - 1) // (engine.n_bins - 1)
-    for canvas, ring in ((low, engine.low), (full, engine.full)):
-        ring = Ring(padding * ring.win_length, ring.win_length, ring.hop_length)
-        padded = functional.pad(spectra, (0, ring.n_fft // 2 + 1 - spectra.shape[2]))
-        found = ring.to_ring(padded, ring.weight(task.active))
-        if canvas is low:
-            found = task.fold(found)
-        canvas.accept(found, canvas.places(*span)[: found.shape[1]], before, count, to_end=to_end)

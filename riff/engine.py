@@ -4,15 +4,16 @@ import dataclasses
 import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from riff.compiled import CHUNK, compiled, multiply
 from riff.config import SpectrogramConfig
 from riff.filterbank import mel_filterbank
 from riff.ring import Ring
 
 TINY = 1e-12
-_BLOCKS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,12 @@ def engine_of(config: SpectrogramConfig) -> Engine:
     hop, win = config.hop_length, config.win_length
     # A fortieth more than the band's two samples a period: the window smears a tone over its neighbours.
     least = min(hop, math.ceil(hop * 2.05 * config.f_max / config.sample_rate))
-    low = next((h for h in range(least, hop) if win * h % hop == 0 and _is_fast(win * h // hop)), hop)
+    low = next((h for h in range(least, hop) if win * h % hop == 0 and is_fast(win * h // hop)), hop)
     low_win = win * low // hop
     return Engine(Ring(low_win, low_win, low), Ring(win, win, hop))
 
 
-def _is_fast(n: int) -> bool:
+def is_fast(n: int) -> bool:
     """Whether transforms of this length are fast: even, with no prime factor above 7."""
     odd = n
     for prime in (2, 3, 5, 7):
@@ -82,70 +83,98 @@ def mel_basis(config: SpectrogramConfig, padding: int, stretch: float = 1.0) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """A filterbank and its normalised transpose, as dense blocks along the diagonal: 0.5 % of it is not zero.
+    """A filterbank and its normalised transpose.
 
     Attributes:
-        n_mels: M.
-        blocks: for bins [start, stop) the mels that they reach, [first, last): weights (bins, mels), and the
-            transpose with columns that sum to 1.
+        basis: (M, F) weights.
+        back: (M, F), columns that sum to 1, or to 0 where a bin reaches no mel.
     """
 
-    n_mels: int
-    blocks: tuple[tuple[int, int, int, int, Tensor, Tensor], ...]
+    basis: Tensor
+    back: Tensor
 
     @classmethod
-    def of(cls, basis: Tensor, *, n_blocks: int = _BLOCKS) -> "Filters":
-        """Cut a filterbank (M, F) into blocks that reach about equally many mels."""
-        n_mels, n_bins = basis.shape
-        back = basis / basis.sum(0).clamp(min=TINY)
-        centre = (basis * torch.arange(n_mels)[:, None]).sum(0) / basis.sum(0).clamp(min=TINY)
-        reached = torch.cummax(centre, 0).values
-        cuts = [int(torch.searchsorted(reached, n_mels * i / n_blocks)) for i in range(1, n_blocks)]
-        blocks = []
-        for start, stop in zip([0, *cuts], [*cuts, n_bins], strict=True):
-            mels = torch.nonzero(basis[:, start:stop].sum(1)).flatten()
-            if start < stop and len(mels):
-                first, last = int(mels[0]), int(mels[-1]) + 1
-                part = slice(first, last), slice(start, stop)
-                blocks.append((start, stop, first, last, basis[part].T.contiguous(), back[part].contiguous()))
-        return cls(n_mels, tuple(blocks))
-
-    def to(self, device: torch.device) -> "Filters":
-        """The same on a device."""
-        moved = ((*block[:4], block[4].to(device), block[5].to(device)) for block in self.blocks)
-        return dataclasses.replace(self, blocks=tuple(moved))
+    def of(cls, basis: Tensor) -> "Filters":
+        """From weights (M, F)."""
+        return cls(basis, basis / basis.sum(0).clamp(min=TINY))
 
     def gather(self, linear: Tensor) -> Tensor:
         """The mel (..., M) of linear magnitudes (..., F)."""
-        mel = linear.new_zeros(*linear.shape[:-1], self.n_mels)
-        for start, stop, first, last, weights, _ in self.blocks:
-            mel[..., first:last] += linear[..., start:stop] @ weights
-        return mel
+        return linear @ self.basis.T
 
     def spread(self, mel: Tensor) -> Tensor:
         """(..., M) to (..., F): each bin the mean of the mels that it reaches, 0 where it reaches none."""
-        n_bins = self.blocks[-1][1]
-        linear = mel.new_zeros(*mel.shape[:-1], n_bins) if self._has_gaps else mel.new_empty(*mel.shape[:-1], n_bins)
-        for start, stop, first, last, _, back in self.blocks:
-            linear[..., start:stop] = mel[..., first:last] @ back
-        return linear
+        return mel @ self.back
 
-    @functools.cached_property
-    def _has_gaps(self) -> bool:
-        starts, stops = [block[0] for block in self.blocks], [block[1] for block in self.blocks]
-        return starts != [0, *stops[:-1]]
 
-    @functools.cached_property
-    def sums(self) -> Tensor:
-        """(M,) what a filter gives for magnitudes of 1."""
-        return self.gather(self.blocks[0][4].new_ones(self.blocks[-1][1]))
+@dataclasses.dataclass(frozen=True)
+class Sparse:
+    """A matrix (I, J) whose rows have few values, one after the other, for :mod:`riff.compiled`.
+
+    Attributes:
+        starts, stops: (I,) the columns that each row reaches.
+        offsets: (I,) where its values begin.
+        values: all of them.
+    """
+
+    starts: np.ndarray
+    stops: np.ndarray
+    offsets: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> "Sparse":
+        """From a whole one."""
+        there = matrix != 0
+        some = there.any(1)
+        starts = np.where(some, there.argmax(1), 0)
+        stops = np.where(some, matrix.shape[1] - there[:, ::-1].argmax(1), 0)
+        rows = [row[start:stop] for row, start, stop in zip(matrix, starts, stops, strict=True)]
+        return cls(starts, stops, np.cumsum([0, *map(len, rows[:-1])]), np.concatenate(rows))
+
+    def times(self, dense: np.ndarray) -> np.ndarray:
+        """(J, C) float32 to (I, C)."""
+        result = np.empty((len(self.starts), dense.shape[1]), np.float32)
+        compiled(multiply)(self.starts, self.stops, self.offsets, self.values, dense, result)
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseFilters:
+    """The same for frames that lie in columns: 0.5 % of a filterbank is not zero.
+
+    Attributes:
+        basis: (M, F) weights.
+        back: (F, M), rows that sum to 1, or to 0 where a bin reaches no mel.
+    """
+
+    basis: Sparse
+    back: Sparse
+
+    @classmethod
+    def of(cls, filters: Filters) -> "SparseFilters":
+        """From whole matrices."""
+        return cls(Sparse.of(filters.basis.numpy()), Sparse.of(filters.back.numpy().T))
+
+    def gather(self, linear: np.ndarray) -> np.ndarray:
+        """The mel (M, C) of linear magnitudes (F, C)."""
+        return self.basis.times(linear)
+
+    def spread(self, mel: np.ndarray) -> np.ndarray:
+        """(M, C) to (F, C): each bin the mean of the mels that it reaches, 0 where it reaches none."""
+        return self.back.times(mel)
 
 
 @functools.lru_cache(maxsize=16)
 def filters_of(config: SpectrogramConfig, padding: int, stretch: float, device: torch.device) -> Filters:
-    """The filters of :func:`mel_basis`; in one piece on a GPU, which likes few large products."""
-    basis = mel_basis(config, padding, stretch)
-    return Filters.of(basis, n_blocks=_BLOCKS if device.type == "cpu" else 1).to(device)
+    """The filters of :func:`mel_basis` on a device."""
+    return Filters.of(mel_basis(config, padding, stretch).to(device))
+
+
+@functools.lru_cache(maxsize=16)
+def sparse_filters_of(config: SpectrogramConfig, padding: int, stretch: float) -> SparseFilters:
+    """The same for the compiled loops."""
+    return SparseFilters.of(filters_of(config, padding, stretch, torch.device("cpu")))
 
 
 def mel_to_linear(mel: Tensor, filters: Filters, *, n_iter: int = 5) -> Tensor:
@@ -162,8 +191,21 @@ def mel_to_linear(mel: Tensor, filters: Filters, *, n_iter: int = 5) -> Tensor:
     Returns:
         (..., N, F).
     """
-    linear = filters.spread(mel / filters.sums.clamp(min=TINY))
+    linear = filters.spread(mel / filters.basis.sum(1).clamp(min=TINY))
     for _ in range(n_iter):
         ratio = mel / filters.gather(linear).clamp(min=TINY)
         linear = linear * filters.spread(ratio * ratio.sqrt())
     return linear
+
+
+def mel_to_linear_compiled(mel: Tensor, filters: SparseFilters, *, n_iter: int = 5) -> Tensor:
+    """The same on a CPU, (B, N, M) to (B, N, F), many times faster."""
+    found = []
+    for asked in mel.flatten(0, 1).split(CHUNK):
+        columns = asked.T.contiguous().numpy()
+        linear = np.ones((len(filters.back.starts), columns.shape[1]), np.float32)
+        for iteration in range(n_iter + 1):
+            ratio = columns / np.maximum(filters.gather(linear), np.float32(TINY))
+            linear *= filters.spread(ratio * np.sqrt(ratio) if iteration else ratio)
+        found.append(torch.from_numpy(linear).T)
+    return torch.cat(found).unflatten(0, mel.shape[:2])

@@ -1,11 +1,10 @@
 """Phase gradient heap integration: the phase that an STFT's magnitudes imply, summed along their loudest paths."""
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+
+from riff.compiled import compiled
 
 # A Hann window of W samples is closest to a Gaussian exp(-pi t^2 / gamma) with gamma = 0.25645 W^2
 # (Průša, Balazs & Søndergaard, 2017).
@@ -13,102 +12,96 @@ HANN_GAMMA = 0.25645
 # Bins this many nepers under the loudest one carry no usable slope; they keep their random phase.
 TOLERANCE = 14.0
 N_BUCKETS = 2048
+# What a cell holds: the phase's step to the next frame, the one to the next bin, the phase, and the bucket.
+TURN, RISE, PHASE, BUCKET = range(4)
 
 
-@functools.cache
-def _integrate() -> Callable[..., None]:
-    """The compiled loop; numba takes half a second to import, so only those who need it do."""
-    import numba
-
-    def compile_it(*, cache: bool) -> Callable[..., None]:
-        decorate: Any = numba.njit(cache=cache, nogil=True, fastmath=True)
-        compiled: Callable[..., None] = decorate(_integrate_in_order)
-        return compiled
-
-    try:
-        return compile_it(cache=True)
-    except RuntimeError:  # no folder for the compiled code can be written
-        return compile_it(cache=False)
-
-
-def _integrate_in_order(log, along_time, along_frequency, phase, known, bucket_of, n_buckets):  # type: ignore[no-untyped-def]
+def _integrate(cells, known, head, following):  # type: ignore[no-untyped-def]
     """Spread phases from the loudest bins to their neighbours, always the loudest waiting bin first.
 
-    Arrays have shape (N, F); ``phase`` is changed in place. ``bucket_of`` holds the rank of a bin's magnitude, 0 the
-    loudest, ``n_buckets`` for bins to leave alone. A queue of buckets takes the place of a heap: every bin is put in
-    and taken out in constant time, and bins of one bucket differ by less than 0.07 dB.
+    ``cells`` (N, F, 4) hold all of a bin, so that it is fetched once; the phases are changed in place. A bucket is
+    the rank of a bin's magnitude, 0 the loudest; bins that are done or to be left alone are in the one after the last.
+    A queue of buckets takes the place of a heap: every bin is put in and taken out in constant time, and bins of one
+    bucket differ by less than 0.07 dB. ``head`` holds the first bin of each, ``following`` the one after each bin.
     """
-    n_frames, n_bins = log.shape
-    size = n_frames * n_bins
-    # All bins in order of magnitude, by counting: where a new island starts when a queue has run dry.
-    start = np.zeros(n_buckets + 2, np.int64)
+    n_frames, n_bins = cells.shape[:2]
+    n_buckets = head.shape[0]
+    done = np.float32(n_buckets)
+    current, loudest, first = n_buckets, done, 0
     for n in range(n_frames):
         for k in range(n_bins):
-            start[bucket_of[n, k] + 1] += 1
-    for b in range(n_buckets + 1):
-        start[b + 1] += start[b]
-    total = start[n_buckets]
-    order = np.empty(size, np.int32)
-    for n in range(n_frames):
-        for k in range(n_bins):
-            b = bucket_of[n, k]
-            order[start[b]] = n * n_bins + k
-            start[b] += 1
-    head = np.full(n_buckets + 1, -1, np.int32)
-    following = np.empty(size, np.int32)
-    done = np.zeros(size, np.bool_)
-    current = n_buckets
-    for n in range(n_frames):
-        if known[n]:
-            for k in range(n_bins):
-                b = bucket_of[n, k]
-                done[n * n_bins + k] = True
-                if b < n_buckets:
-                    following[n * n_bins + k] = head[b]
-                    head[b] = n * n_bins + k
-                    current = min(current, b)
-    next_island = 0
+            if known[n] and cells[n, k, 3] < done:
+                bucket = int(cells[n, k, 3])
+                following[n * n_bins + k] = head[bucket]
+                head[bucket] = n * n_bins + k
+                current = min(current, bucket)
+                cells[n, k, 3] = done
+            elif cells[n, k, 3] < loudest:
+                loudest, first = cells[n, k, 3], n * n_bins + k
+    if current == n_buckets and loudest < done:  # nothing is known: begin with the loudest
+        current = int(loudest)
+        head[current], following[first] = first, -1
+        cells[first // n_bins, first % n_bins, 3] = done
+    order, island, total = np.empty(0, np.int32), 0, -1
     while True:
         while current < n_buckets and head[current] < 0:
             current += 1
-        if current >= n_buckets:
-            while next_island < total and done[order[next_island]]:
-                next_island += 1
-            if next_island >= total:
-                return
-            here = order[next_island]
-            done[here] = True
-            current = bucket_of[here // n_bins, here % n_bins]
-        else:
+        if current < n_buckets:
             here = head[current]
             head[current] = following[here]
-        n, k = here // n_bins, here % n_bins
+            n, k = here // n_bins, here % n_bins
+        else:
+            if total < 0:
+                # The bins that are left in order of magnitude, by counting: where new islands start.
+                start = np.zeros(n_buckets + 2, np.int64)
+                for n in range(n_frames):
+                    for k in range(n_bins):
+                        start[int(cells[n, k, 3]) + 1] += 1
+                for bucket in range(n_buckets + 1):
+                    start[bucket + 1] += start[bucket]
+                total = start[n_buckets]
+                order = np.empty(total, np.int32)
+                for n in range(n_frames):
+                    for k in range(n_bins):
+                        bucket = int(cells[n, k, 3])
+                        if bucket < n_buckets:
+                            order[start[bucket]] = n * n_bins + k
+                            start[bucket] += 1
+            while island < total and cells[order[island] // n_bins, order[island] % n_bins, 3] >= done:
+                island += 1
+            if island >= total:
+                return
+            here = order[island]
+            n, k = here // n_bins, here % n_bins
+            current = int(cells[n, k, 3])
+            cells[n, k, 3] = done
         for way in range(4):
             m, j = n, k
             if way == 0:
                 m = n + 1 if n + 1 < n_frames else 0
             elif way == 1:
                 m = n - 1 if n > 0 else n_frames - 1
+            else:
+                j = k + 1 if way == 2 else k - 1
+                if j < 0 or j >= n_bins:
+                    continue
+            if cells[m, j, 3] >= done:
+                continue
+            if way == 0:
+                step = np.float32(0.5) * (cells[n, k, 0] + cells[m, j, 0])
+            elif way == 1:
+                step = np.float32(-0.5) * (cells[n, k, 0] + cells[m, j, 0])
             elif way == 2:
-                j = k + 1
+                step = cells[n, k, 1]
             else:
-                j = k - 1
-            if j < 0 or j >= n_bins or (m == n and j == k):
-                continue
+                step = -cells[m, j, 1]
+            cells[m, j, 2] = cells[n, k, 2] + step
+            bucket = int(cells[m, j, 3])
+            cells[m, j, 3] = done
             there = m * n_bins + j
-            b = bucket_of[m, j]
-            if done[there] or b >= n_buckets:
-                continue
-            if way < 2:
-                step = 0.5 * (along_time[n, k] + along_time[m, j])
-                phase[m, j] = phase[n, k] + (step if way == 0 else -step)
-            else:
-                step = 0.5 * (along_frequency[n, k] + along_frequency[m, j])
-                phase[m, j] = phase[n, k] + (step if way == 2 else -step)
-            done[there] = True
-            following[there] = head[b]
-            head[b] = there
-            current = min(current, b)
+            following[there] = head[bucket]
+            head[bucket] = there
+            current = min(current, bucket)
 
 
 def heap_phase(
@@ -119,6 +112,7 @@ def heap_phase(
     hop_length: int,
     win_length: int,
     known: np.ndarray | None = None,
+    every: int = 1,
     attack: float = 1.2,
 ) -> np.ndarray:
     """Phases for STFT magnitudes on a ring of frames, after Průša, Balazs & Søndergaard (2017).
@@ -130,30 +124,38 @@ def heap_phase(
     Args:
         magnitude: (N, F) float32 >= 0; the frame after the last one is the first. Frames of zeros part what should
             not meet.
-        phase: (N, F) float32, the phases of islands' first bins, of bins too faint to tell, and of known frames.
+        phase: (N, F') float32, the phases of islands' first bins, of bins too faint to tell, and of known frames.
         n_fft: transform length L; F = n_fft // 2 + 1 or fewer.
         hop_length: samples H between frames.
         win_length: Hann window in samples.
         known: (N,) bool, frames whose phase is given and only spreads.
+        every: 1, or 2 to give every second bin its phase: slopes are taken between finer bins than the paths' then,
+            which is quicker and comes closer. F' = (F - 1) / every + 1.
         attack: factor on dphi/dk; the central difference underestimates the slope of an attack.
 
     Returns:
-        (N, F) float32 phases in radians, counted from the window's centre.
+        (N, F') float32 phases in radians, counted from the window's centre.
     """
     peak = float(magnitude.max())
-    result = phase.astype(np.float32, copy=True)
     if peak <= 0.0:
-        return result
+        return phase.astype(np.float32, copy=True)
     log = np.log(magnitude + np.float32(1e-7 * peak))
     gamma = HANN_GAMMA * win_length**2
-    n_bins = magnitude.shape[1]
-    turn = np.remainder(2.0 * math.pi * hop_length / n_fft * np.arange(n_bins), 2.0 * math.pi).astype(np.float32)
-    along_time = np.gradient(log, axis=1) * np.float32(hop_length * n_fft / gamma) + turn
-    along_frequency = np.roll(log, -1, 0) - np.roll(log, 1, 0)
-    along_frequency *= np.float32(-0.5 * attack * gamma / (hop_length * n_fft))
-    below = (math.log(peak) - log) * np.float32(N_BUCKETS / TOLERANCE)
-    bucket_of = np.clip(below, 0, N_BUCKETS).astype(np.int16)
+    cells = np.empty((*phase.shape, 4), np.float32)
+    bins = every * np.arange(phase.shape[1])
+    above, below = np.minimum(bins + 1, log.shape[1] - 1), np.maximum(bins - 1, 0)
+    turn = np.remainder(2.0 * math.pi * hop_length / n_fft * bins, 2.0 * math.pi).astype(np.float32)
+    slope = (hop_length * n_fft / gamma / (above - below)).astype(np.float32)
+    cells[..., TURN] = (log[:, above] - log[:, below]) * slope + turn
+    rise = np.roll(log, -1, 0) - np.roll(log, 1, 0)
+    rise *= np.float32(-0.5 * attack * gamma / (hop_length * n_fft))
+    steps = np.float32(0.5) * (rise[:, 1:] + rise[:, :-1])
+    cells[:, :-1, RISE] = steps if every == 1 else steps[:, ::2] + steps[:, 1::2]
+    cells[..., PHASE] = phase
+    loudness = (math.log(peak) - log[:, ::every]) * np.float32(N_BUCKETS / TOLERANCE)
+    cells[..., BUCKET] = np.floor(np.clip(loudness, 0, N_BUCKETS))
     if known is None:
         known = np.zeros(len(magnitude), np.bool_)
-    _integrate()(log, along_time, along_frequency, result, known, bucket_of, N_BUCKETS)
-    return result
+    head, following = np.full(N_BUCKETS, -1, np.int32), np.empty(phase.size, np.int32)
+    compiled(_integrate)(cells, known, head, following)
+    return cells[..., PHASE].copy()

@@ -22,7 +22,8 @@ class Ring:
     hop_length: int
 
     @functools.cached_property
-    def _window(self) -> Tensor:
+    def window(self) -> Tensor:
+        """(win_length,) on the CPU."""
         return torch.hann_window(self.win_length)
 
     @property
@@ -37,20 +38,25 @@ class Ring:
             padded = torch.cat([padded, ring], dim=1)
         n = ring.shape[1] // self.hop_length
         frames = padded.unfold(1, self.win_length, self.hop_length)[:, :n]
-        return torch.fft.rfft(frames * self._window.to(ring), n=self.n_fft)
+        return torch.fft.rfft(frames * self.window.to(ring), n=self.n_fft)
 
     def to_ring(self, frames: Tensor, weight: Tensor) -> Tensor:
         """(B, N, n_fft // 2 + 1) complex to (B, N * hop_length), the least squares inverse (Griffin & Lim, 1984)."""
+        return self.add(frames) / weight
+
+    def add(self, frames: Tensor) -> Tensor:
+        """The windowed frames (B, N, n_fft // 2 + 1), added up to (B, N * hop_length)."""
         pieces = torch.fft.irfft(frames, n=self.n_fft)[..., : self.win_length]
-        return self._add(pieces * self._window.to(pieces)) / weight
+        return self._overlap(pieces * self.window.to(pieces))
 
     def weight(self, active: Tensor) -> Tensor:
         """(N,) bool to (N * hop_length,): the squared windows over each sample, of the active frames alone."""
-        squares = self._window.to(active.device).square() * active[:, None]
-        total = self._add(squares[None])[0]
+        squares = torch.nn.functional.pad(self.window.square(), (0, self.overlap * self.hop_length - self.win_length))
+        covers = torch.stack([active.roll(later) for later in range(self.overlap)], 1).float()
+        total = (covers @ squares.unflatten(0, (self.overlap, self.hop_length)).to(covers)).flatten()
         return total.clamp(min=1e-3 * float(total.max().clamp(min=1e-6)))
 
-    def _add(self, pieces: Tensor) -> Tensor:
+    def _overlap(self, pieces: Tensor) -> Tensor:
         """Overlap and add (B, N, win_length) pieces round the ring."""
         hop = self.hop_length
         padded = torch.nn.functional.pad(pieces, (0, self.overlap * hop - self.win_length))
@@ -61,3 +67,12 @@ class Ring:
             total[:, shift:] += blocks[:, : pieces.shape[1] - shift, later]
             total[:, :shift] += blocks[:, pieces.shape[1] - shift :, later]
         return total.flatten(1)
+
+
+def resize_ring(ring: Tensor, n_samples: int) -> Tensor:
+    """(B, T) to (B, n_samples): one period of a periodic sound at another rate, exact below either's Nyquist."""
+    n_old = ring.shape[-1]
+    if n_old == n_samples:
+        return ring
+    spectrum = torch.fft.rfft(ring)[..., : min(n_old, n_samples) // 2 + 1]
+    return torch.fft.irfft(spectrum, n=n_samples) * (n_samples / n_old)

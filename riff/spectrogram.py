@@ -13,6 +13,7 @@ from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
 from riff.inversion import PRESETS, QUALITIES, Preset, Quality
 from riff.phase import griffin_lim
+from riff.ring import resize_ring
 from riff.tempo import TempoMap
 
 _CHUNK = 256  # frames analysed at once
@@ -151,7 +152,7 @@ def mel_to_waveform(
         ring = frames_to_waveform(
             frames, config, preset, length=length, stretch=length / n_samples, generator=generator
         )
-        waveform = _resize_ring(ring, n_samples)
+        waveform = resize_ring(ring, n_samples)
     else:
         waveform = frames_to_waveform(frames, config, preset, length=n_samples, generator=generator)
     return _channels_to_stereo(waveform.reshape(*mel.shape[:-2], n_samples), config)
@@ -195,12 +196,3 @@ def _griffin_lim(
         generator=generator,
     )
     return sound[..., :n_samples]
-
-
-def _resize_ring(ring: Tensor, n_samples: int) -> Tensor:
-    """(B, T) to (B, n_samples): one period of a periodic sound at another rate, exact below either's Nyquist."""
-    n_old = ring.shape[-1]
-    if n_old == n_samples:
-        return ring
-    spectrum = torch.fft.rfft(ring)[..., : min(n_old, n_samples) // 2 + 1]
-    return torch.fft.irfft(spectrum, n=n_samples) * (n_samples / n_old)

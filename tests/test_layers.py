@@ -22,6 +22,8 @@ LAYERS = {
         "loudness",
         "filterbank",
         "ring",
+        "compiled",
+        "iteration",
         "heap",
         "phase",
         "engine",

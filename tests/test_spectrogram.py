@@ -1,5 +1,7 @@
 """Waveform to mel and back: exact lengths, torchaudio and librosa as oracles, one mechanism for every tempo."""
 
+import dataclasses
+import functools
 import math
 import subprocess
 import sys
@@ -10,11 +12,12 @@ import torch
 
 from riff.blocks import MelFrames, frames_to_waveform
 from riff.config import SpectrogramConfig
-from riff.engine import Filters, engine_of, mel_basis, mel_to_linear
+from riff.engine import Filters, SparseFilters, engine_of, mel_basis, mel_to_linear, mel_to_linear_compiled
 from riff.errors import RiffError
 from riff.filterbank import mel_filterbank
 from riff.heap import heap_phase
-from riff.inversion import PRESETS, first_phase
+from riff.inversion import PRESETS, first_phase, invert
+from riff.iteration import CompiledIteration, TensorIteration
 from riff.phase import griffin_lim
 from riff.ring import Ring
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
@@ -238,15 +241,49 @@ def test_inverse_mel_reproduces_the_mel(padding):
 
 
 @pytest.mark.parametrize("config", [BEATS, RIFFUSION, SMALL], ids=["riff-mini", "riffusion", "small"])
-@pytest.mark.parametrize("n_blocks", [1, 12])
-def test_filters_in_blocks_are_the_whole_filterbank(config, n_blocks):
+def test_sparse_filters_are_the_whole_filterbank(config):
     basis = mel_basis(config, 2)
-    filters = Filters.of(basis, n_blocks=n_blocks)
+    filters, sparse = Filters.of(basis), SparseFilters.of(Filters.of(basis))
     generator = torch.Generator().manual_seed(0)
     linear, mel = torch.rand(3, basis.shape[1], generator=generator), torch.rand(3, len(basis), generator=generator)
-    torch.testing.assert_close(filters.gather(linear), linear @ basis.T)
+    columns = [torch.from_numpy(sparse.gather(linear.T.numpy())), torch.from_numpy(sparse.spread(mel.T.numpy()))]
+    torch.testing.assert_close(columns[0].T, filters.gather(linear))
+    torch.testing.assert_close(columns[1].T, filters.spread(mel))
     torch.testing.assert_close(filters.spread(mel), mel @ (basis / basis.sum(0).clamp(min=1e-12)))
-    torch.testing.assert_close(filters.sums, basis.sum(1))
+
+
+def test_compiled_inverse_mel_equals_the_plain_one():
+    mel = waveform_to_mel(chirps(0.7, 8000, channels=2), dataclasses.replace(SMALL, channels=2)).transpose(1, 2)
+    basis = mel_basis(SMALL, 2)
+    plain, sparse = Filters.of(basis), SparseFilters.of(Filters.of(basis))
+    torch.testing.assert_close(mel_to_linear_compiled(mel, sparse), mel_to_linear(mel, plain), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("config", [BEATS, RIFFUSION], ids=["riff-mini", "riffusion"])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_compiled_iteration_equals_the_plain_one(config, stride):
+    ring = engine_of(config).doubled()
+    generator = torch.Generator().manual_seed(0)
+    mel = torch.rand(2, 75, config.n_mels, generator=generator)
+    sound = torch.randn(2, 75 * ring.hop_length, generator=generator)
+    active = torch.arange(75) < 70
+    filters = Filters.of(mel_basis(config, 2))
+    plain = TensorIteration(mel, ring, active, filters)
+    fast = CompiledIteration(mel, ring, active, SparseFilters.of(filters))
+    expected = found = sound
+    for visit in range(2 * stride):
+        how = {"first": visit % stride, "stride": stride, "momentum": 0.5}
+        expected, found = plain.step(expected, **how), fast.step(found, **how)
+        torch.testing.assert_close(found, expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_the_compiled_inversion_equals_the_plain_one(loop, monkeypatch):
+    mel = waveform_to_mel(chirps(1.0, 8000), SMALL)
+    fast = mel_to_waveform(mel, SMALL, loop=loop)
+    monkeypatch.setattr("riff.blocks.invert", functools.partial(invert, compiled=False))
+    plain = mel_to_waveform(mel, SMALL, loop=loop)
+    assert 20 * math.log10(float((fast - plain).norm() / plain.norm())) < -30
 
 
 @pytest.mark.parametrize("config", [BEATS, RIFFUSION, SMALL], ids=["riff-mini", "riffusion", "small"])
