@@ -11,7 +11,7 @@ from torch.nn import functional
 from riff.config import SpectrogramConfig
 from riff.engine import engine_of, is_fast
 from riff.inversion import BLOCK, Preset, Task, invert
-from riff.ring import Ring, resize_ring
+from riff.ring import Ring
 
 _SLACK = 64
 
@@ -134,15 +134,14 @@ def frames_to_waveform(
     if n_frames <= block + 2 * margin:
         task = _task(mel, (0, n_frames), low, low_length, stretch)
         found = invert(task, config, preset, generator=generator)
-        return resize_ring(found, len(task.active) * config.hop_length).roll(-half, 1)[:, :length]
+        return engine.at_full(found).roll(-half, 1)[:, :length]
     for first in range(0, n_frames, block):
         count = min(block, n_frames - first)
         before = margin if loop else min(margin, first)
         after = margin if loop else min(margin, n_frames - first - count)
         task = _task(mel, (first - before, before + count + after), low, low_length, stretch)
         found = invert(task, config, preset, generator=generator)
-        for canvas in (low, full):
-            drawn = resize_ring(found, len(task.active) * canvas.ring.hop_length)
+        for canvas, drawn in ((low, found), (full, engine.at_full(found))):
             places = canvas.places(first - before, len(task.active))
             canvas.accept(drawn, places, before, count, to_end=not loop and first + count == n_frames)
     return full.sound.roll(-half, 1)[:, :length]

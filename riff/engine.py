@@ -11,7 +11,7 @@ from torch import Tensor
 from riff.compiled import CHUNK, compiled, multiply
 from riff.config import SpectrogramConfig
 from riff.filterbank import mel_filterbank
-from riff.ring import Ring
+from riff.ring import Ring, resize_ring
 
 TINY = 1e-12
 
@@ -36,6 +36,15 @@ class Engine:
     def doubled(self) -> Ring:
         """The low ring with transforms of two windows, which sample the filters finely enough."""
         return dataclasses.replace(self.low, n_fft=2 * self.low.win_length)
+
+    def at_full(self, ring: Tensor) -> Tensor:
+        """A sound (B, N * low hop) at the output's rate, (B, N * full hop).
+
+        Magnitudes are those of the output's windows, which hold more samples, so the same ones sound louder here.
+        """
+        n_frames = ring.shape[1] // self.low.hop_length
+        share = self.low.hop_length / self.full.hop_length
+        return resize_ring(ring, n_frames * self.full.hop_length) * share
 
 
 @functools.lru_cache(maxsize=16)

@@ -108,7 +108,7 @@ class TempoMap:
             RiffError: not what that gives.
         """
         names = [field.name for field in dataclasses.fields(cls)]
-        rows = [fields.get(name) for name in names] if isinstance(fields, dict) else []
+        rows: list[Any] = [fields.get(name) for name in names] if isinstance(fields, dict) else []
         if not rows or not all(isinstance(row, (list, tuple)) and row and all(map(_is_number, row)) for row in rows):
             raise RiffError(f"a tempo map is an object with the lists of numbers {', '.join(names)}")
         beats, seconds, tempi, slopes = (tuple(float(number) for number in row) for row in rows)
