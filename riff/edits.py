@@ -237,11 +237,7 @@ def extend(model: Model, laid: Laid, recording: Recording, request: Request, *, 
     first, sound = _at_rate(begin, sound, own, recording)
     overlap = min(round(FADE_SECONDS * rate), waveform.shape[-1] - max(first, 0))
     new = sound[:, waveform.shape[-1] - overlap - first :]
-    peak = float(new.abs().max())
-    joined = append(waveform, new, overlap_samples=overlap)
-    if peak > 1.0:  # only what is new may be turned down
-        joined[:, waveform.shape[-1] :] = joined[:, waveform.shape[-1] :].clamp(-1.0, 1.0)
-    return joined
+    return append(waveform, new, overlap_samples=overlap)
 
 
 def _at_rate(begin: float, sound: Tensor, own_rate: int, recording: Recording) -> tuple[int, Tensor]:
@@ -282,6 +278,8 @@ def redraw(
     kept = torch.lerp(image[0], drawn, inside[0])[..., : part.shape[-1]]
     beat = first / _per_beat(config, laid)
     sound = _play(kept, _from(laid.tempo, beat), config, request, loudest) / laid.gain
+    if float(sound.abs().max()) > PEAK:  # what is kept is not touched by this
+        sound = peak_normalize(sound, peak=PEAK)
     return float(laid.tempo.seconds_at(beat)) - laid.lead / config.sample_rate, sound
 
 

@@ -77,7 +77,7 @@ def interpolate(
     silence = 1.0 if config.amplitude == "power" else 0.0
     ground = torch.nn.functional.pad(image, (0, width - columns), value=silence)[None]
     if mask is not None:
-        mask = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None, None], tuple(ground.shape[-2:]))
+        mask = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None, None], (config.n_mels, width))
         mask = torch.nn.functional.avg_pool2d(mask, model.factor)
     noise = slerp(model.noise(layout, start.seed), model.noise(layout, end.seed), alpha)
     negative, _ = known_text(negative_prompt, model.parts, model.prior)

@@ -567,7 +567,8 @@ class RiffPipeline:
         with count_steps(progress, callback_on_step_end) as count_step:
             return interpolate(
                 self.model,
-                *ends,
+                ends[0],
+                ends[1],
                 alpha,
                 read_picture(image, self.model),
                 mask=None if mask is None else read_mask(mask),

@@ -40,15 +40,22 @@ def run(args: argparse.Namespace) -> None:
         raise RiffError("say what to replace: --seconds START END or --bars START END, one kind, as often as needed")
     if wrong := [pair for pair in args.seconds + args.bars if pair[0] >= pair[1]]:
         raise RiffError(f"a part from {wrong[0][0]:g} to {wrong[0][1]:g} is empty; END comes after START")
-    bounds = {
-        f"mask_{side}_{unit}": [pair[index] for pair in pairs] if pairs else None
-        for unit, pairs in (("seconds", args.seconds), ("bar", args.bars))
-        for index, side in enumerate(("start", "end"))
-    }
     edit(
         args,
         lambda pipe, options: pipe.inpaint(
-            args.audio, args.prompt, low_hz=args.low, high_hz=args.high, **bounds, **options
+            args.audio,
+            args.prompt,
+            mask_start_seconds=_side(args.seconds, 0),
+            mask_end_seconds=_side(args.seconds, 1),
+            mask_start_bar=_side(args.bars, 0),
+            mask_end_bar=_side(args.bars, 1),
+            low_hz=args.low,
+            high_hz=args.high,
+            **options,
         ),
         drawings=len(args.seconds or args.bars),
     )
+
+
+def _side(pairs: list[list[float]], index: int) -> list[float] | None:
+    return [pair[index] for pair in pairs] or None

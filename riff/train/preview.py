@@ -48,7 +48,7 @@ class DenoiserPreview:
             embed_prompt([""] * len(self.prompts), self.tokenizer, denoiser.text_encoder),
             self.guidance_scale,
         )
-        latents = denoise(predict, self.scheduler, noise.to(denoiser.unet.device), num_inference_steps=20)
+        latents = denoise(predict, self.scheduler, noise.to(next(denoiser.parameters()).device), num_inference_steps=20)
         images = latents_to_image(latents, self.vae, channels=self.config.channels)
         writer.add_images("drawn", images[:, :1], step)
         waveforms = mel_to_waveform(image_to_mel(images, self.config), self.config, bpm=self.bpm, quality="fast")
