@@ -143,11 +143,16 @@ def heap_phase(
     gamma = HANN_GAMMA * win_length**2
     cells = np.empty((*phase.shape, 4), np.float32)
     bins = every * np.arange(phase.shape[1])
-    above, below = np.minimum(bins + 1, log.shape[1] - 1), np.maximum(bins - 1, 0)
     turn = np.remainder(2.0 * math.pi * hop_length / n_fft * bins, 2.0 * math.pi).astype(np.float32)
-    slope = (hop_length * n_fft / gamma / (above - below)).astype(np.float32)
-    cells[..., TURN] = (log[:, above] - log[:, below]) * slope + turn
-    rise = np.roll(log, -1, 0) - np.roll(log, 1, 0)
+    bend = np.float32(0.5 * hop_length * n_fft / gamma)
+    cells[:, 0, TURN] = 2 * bend * (log[:, 1] - log[:, 0])
+    inner = phase.shape[1] - 2
+    cells[:, 1:-1, TURN] = bend * (log[:, every + 1 :: every][:, :inner] - log[:, every - 1 :: every][:, :inner])
+    cells[:, -1, TURN] = 2 * bend * (log[:, -1] - log[:, -2])
+    cells[..., TURN] += turn
+    rise = np.empty_like(log)
+    np.subtract(log[2:], log[:-2], out=rise[1:-1])
+    rise[0], rise[-1] = log[1 % len(log)] - log[-1], log[0] - log[-2 % len(log)]
     rise *= np.float32(-0.5 * attack * gamma / (hop_length * n_fft))
     steps = np.float32(0.5) * (rise[:, 1:] + rise[:, :-1])
     cells[:, :-1, RISE] = steps if every == 1 else steps[:, ::2] + steps[:, 1::2]

@@ -32,6 +32,8 @@ class Preset:
         n_iter: iterations that hold the mel magnitudes; each visits every frame once.
         n_interleaved: how many of them, the first ones, visit the frames in interleaved subsets, and go back to the
             sound after each (after the ordered subsets of Hudson & Larkin, 1994): quick at first, but not at last.
+        padding: transform length of the iterations, in windows: 2, or 1, which costs half, but samples the filters
+            too coarsely to come close.
         overlap: frames of a subset that should cover a sample.
         settling: momentum of the interleaved iterations; 0.45 diverges.
         momentum: of the others (Perraudin, Balazs & Søndergaard, 2013).
@@ -39,8 +41,9 @@ class Preset:
 
     n_iter: int
     n_interleaved: int = 3
+    padding: int = 2
     overlap: int = 3
-    settling: float = 0.2
+    settling: float = 0.25
     momentum: float = 0.99
 
     def visits(self, overlap: int) -> Iterator[tuple[int, int, float]]:
@@ -54,10 +57,10 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "fast": Preset(2),
+    "fast": Preset(4, n_interleaved=1, padding=1),
     "default": Preset(11),
-    "high": Preset(30),
-    "best": Preset(90),
+    "high": Preset(50, n_interleaved=10),
+    "best": Preset(90, n_interleaved=10),
 }
 QUALITIES = (*PRESETS, "griffin-lim")
 
@@ -138,17 +141,18 @@ def invert(
         compiled: whether a CPU does the work in compiled loops; None is yes on a CPU.
     """
     one, two = engine_of(config).low, engine_of(config).doubled()
+    ring = two if preset.padding == 2 else one
     device = task.mel.device
     compiled = device.type == "cpu" if compiled is None else compiled
     iteration: Iteration
     if compiled:
-        sparse = sparse_filters_of(config, 2, task.stretch)
-        fine = mel_to_linear_compiled(task.mel, sparse)
-        iteration = CompiledIteration(task.mel, two, task.active, sparse)
+        fine = mel_to_linear_compiled(task.mel, sparse_filters_of(config, 2, task.stretch))
+        held = sparse_filters_of(config, preset.padding, task.stretch)
+        iteration = CompiledIteration(task.mel, ring, task.active, held)
     else:
-        filters = filters_of(config, 2, task.stretch, device)
-        fine = mel_to_linear(task.mel, filters)
-        iteration = TensorIteration(task.mel, two, task.active, filters)
+        fine = mel_to_linear(task.mel, filters_of(config, 2, task.stretch, device))
+        filters = filters_of(config, preset.padding, task.stretch, device)
+        iteration = TensorIteration(task.mel, ring, task.active, filters)
     magnitude = fine[..., ::2].contiguous()
     given = one.to_frames(task.settled).angle() if bool(task.known.any()) else torch.zeros_like(magnitude)
     parallel = device.type != "cpu"

@@ -3,6 +3,10 @@
     python -m training.measure_inversion --clips 24
     python -m training.measure_inversion --audio MUSIC/
     python -m training.measure_inversion --drawn 8 --model riff/models/riff-mini
+    python -m training.measure_inversion --librosa --clips 2
+    python -m training.measure_inversion --memory
+    python -m training.measure_inversion --parameters --clips 8
+    python -m training.measure_inversion --pictures docs/pictures
 
 Clips of 5.12 s go through Riffusion's picture (512 mels, 8 bits). Riffusion's algorithm is what it is in torchaudio:
 least squares inverse mel, then 32 Griffin-Lim iterations with momentum 0.99 on transforms of 17,640 samples.
@@ -10,9 +14,10 @@ Decibels: less is better. ``mel`` is the spectral convergence of the mel against
 that of the sound's own magnitudes up to 10 kHz, ``onsets`` the correlation of onset strengths, and ``pre-echo`` the
 energy in the 10 to 60 ms before strong onsets over that in the original.
 
-With ``--drawn`` the pictures are a model's: composed ones through its autoencoder, and ones that it drew. There is no
-original, so only the picture itself can be compared: ``mel`` as above, and ``codes``, the root mean square difference
-between the asked picture and one made anew from the sound, in steps of 8 bits.
+``--drawn`` measures pictures of a model (training/inversion_drawn.py). ``--librosa`` adds librosa's ``mel_to_audio``
+(least squares with bounds, then Griffin-Lim: minutes a clip). ``--memory`` gives every way a process of its own and
+prints its peak. ``--parameters`` compares pictures like riff-mini's (training/inversion_parameters.py), and
+``--pictures`` draws those of the docs (training/inversion_pictures.py).
 """
 
 from __future__ import annotations
@@ -20,8 +25,8 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -86,6 +91,30 @@ def riffusions_algorithm(config: SpectrogramConfig, hop_length: int) -> Callable
     return invert
 
 
+def librosas_algorithm(config: SpectrogramConfig) -> Callable[[Tensor], Tensor]:
+    """Mel (1, M, N) to waveform (1, T) by the two halves of librosa's ``mel_to_audio`` with a config's parameters.
+
+    The first half takes a few columns at a time: for all of Riffusion's its solver asks for 155 GiB at once.
+    """
+    import librosa
+    import numpy as np
+
+    filters = {"fmin": config.f_min, "fmax": config.f_max, "htk": config.mel_scale == "htk", "norm": config.norm}
+    geometry = {"n_fft": config.n_fft, "hop_length": config.hop_length, "win_length": config.win_length}
+
+    def invert(mel: Tensor) -> Tensor:
+        pieces = [piece.contiguous().numpy() for piece in mel[0].split(4, dim=1)]
+        unmel = functools.partial(
+            librosa.feature.inverse.mel_to_stft, sr=config.sample_rate, n_fft=config.n_fft, power=1.0, **filters
+        )
+        linear = np.concatenate([unmel(piece) for piece in pieces], axis=1)
+        sound = torch.from_numpy(librosa.griffinlim(linear, random_state=0, **geometry))[None]
+        # It is one hop short; the rest is silence.
+        return torch.nn.functional.pad(sound, (0, config.hop_length))
+
+    return invert
+
+
 def convergence(estimate: Tensor, target: Tensor) -> float:
     """Spectral convergence in decibels, after the best gain."""
     gain = (estimate * target).sum() / estimate.square().sum().clamp(min=1e-20)
@@ -132,9 +161,11 @@ def figures_of(sound: Tensor, original: Tensor, mel: Tensor) -> Figures:
     }
 
 
-def measure(clips: list[Tensor], *, report: Callable[[str], None]) -> dict[str, list[Figures]]:
+def measure(clips: list[Tensor], *, librosa: bool, report: Callable[[str], None]) -> dict[str, list[Figures]]:
     """Figures of every way for every clip, with ``seconds``."""
     ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm(CONFIG, CONFIG.hop_length)}
+    if librosa:
+        ways["librosa"] = librosas_algorithm(CONFIG)
     for quality in QUALITIES:
         ways[quality] = functools.partial(mel_to_waveform, config=CONFIG, quality=quality)
     warm = waveform_to_mel(clips[0][None], CONFIG)
@@ -163,74 +194,49 @@ def table(results: dict[str, list[Figures]]) -> str:
     ]
     for name, rows in results.items():
         speed = statistics.median(b["seconds"] / r["seconds"] for b, r in zip(base, rows, strict=True))
-        mean = {key: _mean([row[key] for row in rows]) for key in ("mel", "linear", "onsets", "pre-echo")}
+        means = {key: mean([row[key] for row in rows]) for key in ("mel", "linear", "onsets", "pre-echo")}
         seconds = statistics.median(row["seconds"] for row in rows)
         lines.append(
-            f"| {name} | {seconds:.3f} | {speed:.1f}x | {mean['mel']:.2f} | {mean['linear']:.2f} "
-            f"| {mean['onsets']:.3f} | {mean['pre-echo']:.2f} |"
+            f"| {name} | {seconds:.3f} | {speed:.1f}x | {means['mel']:.2f} | {means['linear']:.2f} "
+            f"| {means['onsets']:.3f} | {means['pre-echo']:.2f} |"
         )
     return "\n".join(lines)
 
 
-def _mean(values: list[float]) -> float:
+def worst_lead(results: dict[str, list[Figures]], name: str) -> str:
+    """By how much the default leads another way on the clip where it leads least."""
+    pairs = list(zip(results[name], results["default"], strict=True))
+    leads = {
+        "mel": min(other["mel"] - own["mel"] for other, own in pairs),
+        "linear": min(other["linear"] - own["linear"] for other, own in pairs),
+        "onsets": min(own["onsets"] - other["onsets"] for other, own in pairs),
+    }
+    return (
+        f"default against {name}, on its worst of {len(pairs)} clips: mel {leads['mel']:+.2f} dB, "
+        f"linear {leads['linear']:+.2f} dB, onsets {leads['onsets']:+.3f} (above 0: better)"
+    )
+
+
+def peak_megabytes(name: str) -> int:
+    """Peak resident memory of a process that inverts one picture of noise; ``name`` is a quality, or Riffusion."""
+    script = f"""
+import resource, torch
+from training.measure_inversion import COLUMNS, CONFIG, mel_to_waveform, riffusions_algorithm
+torch.set_num_threads(1)
+mel = torch.rand(1, CONFIG.n_mels, COLUMNS, generator=torch.Generator().manual_seed(0))
+if {name!r} == "Riffusion":
+    riffusions_algorithm(CONFIG, CONFIG.hop_length)(mel)
+else:
+    mel_to_waveform(mel, CONFIG, quality={name!r})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    return int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+
+
+def mean(values: list[float]) -> float:
+    """Of those that are finite."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan
-
-
-def models_pictures(model: str | None, count: int) -> tuple[dict[str, list[Tensor]], SpectrogramConfig]:
-    """Pictures (1, M, N) by kind: ``count`` composed ones through a model's autoencoder, and as many that it drew."""
-    from riff.latents import image_to_latents, latents_to_image
-    from riff.pipeline import RiffPipeline
-    from training.composer import GENRES, compose
-    from training.composer.captions import eval_prompt
-    from training.make_dataset import draw
-
-    pipe = RiffPipeline.from_pretrained(model, device="cpu")
-    names = sorted(GENRES)
-    pictures: dict[str, list[Tensor]] = {"through the autoencoder": [], "drawn": []}
-    for number in range(count):
-        score = compose(FIRST_SEED + number, genre=names[number * 7 % len(names)], windows=1)
-        prompt = eval_prompt(score.windows[0], random.Random(number), kind="plain")
-        drawn = pipe(prompt, seed=number, quality="fast").clips[0].image
-        composed = torch.from_numpy(draw(score, pipe.config))[None, None].float() / 255.0
-        with torch.inference_mode():
-            latents = image_to_latents(composed, pipe.pipeline.vae)
-            rebuilt = latents_to_image(latents, pipe.pipeline.vae, channels=1)[0].clone()
-        pictures["through the autoencoder"].append(rebuilt)
-        pictures["drawn"].append(drawn)
-    return pictures, pipe.config
-
-
-def measure_pictures(pictures: list[Tensor], config: SpectrogramConfig) -> dict[str, list[Figures]]:
-    """How near each way's sound is to the picture that was asked for."""
-    hop = 690  # a whole number of samples a column, as the textbook needs
-    bpm = 60.0 * config.sample_rate / (config.frames_per_beat * hop)
-    ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm(config, hop)}
-    for quality in QUALITIES:
-        ways[quality] = functools.partial(mel_to_waveform, config=config, bpm=bpm, quality=quality)
-    results: dict[str, list[Figures]] = {name: [] for name in ways}
-    for picture in pictures:
-        asked = image_to_mel(picture, config)
-        for name, way in ways.items():
-            found = waveform_to_mel(way(asked), config, bpm=bpm)[..., : asked.shape[-1]]
-            codes = float((mel_to_image(found, config) - picture).mul(255.0).square().mean().sqrt())
-            results[name].append({"mel": convergence(found, asked), "codes": codes})
-    return results
-
-
-def pictures_table(results: dict[str, dict[str, list[Figures]]]) -> str:
-    """Means for every kind of picture as a Markdown table."""
-    kinds = list(results)
-    lines = [
-        "| way | " + " | ".join(f"{kind}: mel dB | codes" for kind in kinds) + " |",
-        "|---" * (1 + 2 * len(kinds)) + "|",
-    ]
-    for name in results[kinds[0]]:
-        cells = [
-            f"{_mean([row[key] for row in results[kind][name]]):.2f}" for kind in kinds for key in ("mel", "codes")
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -239,16 +245,38 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, help="a folder of recordings, in place of composed clips")
     parser.add_argument("--drawn", type=int, metavar="N", help="pictures of a model instead: N of each kind")
     parser.add_argument("--model", help="of --drawn; default riff-mini")
+    parser.add_argument("--librosa", action="store_true", help="librosa's mel_to_audio as well: minutes a clip")
+    parser.add_argument("--memory", action="store_true", help="peak memory instead")
+    parser.add_argument("--parameters", action="store_true", help="pictures like riff-mini's instead")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the pictures of the docs instead")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    if arguments.drawn:
+    if arguments.memory:
+        peaks = {name: peak_megabytes(name) for name in ("Riffusion", *QUALITIES)}
+        lines = [f"| {name} | {peak} | {peak / peaks['Riffusion']:.2f} |" for name, peak in peaks.items()]
+        print("\n".join(["| way | peak MB | of Riffusion's |", "|---|---|---|", *lines]))
+    elif arguments.drawn:
+        from training.inversion_drawn import measure_pictures, models_pictures, pictures_table
+
         pictures, config = models_pictures(arguments.model, arguments.drawn)
         print(pictures_table({kind: measure_pictures(images, config) for kind, images in pictures.items()}))
-        return
-    clips = recorded_clips(arguments.audio) if arguments.audio else composed_clips(arguments.clips)
-    if not clips:
-        parser.error(f"there is no sound file in {arguments.audio}")
-    print(table(measure(clips, report=lambda line: print(line, file=sys.stderr, flush=True))))
+    elif arguments.parameters:
+        from training.inversion_parameters import parameters_table
+
+        print(parameters_table(composed_clips(arguments.clips)))
+    elif arguments.pictures:
+        from training.inversion_pictures import draw_pictures
+
+        draw_pictures(composed_clips(4)[-1], arguments.pictures)
+    else:
+        clips = recorded_clips(arguments.audio) if arguments.audio else composed_clips(arguments.clips)
+        if not clips:
+            parser.error(f"there is no sound file in {arguments.audio}")
+        report = functools.partial(print, file=sys.stderr, flush=True)
+        results = measure(clips, librosa=arguments.librosa, report=report)
+        print(table(results))
+        for name in ("Riffusion", "librosa") if arguments.librosa else ("Riffusion",):
+            print(worst_lead(results, name))
 
 
 if __name__ == "__main__":
