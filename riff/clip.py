@@ -92,7 +92,10 @@ class Clip:
             SystemProblem: the disk is full or the folder read-only.
         """
         if Path(path).suffix.lower() == ".png":
-            write_png(path, self.image, self.config, metadata=self.provenance, force=force)
+            metadata: dict[str, Any] = dict(self.provenance)
+            if self.tempo is not None and self.tempo.steady is None and self.config.grid == "beats":
+                metadata["tempo"] = self.tempo.to_dict()  # as Encoded.metadata has it, so that it is played by its map
+            write_png(path, self.image, self.config, metadata=metadata, force=force)
             return Path(path)
         return save_audio(path, self.waveform, self.sample_rate, metadata=sound_tags(self.provenance), force=force)
 

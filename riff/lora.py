@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 
+def check_lora(path: Path) -> None:
+    """Refuse what can be no LoRA with any model.
+
+    Raises:
+        ModelError: no such file, or a damaged one.
+        SystemProblem: peft is not installed.
+    """
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        raise ModelError(f"{path} is no LoRA file; give the path of a .safetensors file")
+    check_safetensors(path)
+    try:
+        import peft  # noqa: F401 - diffusers finds it by itself
+    except ImportError as error:
+        raise SystemProblem("a LoRA needs peft; install it: python -m pip install 'riff-music[lora]'") from error
+
+
 def put_lora(pipeline: "StableDiffusionPipeline", path: Path) -> str:
     """Load a LoRA (Hu et al., 2021) into UNet and text encoder and return the adapter's name.
 
@@ -24,13 +40,7 @@ def put_lora(pipeline: "StableDiffusionPipeline", path: Path) -> str:
         ModelError: no such file, damaged, not finite, or made for another model.
         SystemProblem: peft is not installed.
     """
-    if path.suffix.lower() != ".safetensors" or not path.is_file():
-        raise ModelError(f"{path} is no LoRA file; give the path of a .safetensors file")
-    check_safetensors(path)
-    try:
-        import peft  # noqa: F401 - diffusers finds it by itself
-    except ImportError as error:
-        raise SystemProblem("a LoRA needs peft; install it: python -m pip install 'riff-music[lora]'") from error
+    check_lora(path)
     from safetensors.torch import load_file
 
     weights = load_file(path)

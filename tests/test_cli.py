@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from riff.cli import build_parser, main
+from riff.cli import VERBS, build_parser, main
 from riff.cli.arguments import BPM_RANGE, MAX_PROMPT, check_prompt
 from riff.errors import ModelError, RiffError, SystemProblem
 from tests.conftest import with_legacy_weights
@@ -126,6 +126,7 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
         "bars": 4,
         "duration": None,
         "keyscale": "A# minor",
+        "loop": False,
         "seed": 9,
         "num_inference_steps": 3,
         "guidance_scale": 2.5,
@@ -201,7 +202,10 @@ def test_version_and_help_go_to_stdout(capsys) -> None:
     assert re.fullmatch(r"riff \d+\.\d+\.\d+\n", capsys.readouterr().out)
     assert main(["--help"]) == 0
     printed = capsys.readouterr()
-    assert all(verb in printed.out for verb in ("render", "convert", "info", "bench"))
+    assert all(f"    {verb} " in printed.out for verb in VERBS)
+    assert {"render", "walk", "remix", "extend", "inpaint", "encode", "decode", "convert", "info", "bench"} <= set(
+        VERBS
+    )
     assert printed.err == ""
 
 

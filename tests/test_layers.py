@@ -171,10 +171,13 @@ def test_the_command_line_imports_nothing_heavy_at_its_top(path: Path) -> None:
         "import riff; riff.__version__; riff.RiffError; riff.SpectrogramConfig; dir(riff)",
         "import riff.cli",
         "import riff.cli\nriff.cli.main(['render', '--help'])",
+        "import riff.cli\nfor verb in riff.cli.VERBS: riff.cli.main([verb, '--help'])",
         "import riff.cli\nriff.cli.main(['render', '', '-o', 'x.wav', '--quiet'])",
+        "import riff.cli\nriff.cli.main(['walk', 'jazz', '-o', 'x.wav', '--quiet'])",
+        "import riff.cli\nriff.cli.main(['render', 'missing.yaml', '-o', 'x.wav', '--quiet'])",
         "import riff.music, riff.provenance, riff.files, riff.timeline, riff.tempo; riff.tempo.TempoMap.constant(90.0)",
     ],
-    ids=["import", "command", "help", "mistake", "light modules"],
+    ids=["import", "command", "help", "help of each verb", "mistake", "walk", "timeline", "light modules"],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
     report = f"{code}\nimport sys; print(sorted({HEAVY!r} & set(sys.modules)))"

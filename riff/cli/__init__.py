@@ -18,6 +18,11 @@ import riff
 from riff.cli import bench, convert, decode, encode, extend, info, inpaint, remix, render, walk
 from riff.errors import RiffError
 
+# In the order of the help.
+VERBS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (render, walk, remix, extend, inpaint, encode, decode, convert, info, bench)
+}
 EXIT_CODES = """\
 exit codes:
   0 done · 2 wrong usage or input · 4 model cannot be used · 5 environment or disk · 130 interrupted
@@ -89,8 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     everywhere.add_argument("--quiet", action="store_true", help="print nothing but the result and errors")
     everywhere.add_argument("--debug", action="store_true", help="show tracebacks and what libraries say")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in (render, walk, remix, extend, inpaint, encode, decode, convert, info, bench):
-        verb.add_verb(verbs, everywhere)
+    for module in VERBS.values():
+        module.add_verb(verbs, everywhere)
     return parser
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from riff.errors import RiffError
 from riff.files import atomic_path
-from riff.music import parse_bpm
+from riff.music import canonical_keyscale, parse_bpm
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 BPM_RANGE = (20.0, 400.0)
@@ -39,15 +39,31 @@ def check_prompt(prompt: str) -> str:
     Raises:
         RiffError: it is empty or absurdly long, or holds bytes that are no UTF-8.
     """
-    if len(prompt) > MAX_PROMPT:
-        raise RiffError(f"the prompt has {len(prompt)} characters; use at most {MAX_PROMPT}")
     if not prompt.strip():
         raise RiffError('the prompt is empty; say what to play, for example "slow jazz, piano and upright bass"')
+    return _check_text(prompt, "the prompt")
+
+
+def check_wishes(args: argparse.Namespace) -> None:
+    """Bring ``args.negative`` and ``args.key``, where given, into the form that the pipeline takes.
+
+    Raises:
+        RiffError: the negative prompt is absurdly long or no UTF-8, or the key is none.
+    """
+    if args.negative is not None:
+        args.negative = _check_text(args.negative, "the --negative prompt")
+    if args.key is not None:
+        args.key = canonical_keyscale(args.key)
+
+
+def _check_text(text: str, name: str) -> str:
+    if len(text) > MAX_PROMPT:
+        raise RiffError(f"{name} has {len(text)} characters; use at most {MAX_PROMPT}")
     try:
         # In a terminal without UTF-8 the bytes of each letter arrive as halves of surrogate pairs.
-        return prompt.encode("utf-8", "surrogateescape").decode("utf-8")
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
-        raise RiffError(f"the prompt {prompt!r} is not UTF-8 text; type it again in a UTF-8 terminal") from error
+        raise RiffError(f"{name} {text!r} is not UTF-8 text; type it again in a UTF-8 terminal") from error
 
 
 def check_stated_tempo(prompt: str) -> None:

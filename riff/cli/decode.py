@@ -11,7 +11,9 @@ from riff.errors import RiffError
 
 if TYPE_CHECKING:
     from riff.config import SpectrogramConfig
+    from riff.tempo import TempoMap
 
+MAX_SECONDS = 7200.0
 READS = (".png", ".jpg", ".jpeg", ".webp")
 _EXAMPLES = """\
 examples:
@@ -35,7 +37,9 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     add_files(parser, "PICTURE", ", ".join(SOUND_SUFFIXES))
     parser.add_argument("--preset", choices=["riff", "riffusion"], help="what the picture is, whatever it says itself")
-    parser.add_argument("--bpm", type=number(*BPM_RANGE), help="tempo, on the beats grid; default the picture's own")
+    parser.add_argument(
+        "--bpm", type=number(*BPM_RANGE), help="tempo, on the beats grid; default what the picture says"
+    )
     parser.add_argument("--quality", choices=QUALITIES, default="default", help="how much work; default 'default'")
     parser.add_argument("--loop", action="store_true", help="let the end lead back into the start")
     parser.add_argument("--seed", type=number(0, 2**63 - 1, whole=True), default=0, help="of the phases; default 0")
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
         image, config, made = read_png(source)
         config = _config(config, args.preset)
-        bpm = args.bpm if args.bpm is not None else _number(made.get("bpm"))
+        bpm = args.bpm if args.bpm is not None else _tempo(made, config, image.shape[-1], source)
         if config.grid == "beats" and bpm is None:
             raise RiffError(f"{source} lies on the beats grid and does not say its tempo; give --bpm")
         waveform = SpectrogramCodec(config).decode(
@@ -68,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
             generator=torch.Generator().manual_seed(args.seed),
         )
         save_audio(target, waveform, config.sample_rate, force=force)
-        return {"duration_s": waveform.shape[-1] / config.sample_rate, "bpm": bpm}
+        first = bpm if bpm is None or isinstance(bpm, float) else float(bpm.bpm_at(0.0))
+        return {"duration_s": waveform.shape[-1] / config.sample_rate, "bpm": first}
 
     run_batch(args, work, reads=READS, writes=SOUND_SUFFIXES)
 
@@ -79,6 +84,22 @@ def _config(found: "SpectrogramConfig", preset: str | None) -> "SpectrogramConfi
         return found
     own = type(found).riffusion(stereo=found.channels == 2) if preset == "riffusion" else type(found)()
     return dataclasses.replace(own, n_mels=found.n_mels, channels=found.channels)
+
+
+def _tempo(made: dict[str, Any], config: "SpectrogramConfig", columns: int, source: Path) -> "float | TempoMap | None":
+    """The tempo that a picture of so many columns says, or the map of it where it changes."""
+    if "tempo" not in made or config.grid == "seconds":
+        return _number(made.get("bpm"))
+    from riff.tempo import TempoMap
+
+    try:
+        tempo = TempoMap.from_dict(made["tempo"])
+        seconds = float(tempo.seconds_at(columns / config.frames_per_beat))
+        if not 0.0 < seconds <= MAX_SECONDS:  # a stranger's map may make hours of a few columns
+            raise RiffError(f"it makes {seconds:.4g} s of the picture")
+    except RiffError as error:
+        raise RiffError(f"{source} has a damaged tempo map: {error}; give --bpm") from error
+    return tempo
 
 
 def _number(value: object) -> float | None:

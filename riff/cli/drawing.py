@@ -1,4 +1,4 @@
-"""What the verbs that draw share: the model's options, the bar, and a line on words that were lost."""
+"""What the verbs that draw share: the model's options, the bar, and lines on the seed and on words that were lost."""
 
 import argparse
 import secrets
@@ -25,7 +25,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")
     model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
     model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
-    model.add_argument("--lora", action="append", default=[], metavar="FILE", help="a LoRA to put on top; repeatable")
+    model.add_argument(
+        "--lora", action="append", default=[], type=_lora, metavar="FILE[:WEIGHT]",
+        help="a LoRA to put on top, with a weight from 0 to 2, default 1; repeatable",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
@@ -34,24 +37,44 @@ def add_seed(group: Any) -> None:
     group.add_argument("--seed", type=number(0, MAX_SEED, whole=True), help="same seed, same music; default random")
 
 
+def _lora(text: str) -> tuple[str, float]:
+    """A LoRA's file and weight; a colon with no number after it belongs to the name."""
+    path, colon, weight = text.rpartition(":")
+    try:
+        value = float(weight)
+    except ValueError:
+        return text, 1.0
+    if not colon:
+        return text, 1.0
+    if not 0.0 <= value <= 2.0:
+        raise argparse.ArgumentTypeError(f"the weight {weight} of {path} is not from 0 to 2")
+    return path, value
+
+
 def load_pipeline(args: argparse.Namespace) -> "RiffPipeline":
-    """The model that the options name."""
+    """The model that the options name; a LoRA that is none is named before the model is loaded."""
+    if args.lora:
+        from riff.lora import check_lora
+
+        for path, _ in args.lora:
+            check_lora(Path(path))
     from riff.pipeline import RiffPipeline
 
     pipe = RiffPipeline.from_pretrained(args.model, device=args.device, scheduler=args.scheduler)
-    for path in args.lora:
-        pipe.load_lora(path)
+    for path, weight in args.lora:
+        pipe.load_lora(path, weight=weight)
     return pipe
 
 
 def choose_seed(args: argparse.Namespace) -> int:
-    """The asked seed, else a random one, which is said."""
-    if args.seed is not None:
-        return int(args.seed)
-    seed = secrets.randbelow(2**31)
-    if not args.quiet:
+    """The asked seed, else a random one."""
+    return secrets.randbelow(2**31) if args.seed is None else int(args.seed)
+
+
+def tell_seed(seed: int, args: argparse.Namespace) -> None:
+    """Say a seed that nobody asked for. Called when drawing begins, so that a mistake is one line and no more."""
+    if args.seed is None and not args.quiet:
         print(f"seed {seed}", file=sys.stderr)
-    return seed
 
 
 def describe(clip: "Clip", output: Path) -> dict[str, Any]:

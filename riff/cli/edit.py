@@ -3,9 +3,18 @@
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.cli.arguments import BPM_RANGE, SUFFIXES, check_outputs, check_prompt, number
+from riff.cli.arguments import (
+    BPM_RANGE,
+    SUFFIXES,
+    check_outputs,
+    check_prompt,
+    check_stated_tempo,
+    check_wishes,
+    number,
+)
 from riff.cli.drawing import (
     add_model_options,
     add_seed,
@@ -14,11 +23,18 @@ from riff.cli.drawing import (
     load_pipeline,
     progress,
     tell_lost_words,
+    tell_seed,
 )
 from riff.errors import RiffError
 
 if TYPE_CHECKING:
     from riff.pipeline import Clip, RiffPipeline
+
+
+# Sample rates that a format can hold; the others hold all that riff reads.
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+OGG_MAX_RATE = 200_000  # above it libsndfile crashes
+FLAC_MAX_RATE = 655_350
 
 
 def add_edit_options(parser: argparse.ArgumentParser) -> Any:
@@ -43,19 +59,27 @@ def edit(
     draw: "Callable[[RiffPipeline, dict[str, Any]], Clip]",
     *,
     drawings: int = 1,
+    until: float = 0.0,
+    own_rate: bool = True,
 ) -> None:
     """Check what was given, draw, and save.
 
     Args:
         args: the parsed words.
-        draw: makes the clip from the pipeline and the options that all these verbs share.
+        draw: makes the clip from the pipeline and the options that all these verbs share; it reads ``args.prompt``.
         drawings: how many times the model goes through its steps.
+        until: seconds that the recording has at least.
+        own_rate: whether the result has the recording's sample rate.
     """
-    check_prompt(args.prompt)
-    seed = choose_seed(args)
+    args.prompt = check_prompt(args.prompt)
+    check_wishes(args)
+    if args.bpm is None:
+        check_stated_tempo(args.prompt)
     (output,) = check_outputs(args.output, count=1, force=args.force)
-    _check_readable(args.audio)
+    _check_recording(args.audio, until, output if own_rate else None)
+    seed = choose_seed(args)
     pipe = load_pipeline(args)
+    tell_seed(seed, args)
     with progress(args, total=args.steps * drawings) as step_done:
         options = {
             "bpm": args.bpm,
@@ -75,9 +99,20 @@ def edit(
     print(json.dumps(result) if args.json else output)
 
 
-def _check_readable(path: str) -> None:
-    """A wrong file is named before a model is loaded."""
+def _check_recording(path: str, until: float, output: Path | None) -> None:
+    """Name a wrong file, and a format that cannot hold its sample rate, before a model is loaded."""
+    import soundfile
+
     from riff.audio import audio_seconds
 
-    if audio_seconds(path) <= 0:
-        raise RiffError(f"{path} holds no sound")
+    seconds = audio_seconds(path)
+    if seconds <= 0:
+        raise RiffError(f"{path} holds no sound; give a recording")
+    if until > seconds + 0.1:  # the header of an MP3 may be off by a frame; the samples are looked at later
+        raise RiffError(f"a part ends at {until:g} s, but {path} lasts {seconds:.4g} s; end it there or before")
+    if output is None:
+        return
+    rate, suffix = soundfile.info(path).samplerate, output.suffix.lower()
+    fits = {".mp3": rate in MP3_RATES, ".ogg": rate <= OGG_MAX_RATE, ".flac": rate <= FLAC_MAX_RATE}
+    if not fits.get(suffix, True):
+        raise RiffError(f"{path} has {rate} samples per second, which no {suffix} file can hold; write a .wav")

@@ -7,7 +7,7 @@ from typing import Any
 
 from riff.cli.arguments import SOUND_SUFFIXES
 from riff.config import CONFIG_NAME, SpectrogramConfig
-from riff.errors import ModelError
+from riff.errors import ModelError, RiffError
 from riff.hub import locate
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
         return
     for name, value in facts.items():
         fields = value.items() if isinstance(value, dict) else [("", value)]
-        for field, text in fields:
+        for field, content in fields:
+            text = _in_short(field, content) if name == "made" else content
             # A stranger's metadata may hold line breaks and terminal control codes.
             print(f"{name}{'.' if field else ''}{field}: {text if str(text).isprintable() else repr(text)}")
 
@@ -50,6 +51,25 @@ def _facts(target: str) -> dict[str, Any]:
     if suffix in SOUND_SUFFIXES or (path.is_file() and suffix != ".safetensors"):
         return _sound_facts(path)
     return _model_facts(locate(target, local_files_only=True))
+
+
+def _in_short(field: str, content: Any) -> Any:
+    """A timeline or a tempo map on one line for people; --json has all of it."""
+    from riff.tempo import TempoMap
+    from riff.timeline import Timeline
+
+    try:
+        if field == "timeline":
+            timeline = Timeline.from_dict(json.loads(content))
+            length = f"{timeline.bars} bars" if timeline.bars is not None else f"{timeline.seconds:g} s"
+            places = " -> ".join(f"{frame.where}: {frame.prompt}" for frame in timeline.keyframes)
+            return f"{length}, {places}"
+        if field == "tempo":
+            tempi = TempoMap.from_dict(content).tempi
+            return f"changes, {min(tempi):.4g} to {max(tempi):.4g} bpm"
+    except (RiffError, ValueError, TypeError, RecursionError):
+        return content  # a stranger's
+    return content
 
 
 def _model_facts(path: Path) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
         raise RiffError("say what to replace: --seconds START END or --bars START END, one kind, as often as needed")
     if wrong := [pair for pair in args.seconds + args.bars if pair[0] >= pair[1]]:
         raise RiffError(f"a part from {wrong[0][0]:g} to {wrong[0][1]:g} is empty; END comes after START")
+    if args.low is not None and args.high is not None and args.low >= args.high:
+        raise RiffError(f"--low {args.low:g} is not below --high {args.high:g}; nothing would be replaced")
     edit(
         args,
         lambda pipe, options: pipe.inpaint(
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
             **options,
         ),
         drawings=len(args.seconds or args.bars),
+        until=max((pair[1] for pair in args.seconds), default=0.0),
     )
 
 

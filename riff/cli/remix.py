@@ -30,4 +30,8 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draw the recording anew and save it."""
-    edit(args, lambda pipe, options: pipe.remix(args.audio, args.prompt, strength=args.strength, **options))
+    edit(
+        args,
+        lambda pipe, options: pipe.remix(args.audio, args.prompt, strength=args.strength, **options),
+        own_rate=False,
+    )

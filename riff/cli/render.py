@@ -6,7 +6,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.cli.arguments import BPM_RANGE, SUFFIXES, check_outputs, check_prompt, check_stated_tempo, number
+from riff.cli.arguments import (
+    BPM_RANGE,
+    SUFFIXES,
+    check_outputs,
+    check_prompt,
+    check_stated_tempo,
+    check_wishes,
+    number,
+)
 from riff.cli.drawing import (
     MAX_SEED,
     add_model_options,
@@ -16,9 +24,9 @@ from riff.cli.drawing import (
     load_pipeline,
     progress,
     tell_lost_words,
+    tell_seed,
 )
 from riff.errors import RiffError
-from riff.music import canonical_keyscale
 
 if TYPE_CHECKING:
     from riff.pipeline import Clip, RiffPipeline
@@ -74,17 +82,18 @@ def run(args: argparse.Namespace) -> None:
     for prompt in checked if args.bpm is None else ():
         check_stated_tempo(prompt)
     prompts = [prompt for prompt in checked for _ in range(args.count)]
-    keyscale = None if args.key is None else canonical_keyscale(args.key)
+    check_wishes(args)
     seed = choose_seed(args)
     if seed + len(prompts) - 1 > MAX_SEED:
         raise RiffError(f"--seed {seed} leaves no room for {len(prompts)} results; use a smaller one")
     outputs = check_outputs(args.output, count=len(prompts), force=args.force)
     pipe = load_pipeline(args)
     loaded = time.monotonic()
+    tell_seed(seed, args)
     results = []
     with progress(args, total=args.steps * len(prompts)) as step_done:
         for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
-            clip = _render(pipe, prompt, seed + index, keyscale, args, step_done)
+            clip = _render(pipe, prompt, seed + index, args, step_done)
             clip.save(output, force=args.force)
             result = describe(clip, output)
             if index == 0 or prompt != prompts[index - 1]:
@@ -113,10 +122,17 @@ def _run_timeline(args: argparse.Namespace) -> None:
     from riff.timeline import Timeline
 
     timeline = Timeline.load(path)
-    seed = choose_seed(args)
+    own_seed = timeline.keyframes[0].seed if timeline.seed is None else timeline.seed
+    if own_seed is not None and args.seed is not None:
+        raise RiffError(f"--seed {args.seed} would change nothing, since {path} gives one; leave one of them out")
+    if not args.lora and any(frame.lora_weight is not None for frame in timeline.keyframes):
+        raise RiffError(f"{path} gives LoRA weights, but no LoRA is loaded; load one with --lora")
     (output,) = check_outputs(args.output, count=1, force=args.force)
+    seed = choose_seed(args)
     pipe = load_pipeline(args)
     loaded = time.monotonic()
+    if own_seed is None:
+        tell_seed(seed, args)
     with progress(args, total=args.steps) as step_done:
         clip = pipe.render(
             timeline,
@@ -129,14 +145,13 @@ def _run_timeline(args: argparse.Namespace) -> None:
         clip.save(output, force=args.force)
     result = describe(clip, output)
     tell_lost_words(result, args)
-    print(json.dumps(_summary([result], seed, loaded - began, time.monotonic() - began)) if args.json else output)
+    print(json.dumps(_summary([result], clip.seed, loaded - began, time.monotonic() - began)) if args.json else output)
 
 
 def _render(
     pipe: "RiffPipeline",
     prompt: str,
     seed: int,
-    keyscale: str | None,
     args: argparse.Namespace,
     step_done: Any,
 ) -> "Clip":
@@ -146,7 +161,7 @@ def _render(
         bpm=args.bpm,
         bars=args.bars,
         duration=args.duration,
-        keyscale=keyscale,
+        keyscale=args.key,
         loop=args.loop,
         seed=seed,
         num_inference_steps=args.steps,

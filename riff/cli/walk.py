@@ -4,7 +4,15 @@ import argparse
 import json
 from typing import Any
 
-from riff.cli.arguments import BPM_RANGE, SUFFIXES, check_outputs, check_prompt, check_stated_tempo, number
+from riff.cli.arguments import (
+    BPM_RANGE,
+    SUFFIXES,
+    check_outputs,
+    check_prompt,
+    check_stated_tempo,
+    check_wishes,
+    number,
+)
 from riff.cli.drawing import (
     add_model_options,
     add_seed,
@@ -13,6 +21,7 @@ from riff.cli.drawing import (
     load_pipeline,
     progress,
     tell_lost_words,
+    tell_seed,
 )
 from riff.errors import RiffError
 
@@ -56,13 +65,15 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draw the walk and save it."""
     prompts = [check_prompt(prompt) for prompt in args.prompts]
+    check_wishes(args)
     for prompt in prompts if args.bpm is None else ():
         check_stated_tempo(prompt)
     if len(prompts) < 2:
         raise RiffError('a walk needs two prompts or more, for example: riff walk "church bells" "techno" -o walk.wav')
-    seed = choose_seed(args)
     (output,) = check_outputs(args.output, count=1, force=args.force)
+    seed = choose_seed(args)
     pipe = load_pipeline(args)
+    tell_seed(seed, args)
     with progress(args, total=args.steps) as step_done:
         clip = pipe.walk(
             prompts,
