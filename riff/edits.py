@@ -52,7 +52,9 @@ class Laid:
     """A recording on the grid.
 
     Attributes:
-        waveform: ``(C, T)`` as the model's config has it, silence before the first downbeat included.
+        waveform: ``(R, C, T)``, silence before the first downbeat included: C channels as the model's config has them;
+            R is 2 where a model of one channel draws left and right side by side, from the same noise, so that what
+            is in the middle stays there; else 1.
         tempo: from beats of the canvas, which begins on a downbeat, to seconds of ``waveform``.
         lead: samples of ``waveform`` before the recording begins.
         gain: that brought the recording to the model's level.
@@ -118,7 +120,7 @@ def lay(
         RiffError: no beat can be found; the message says to give the tempo.
     """
     rate, fitted = config.sample_rate, fit(recording, config)
-    mono, gain = fitted.mean(0, keepdim=True), 1.0
+    mono, gain = fitted.mean((0, 1))[None], 1.0
     if level and config.amplitude == "decibel":
         loudness = 20.0 * math.log10(float(mono.square().mean().sqrt()) + 1e-9)
         gain = 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
@@ -133,9 +135,9 @@ def lay(
 
 
 def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:
-    """``(C, T)`` of the config's rate and channels."""
+    """``(R, C, T)`` at the config's rate, in its channels; see :class:`Laid`."""
     waveform = resample(recording.waveform, recording.sample_rate, config.sample_rate)
-    return _as_channels(waveform, config.channels)
+    return waveform[:, None] if config.channels == 1 else waveform.expand(2, -1)[None]
 
 
 def _tracked(
@@ -165,18 +167,18 @@ def remix(model: Model, laid: Laid, request: Request, *, strength: float) -> tup
         strength: 0 (as it is) to 1 (only its length and its beats are left).
 
     Returns:
-        The sound ``(C, T)``, as long as the recording, and its picture.
+        The sound ``(1|2, T)``, as long as the recording, and its picture ``(C, M, N)``.
     """
     mel = waveform_to_mel(laid.waveform, model.config, bpm=laid.tempo)
     loudest = _loudest(mel, model.config)
     image, layout = _canvas(mel, laid, model, loudest)
     drawn = _draw(model, image, layout, request, strength=strength, mask=None)[..., : mel.shape[-1]]
-    sound = _play(drawn, laid.tempo, model.config, request, loudest) / laid.gain
+    sound = _play(drawn, laid.tempo, model.config, request, loudest).flatten(0, 1) / laid.gain
     length = laid.waveform.shape[-1]
     sound = torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[..., laid.lead : length]
     if float(sound.abs().max()) > PEAK:
         sound = peak_normalize(sound, peak=PEAK)
-    return sound, drawn
+    return sound, drawn.mean(0)
 
 
 def inpaint(
@@ -259,7 +261,7 @@ def redraw(
         band: Hz from which to which; None is all of it.
 
     Returns:
-        The second of the recording at which the stretch that was played begins, and its sound ``(C, T)``.
+        The second of the recording at which the stretch that was played begins, and its sound ``(1|2, T)``.
     """
     config = model.config
     mel = waveform_to_mel(laid.waveform, config, bpm=laid.tempo)
@@ -275,9 +277,9 @@ def redraw(
     # A latent is drawn anew as soon as any of its pixels is.
     mask = torch.nn.functional.max_pool2d(inside, model.factor)
     drawn = _draw(model, image, layout, request, strength=1.0, mask=mask)
-    kept = torch.lerp(image[0], drawn, inside[0])[..., : part.shape[-1]]
+    kept = torch.lerp(image, drawn, inside)[..., : part.shape[-1]]
     beat = first / _per_beat(config, laid)
-    sound = _play(kept, _from(laid.tempo, beat), config, request, loudest) / laid.gain
+    sound = _play(kept, _from(laid.tempo, beat), config, request, loudest).flatten(0, 1) / laid.gain
     if float(sound.abs().max()) > PEAK:  # what is kept is not touched by this
         sound = peak_normalize(sound, peak=PEAK)
     return float(laid.tempo.seconds_at(beat)) - laid.lead / config.sample_rate, sound
@@ -316,27 +318,28 @@ def _stretch(model: Model, laid: Laid, seconds: tuple[float, float], columns: in
 
 
 def _canvas(mel: Tensor, laid: Laid, model: Model, loudest: float | None) -> tuple[Tensor, Layout]:
-    """The picture ``(1, C, M, W)`` of mel columns, filled up with silence to what can be drawn, and its windows."""
+    """The pictures ``(R, C, M, W)`` of mel columns, filled up with silence to what can be drawn, and its windows."""
     width = math.ceil(max(mel.shape[-1], usual_columns(model.config, laid.beats_per_bar)) / model.multiple)
     width *= model.multiple
     filled = torch.nn.functional.pad(mel, (0, width - mel.shape[-1]))
-    image = mel_to_image(filled, model.config, max_value=loudest)[None]
+    image = mel_to_image(filled, model.config, max_value=loudest)
     return image, model.layout(width, beats_per_bar=laid.beats_per_bar)
 
 
 def _draw(
     model: Model, image: Tensor, layout: Layout, request: Request, *, strength: float, mask: Tensor | None
 ) -> Tensor:
-    """The picture ``(C, M, W)`` that the model makes of ``image``."""
+    """The pictures that the model makes of ``image`` ``(R, C, M, W)``."""
+    count = len(image)
     negative, _ = known_text(request.negative_prompt, model.parts, model.prior)
     conditions = Conditions(
-        model.embed([request.reading.text])[:, None],
+        model.embed([request.reading.text])[:, None].expand(count, -1, -1, -1),
         torch.tensor([request.guidance_scale]),
-        model.embed([negative])[:, None],
+        model.embed([negative])[:, None].expand(count, -1, -1, -1),
     )
     original = Original(image_to_latents(image, model.parts.vae), strength, mask)
-    noise = model.noise(layout, request.seed)
-    return model.draw(noise, layout, conditions, [request.seed], request.sampling, original=original)[0]
+    noise = model.noise(layout, request.seed).expand(count, -1, -1, -1)
+    return model.draw(noise, layout, conditions, [request.seed] * count, request.sampling, original=original)
 
 
 def _play(image: Tensor, tempo: TempoMap, config: SpectrogramConfig, request: Request, loudest: float | None) -> Tensor:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from riff.provenance import read_sound_tags
 from riff.request import BPM_RANGE, check_number, check_prompts, check_sampling, check_text, clip_seeds
 from riff.spectrogram import waveform_to_mel
 
-Audio = str | Path | Clip | Tensor
+Audio = str | Path | Clip | Tensor | np.ndarray
 Bounds = float | list[float] | None
 
 
@@ -175,12 +176,15 @@ def _recording(audio: Audio, sampling_rate: int | None) -> tuple[Recording, floa
     """The recording, and its tempo where riff made it at one tempo from the first sample on."""
     if isinstance(audio, Clip):
         return Recording(audio.waveform, audio.sample_rate), audio.bpm if audio.tempo is None else None
+    if isinstance(audio, np.ndarray):
+        audio = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     if isinstance(audio, Tensor):
+        audio = audio[None] if audio.dim() == 1 else audio
         if sampling_rate is None:
             raise RiffError("samples were given without their rate; give sampling_rate in Hz")
         waveform = audio.float()
         if waveform.dim() != 2 or waveform.shape[0] not in (1, 2) or waveform.shape[1] < 1:
-            raise RiffError(f"samples have shape {tuple(audio.shape)}; use (1, T) or (2, T)")
+            raise RiffError(f"samples have shape {tuple(audio.shape)}; use (T,), (1, T) or (2, T)")
         if not bool(torch.isfinite(waveform).all()):
             raise RiffError("the samples hold NaN or infinite numbers; repair them first")
         return Recording(waveform, int(sampling_rate)), None
@@ -219,4 +223,4 @@ def _picture(model: Model, sound: Tensor, sample_rate: int, laid: Laid) -> Tenso
     """(C, M, N) of a finished recording, on the grid that it was laid on."""
     fitted = fit(Recording(sound, sample_rate), model.config)
     padded = torch.nn.functional.pad(fitted, (laid.lead, 0))
-    return mel_to_image(waveform_to_mel(padded, model.config, bpm=laid.tempo), model.config)
+    return mel_to_image(waveform_to_mel(padded, model.config, bpm=laid.tempo).mean(0), model.config)

@@ -54,6 +54,24 @@ def test_a_remix_is_as_long_as_the_recording_to_the_sample(which, request):
         assert float(clip.waveform.abs().max()) <= 1.0
 
 
+def test_stereo_stays_stereo_and_what_is_in_the_middle_stays_there(pipe):
+    middle = beat_sound(2).repeat(2, 1)
+    clip = pipe.remix(middle, "techno", seed=1, **ON_BEATS, **QUICK)
+    assert clip.waveform.shape == middle.shape
+    torch.testing.assert_close(clip.waveform[0], clip.waveform[1], rtol=1e-3, atol=1e-3)
+    left = pipe.remix(beat_sound(2, channels=2) * torch.tensor([[1.0], [0.0]]), "techno", strength=0.3, seed=1,
+                      **ON_BEATS, **QUICK).waveform  # fmt: skip
+    assert float((left[0] - left[1]).abs().max()) > 1e-3
+
+
+def test_an_array_is_a_recording(pipe):
+    sound = beat_sound(2)
+    options = {"seed": 1, **ON_BEATS, **QUICK}
+    expected = pipe.remix(sound, "techno", **options).waveform
+    for array in (sound.numpy(), sound[0].numpy(), sound[0]):
+        assert torch.equal(pipe.remix(array, "techno", **options).waveform, expected)
+
+
 def test_a_remix_of_strength_zero_is_the_recording_through_the_autoencoder(pipe):
     from riff.latents import image_to_latents, latents_to_image
 
@@ -65,7 +83,7 @@ def test_a_remix_of_strength_zero_is_the_recording_through_the_autoencoder(pipe)
 
     image = mel_to_image(waveform_to_mel(laid.waveform, pipe.config, bpm=laid.tempo), pipe.config)
     vae = pipe.pipeline.vae
-    expected = latents_to_image(image_to_latents(image[None], vae), vae, channels=1)[0]
+    expected = latents_to_image(image_to_latents(image, vae), vae, channels=1)[0]
     torch.testing.assert_close(clip.image, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -185,7 +203,7 @@ def test_a_steady_recording_is_laid_with_its_downbeat_on_the_first_column():
     laid = lay(Recording(beat_sound(2), RATE), config, bpm=120.0, downbeat=0.5, beats_per_bar=4)
     assert laid.lead == round(1.5 * RATE)
     assert laid.tempo == TempoMap.constant(120.0)
-    assert float(laid.waveform[:, : laid.lead].abs().max()) == 0.0
+    assert float(laid.waveform[..., : laid.lead].abs().max()) == 0.0
 
 
 def test_a_quiet_recording_is_drawn_at_the_models_level_and_played_at_its_own(pipe):
@@ -218,7 +236,7 @@ def test_a_wrong_part_is_one_line(pipe, options, message):
     ("audio", "options", "message"),
     [
         (torch.zeros(1, 8), {"sampling_rate": None}, "give sampling_rate"),
-        (torch.zeros(8), {}, r"use \(1, T\) or \(2, T\)"),
+        (torch.zeros(3, 8), {}, r"use \(T,\), \(1, T\) or \(2, T\)"),
         (torch.full((1, 800), float("nan")), {}, "NaN"),
         (3, {}, "audio is a int"),
         ("missing.wav", {}, "missing.wav"),
