@@ -6,6 +6,7 @@ brought to the level that the model knows, so that what is new has its loudness.
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -104,6 +105,7 @@ def lay(
     bpm: float | None,
     downbeat: float | None,
     beats_per_bar: int,
+    fallback_bpm: float = 120.0,
     level: bool = True,
 ) -> Laid:
     """Lay a recording on the grid.
@@ -114,10 +116,8 @@ def lay(
         bpm: its tempo; None finds the beats, which then need not be steady.
         downbeat: seconds to a first beat of a bar; None finds it.
         beats_per_bar: 3 or 4.
+        fallback_bpm: of the even grid that begins with a recording in which no beat is found, which is said.
         level: whether to bring it to the model's level.
-
-    Raises:
-        RiffError: no beat can be found; the message says to give the tempo.
     """
     rate, fitted = config.sample_rate, fit(recording, config)
     mono, gain = fitted.mean((0, 1))[None], 1.0
@@ -130,7 +130,7 @@ def lay(
         bar = beats_per_bar * 60.0 / bpm
         tempo, lead = TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
     else:
-        tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar)
+        tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar, fallback_bpm)
     return Laid(torch.nn.functional.pad(fitted * gain, (lead, 0)), tempo, lead, gain, beats_per_bar, rate)
 
 
@@ -141,10 +141,14 @@ def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:
 
 
 def _tracked(
-    mono: Tensor, rate: int, bpm: float | None, downbeat: float | None, beats_per_bar: int
+    mono: Tensor, rate: int, bpm: float | None, downbeat: float | None, beats_per_bar: int, fallback_bpm: float
 ) -> tuple[TempoMap, int]:
     """Tempo map from the downbeat at or before the start on, and the samples between that and the start."""
-    found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
+    try:
+        found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
+    except RiffError as error:
+        warnings.warn(f"{error}; an even grid of {fallback_bpm:g} bpm is used", stacklevel=4)
+        return TempoMap.constant(fallback_bpm), 0
     times = [float(time) for time in found.times]
     first = found.downbeat
     if downbeat is not None:

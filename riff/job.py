@@ -151,7 +151,7 @@ def open_job(
     """Check a call's arguments, read its recording and lay it on the grid.
 
     Raises:
-        RiffError: an argument is out of its range, the recording cannot be read, or it has no beat.
+        RiffError: an argument is out of its range, or the recording cannot be read.
     """
     check_prompts(prompt)
     check_sampling(bpm, sampling.steps, guidance_scale, 1, quality)
@@ -163,7 +163,14 @@ def open_job(
     if bpm is None and known is not None:
         bpm, downbeat = known, 0.0 if downbeat is None else downbeat
     reading = read_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
-    laid = lay(recording, model.config, bpm=bpm, downbeat=downbeat, beats_per_bar=reading.beats_per_bar)
+    laid = lay(
+        recording,
+        model.config,
+        bpm=bpm,
+        downbeat=downbeat,
+        beats_per_bar=reading.beats_per_bar,
+        fallback_bpm=reading.bpm,
+    )
     if bpm is None:  # the recording's tempo, whatever the words say
         bpm = min(max(laid.bpm, BPM_RANGE[0]), BPM_RANGE[1])
         reading = read_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)

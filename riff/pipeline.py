@@ -394,7 +394,8 @@ class RiffPipeline:
             strength: 0 (as it is) to 1 (only its length and its beats are left).
             sampling_rate: of samples.
             negative_prompt: what to stay away from.
-            bpm: its tempo; None is what the clip or a file made by riff says, else the beats are found.
+            bpm: its tempo; None is what the clip or a file made by riff says, else the beats are found. Where there
+                is no beat, a warning says so and the prompt's tempo is taken.
             downbeat: seconds to a first beat of a bar; None finds it.
             keyscale: key, e.g. "F# minor".
             seed: None is random.
@@ -405,7 +406,7 @@ class RiffPipeline:
             progress: show a progress bar.
 
         Raises:
-            RiffError: an argument is out of its range, or no beat is found: give ``bpm``.
+            RiffError: an argument is out of its range, or the recording cannot be read.
         """
         check_number(strength, "strength", 0, 1)
         with count_steps(progress, callback_on_step_end) as count_step:

@@ -198,6 +198,14 @@ def test_beats_that_are_given_by_nobody_are_found(pipe):
     assert float(abs(beats - beats.round())) < 0.05  # the first tone falls on a beat
 
 
+@pytest.mark.parametrize("recording", [torch.zeros(1, 4 * RATE), beat_sound(0.4)], ids=["silence", "short"])
+def test_without_a_beat_the_prompts_tempo_is_taken_and_that_is_said(pipe, recording):
+    with pytest.warns(UserWarning, match=r"an even grid of 96 bpm is used"):
+        clip = pipe.remix(recording, "techno, 96 bpm", seed=1, sampling_rate=RATE, **QUICK)
+    assert clip.waveform.shape == recording.shape
+    assert clip.bpm == pytest.approx(96.0)
+
+
 def test_a_steady_recording_is_laid_with_its_downbeat_on_the_first_column():
     config = SpectrogramConfig(sample_rate=RATE, n_fft=1024, win_length=512, n_mels=32, f_max=4000.0)
     laid = lay(Recording(beat_sound(2), RATE), config, bpm=120.0, downbeat=0.5, beats_per_bar=4)
@@ -240,7 +248,6 @@ def test_a_wrong_part_is_one_line(pipe, options, message):
         (torch.full((1, 800), float("nan")), {}, "NaN"),
         (3, {}, "audio is a int"),
         ("missing.wav", {}, "missing.wav"),
-        (torch.zeros(1, 4 * RATE), {"bpm": None, "downbeat": None}, "bpm"),
         (torch.zeros(1, 4 * RATE), {"bpm": 1000.0}, "bpm is 1000"),
         (torch.zeros(1, 4 * RATE), {"strength": 2.0}, "strength is 2"),
         (torch.zeros(1, 4 * RATE), {"downbeat": -1.0}, "downbeat is -1"),
