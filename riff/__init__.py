@@ -12,18 +12,24 @@ if TYPE_CHECKING:
     from riff.config import SpectrogramConfig
     from riff.errors import RiffError
     from riff.image import image_to_mel, mel_to_image, read_png, write_png
+    from riff.keyframe import Keyframe
     from riff.pipeline import Clip, RiffOutput, RiffPipeline
     from riff.spectrogram import mel_to_waveform, waveform_to_mel
+    from riff.tempo import TempoMap
+    from riff.timeline import Timeline
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Clip",
+    "Keyframe",
     "RiffError",
     "RiffOutput",
     "RiffPipeline",
     "SpectrogramCodec",
     "SpectrogramConfig",
+    "TempoMap",
+    "Timeline",
     "image_to_mel",
     "load_audio",
     "mel_to_image",
@@ -36,11 +42,14 @@ __all__ = [
 
 _HOMES = {
     "Clip": "riff.pipeline",
+    "Keyframe": "riff.keyframe",
     "RiffError": "riff.errors",
     "RiffOutput": "riff.pipeline",
     "RiffPipeline": "riff.pipeline",
     "SpectrogramCodec": "riff.codec",
     "SpectrogramConfig": "riff.config",
+    "TempoMap": "riff.tempo",
+    "Timeline": "riff.timeline",
     "image_to_mel": "riff.image",
     "load_audio": "riff.audio",
     "mel_to_image": "riff.image",
