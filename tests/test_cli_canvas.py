@@ -1,7 +1,12 @@
 """The command's verbs for music with a form: walk, remix, extend, inpaint, timelines, loops and LoRA."""
 
+import ast
+import dataclasses
+import inspect
 import json
 import math
+import re
+import shlex
 import sys
 import types
 from collections.abc import Callable
@@ -12,8 +17,10 @@ import pytest
 import torch
 
 from riff.audio import save_audio
-from riff.cli import main
+from riff.cli import build_parser, main
 from riff.errors import ModelError, RiffError, SystemProblem
+from riff.keyframe import Keyframe
+from riff.timeline import Timeline
 
 RATE = 8000
 BEAT = RATE // 2  # samples of a beat at 120 bpm
@@ -581,8 +588,7 @@ def test_strength_0_gives_the_recording_back_as_a_picture_of_it(draw) -> None:
         (["inpaint", "in.wav", "jazz", "--bpm", "120", "--downbeat", "0", "--bars", "3", "9"], 2, "does not lie in"),
         (["inpaint", "in.wav", "jazz", "--bpm", "120", "--bars", "0", "1", "--low", "1", "--high", "2"], 2, "no row"),
         (["inpaint", "in.wav", "jazz", "--bpm", "120", "--bars", "0", "1", "--low", "9000"], 2, "low_hz is 9000"),
-        (["remix", "silence.wav", "jazz"], 2, "bpm"),
-        (["extend", "short.wav", "jazz"], 2, "bpm"),
+        (["render", "techno", "--loop", "--duration", "3"], 2, "a loop is a whole number of bars"),
         (["render", "late.yaml"], 2, "music ends after"),
         (["walk", "jazz", "techno", "--model", "missing"], 4, "missing"),
         (["walk", "jazz", "techno", "--scheduler", "euclid"], 2, "euclid"),
@@ -591,8 +597,6 @@ def test_strength_0_gives_the_recording_back_as_a_picture_of_it(draw) -> None:
     ids=name_of,
 )
 def test_what_only_the_model_can_tell_is_one_line_too(here, mini_checkpoint, capsys, words, code, match) -> None:
-    save_audio("silence.wav", torch.zeros(1, 4 * RATE), RATE)
-    save_audio("short.wav", beat_sound(0.1), RATE)
     # At 60 bpm, two bars are 8 s, so a keyframe at 9 s is past the end of the music.
     Path("late.yaml").write_text(
         "bars: 2\nkeyframes:\n- {bar: 0, prompt: jazz, bpm: 60}\n- {seconds: 9, prompt: techno}\n"
@@ -628,6 +632,24 @@ def test_ctrl_c_inside_drawing_leaves_nothing(here, mini_checkpoint, capsys, mon
     assert capsys.readouterr().err == "riff: interrupted; no unfinished file was left\n"
     assert sorted(here.iterdir()) == before
     assert Path("taken.wav").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("sound", "why"), [(torch.zeros(1, 4 * RATE), "silent"), (beat_sound(0.1), "too short")], ids=["silence", "short"]
+)
+def test_a_recording_without_a_beat_is_used_all_the_same_and_one_line_says_so(
+    here, mini_checkpoint, capsys, sound, why
+) -> None:
+    import soundfile
+
+    save_audio("odd.wav", sound, RATE)
+    words = ["--model", str(mini_checkpoint), "--steps", "1", "--quality", "fast", "--seed", "1"]
+    assert main(["remix", "odd.wav", "jazz, 100 bpm", *words, "-o", "a.wav"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("riff: warning: ")
+    assert err.count("\n") == 1
+    assert why in err
+    assert soundfile.info("a.wav").frames == sound.shape[-1]
 
 
 # What a file says, and a picture whose tempo changes
@@ -708,3 +730,50 @@ def test_a_strangers_timeline_is_shown_as_it_is(here, mini_config, capsys, text)
     write_png("odd.png", torch.zeros(1, mini_config.n_mels, 64), mini_config, metadata={"timeline": text})
     assert main(["info", "odd.png"]) == 0
     assert f"made.timeline: {text}" in capsys.readouterr().out
+
+
+# The page for users
+
+
+def page() -> str:
+    return (Path(__file__).parent.parent / "docs" / "canvas.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", page(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("sh") for line in block.splitlines() if line.startswith("riff ")]
+)
+def test_every_command_on_the_page_is_understood(line: str) -> None:
+    assert build_parser().parse_args(shlex.split(line)[1:]).output
+
+
+def test_the_python_on_the_page_calls_the_pipeline_as_it_is() -> None:
+    """Every keyword of every call of ``pipe`` and its methods is one of that method's."""
+    from riff import RiffPipeline
+
+    calls = 0
+    for block in blocks("python"):
+        for node in ast.walk(ast.parse(block)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
+            name = "__call__" if isinstance(called, ast.Name) and called.id == "pipe" else None
+            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "pipe":
+                name = called.attr
+            if name is not None:
+                named = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+                inspect.signature(getattr(RiffPipeline, name)).bind(None, *node.args, **named)
+                calls += 1
+    assert calls >= 9
+
+
+@pytest.mark.parametrize("kind", [Timeline, Keyframe], ids=lambda kind: kind.__name__)
+def test_the_page_has_a_line_for_every_field(kind: type) -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", page(), re.MULTILINE)
+    for field in dataclasses.fields(kind):
+        assert field.name in rows
+    known = {field.name for each in (Timeline, Keyframe) for field in dataclasses.fields(each)}
+    assert set(rows) == known
