@@ -72,7 +72,7 @@ class Clip:
         """How the clip was made, as text: what :meth:`save` writes into the file."""
         known = (
             *("model", "steps", "guidance", "scheduler", "negative_prompt", "keyscale", "bars", "duration"),
-            *("loop", "timeline", "task", "strength"),
+            *("loop", "timeline", "task", "strength", "timesignature", "key_tries", "key_measured", "key_moved"),
         )
         fields = {name: self.settings[name] for name in known if name in self.settings}
         return provenance(self.prompt, seed=self.seed, bpm=self.bpm, **{"model": "unknown", **fields})

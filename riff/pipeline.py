@@ -1,5 +1,7 @@
 """RiffPipeline: everything a user calls. A sentence in, music out."""
 
+import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from riff.request import (
     MAX_SEED,
     check_latents,
     check_length,
+    check_metre,
     check_number,
     check_prompts,
     check_sampling,
@@ -35,6 +38,7 @@ from riff.request import (
     find_device,
 )
 from riff.timeline import Easing, Timeline
+from riff.verified import in_key
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -171,6 +175,8 @@ class RiffPipeline:
         bars: int | None = None,
         duration: float | None = None,
         keyscale: str | None = None,
+        key_tries: int = 0,
+        timesignature: str | None = None,
         loop: bool = False,
         seed: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -191,6 +197,9 @@ class RiffPipeline:
             bars: length in bars, 1 to 512. Without bars or duration the clip is one training picture long.
             duration: length in seconds, 0.1 to 600, exact to the sample.
             keyscale: key, e.g. "F# minor".
+            key_tries: measure each clip's key, and draw it up to so many times, 0 to 16, until it is ``keyscale``; the
+                nearest is transposed at the last. 0 does not measure.
+            timesignature: metre, "3/4" or "4/4"; None is the prompt's, else what the model thinks suits.
             loop: draw clips whose end leads back into their start, to the sample. A loop is whole bars long.
             seed: clip number i of the call is drawn from ``seed + i``, alone or in a batch; None is random.
             generator: CPU generator, or one per clip, that the clips' seeds are drawn from.
@@ -214,7 +223,11 @@ class RiffPipeline:
         if guidance_scale is None:
             guidance_scale = self.model.default_guidance
         check_length(bars, duration)
+        check_number(key_tries, "key_tries", 0, 16, whole=True)
+        check_metre(timesignature)
         keyscale = None if keyscale is None else canonical_keyscale(keyscale)
+        if key_tries and keyscale is None:
+            raise RiffError(f"key_tries is {key_tries} without a keyscale; say which key to look for")
         negative = check_text(negative_prompt or "", "negative_prompt")
         negative, _ = known_text(negative, self.pipeline, self.prior)
         repeated = [text for text in prompts for _ in range(num_waveforms_per_prompt)]
@@ -230,6 +243,7 @@ class RiffPipeline:
                 config=self.config,
                 prior=self.prior,
                 loop=loop,
+                timesignature=timesignature,
             )
             for text, clip_seed in zip(repeated, clip_seeds(len(repeated), seed, generator), strict=True)
         ]
@@ -237,6 +251,7 @@ class RiffPipeline:
             shapes = [(*self.model.latent_rows, plan.drawn_columns // self.model.factor) for plan in plans]
             check_latents(latents, shapes)
         settings = self._settings(num_inference_steps, guidance_scale, negative_prompt)
+        settings |= {"key_tries": key_tries or None, "timesignature": timesignature}
         settings |= {"keyscale": keyscale, "bars": bars, "duration": duration, "loop": loop or None}
         clips: list[Clip] = []
         with count_steps(progress, callback_on_step_end) as count_step:
@@ -244,9 +259,19 @@ class RiffPipeline:
                 noise = None if latents is None else latents[len(clips) : len(clips) + len(batch)]
                 sampling = Sampling(num_inference_steps, count_step)
                 images = self._draw(batch, negative, guidance_scale, noise, sampling)
-                clips += [
+                found = [
                     self._finish(plan, image, settings, quality) for plan, image in zip(batch, images, strict=True)
                 ]
+                if keyscale is not None and key_tries:
+                    again = functools.partial(
+                        self._again, negative=negative, guidance=guidance_scale, sampling=sampling, settings=settings,
+                        quality=quality,
+                    )  # fmt: skip
+                    found = [
+                        in_key(functools.partial(again, plan, clip), keyscale, tries=key_tries, quality=quality)
+                        for plan, clip in zip(batch, found, strict=True)
+                    ]
+                clips += found
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
 
     @torch.no_grad()
@@ -603,6 +628,26 @@ class RiffPipeline:
         )
         images = model.draw(noise, layout, conditions, [plan.seed for plan in plans], sampling)
         return [image[..., : plan.columns] for plan, image in zip(plans, images, strict=True)]
+
+    def _again(
+        self,
+        plan: Plan,
+        first: Clip,
+        number: int,
+        *,
+        negative: str,
+        guidance: float,
+        sampling: Sampling,
+        settings: dict[str, Any],
+        quality: Quality,
+    ) -> Clip:
+        """Candidate ``number`` of a clip; the first is there already. All of them bear the first one's seed."""
+        if number == 0:
+            return first
+        seed = int(torch.randint(2**62, (number,), generator=torch.Generator().manual_seed(plan.seed))[-1])
+        other = dataclasses.replace(plan, seed=seed)
+        (image,) = self._draw([other], negative, guidance, None, sampling)
+        return dataclasses.replace(self._finish(other, image, settings, quality), seed=plan.seed)
 
     def _finish(self, plan: Plan, image: Tensor, settings: dict[str, Any], quality: Quality) -> Clip:
         """From a picture to the clip that the user gets."""

@@ -76,6 +76,7 @@ def make_plan(
     config: SpectrogramConfig,
     prior: MusicPrior | None,
     loop: bool = False,
+    timesignature: str | None = None,
 ) -> Plan:
     """Work one prompt out.
 
@@ -90,11 +91,12 @@ def make_plan(
         config: of its pictures.
         prior: the music prior of riff's own models, whose vocabulary is closed; else None.
         loop: whether the end leads back into the start.
+        timesignature: metre asked for, "3/4" or "4/4", or None.
 
     Raises:
         RiffError: the prompt states a tempo out of range, or a loop is not of whole bars.
     """
-    reading = read_prompt(prompt, bpm=bpm, keyscale=keyscale, parts=parts, prior=prior)
+    reading = read_prompt(prompt, bpm=bpm, keyscale=keyscale, parts=parts, prior=prior, timesignature=timesignature)
     columns, drawn, samples = plan_length(
         config,
         bpm=reading.bpm,
@@ -118,12 +120,16 @@ def read_prompt(
     keyscale: str | None,
     parts: "StableDiffusionPipeline",
     prior: MusicPrior | None,
+    timesignature: str | None = None,
 ) -> Reading:
     """What the model is told of a prompt, and how fast it is played; arguments are those of :func:`make_plan`.
 
     Raises:
         RiffError: the prompt states a tempo out of range.
     """
+    written_prompt = prompt
+    if timesignature is not None and timesignature not in prompt:
+        prompt = f"{prompt}, in {timesignature}"
     text, ignored = known_text(prompt, parts, prior)
     if not text:
         warnings.warn(f"the model knows no word of {prompt[:80]!r}; it plays what it likes", stacklevel=5)
@@ -137,7 +143,7 @@ def read_prompt(
     dropped = dropped_words(text, parts.tokenizer)
     if prior is not None:
         text, dropped = _fit(text, prompt, tempo, keyscale, parts)
-    return Reading(prompt, text, tuple(ignored), tuple(dropped), tempo, beats_per_bar)
+    return Reading(written_prompt, text, tuple(ignored), tuple(dropped), tempo, beats_per_bar)
 
 
 def known_text(text: str, parts: "StableDiffusionPipeline", prior: MusicPrior | None) -> tuple[str, list[str]]:

@@ -25,6 +25,10 @@ def provenance(
     timeline: str | None = None,
     task: str | None = None,
     strength: float | None = None,
+    timesignature: str | None = None,
+    key_tries: int | None = None,
+    key_measured: str | None = None,
+    key_moved: int | None = None,
 ) -> dict[str, str]:
     """Everything needed to make a clip again, as text.
 
@@ -44,6 +48,10 @@ def provenance(
         timeline: JSON of the :class:`riff.Timeline` that was drawn.
         task: ``"remix"``, ``"extend"``, ``"inpaint"`` or ``"interpolate"`` where a recording or picture was used.
         strength: how much of that was drawn anew, 0 to 1.
+        timesignature: metre asked for as an argument.
+        key_tries: how often it might be drawn until its key was the asked one.
+        key_measured: the key it was found to have.
+        key_moved: semitones by which it was moved to have it.
 
     Returns:
         Field name to text, always with ``software`` (``"riff x.y.z"``) and ``origin`` (``"machine-made"``);
@@ -67,6 +75,10 @@ def provenance(
         "timeline": timeline,
         "task": task,
         "strength": strength,
+        "timesignature": timesignature,
+        "key_tries": key_tries,
+        "key_measured": key_measured,
+        "key_moved": key_moved,
     }
     return {name: _text(value) for name, value in fields.items() if value is not None}
 

@@ -97,6 +97,12 @@ def check_sampling(bpm: float | None, steps: int, guidance: float | None, count:
         raise RiffError(f"quality is {quality!r}; use {', '.join(QUALITIES)}")
 
 
+def check_metre(timesignature: str | None) -> None:
+    """Raise RiffError unless ``timesignature`` is one that riff knows, or None."""
+    if timesignature not in (None, "3/4", "4/4"):
+        raise RiffError(f"timesignature is {timesignature!r}; use '3/4' or '4/4'")
+
+
 def check_latents(latents: Tensor, shapes: list[tuple[int, int, int]]) -> None:
     """Raise RiffError unless ``latents`` is finite noise, one sample for each of equal ``shapes``."""
     if len(set(shapes)) > 1:
