@@ -39,8 +39,13 @@ def cut_frames(ring, window, index, hop, frames):  # type: ignore[no-untyped-def
         while done < width:  # a ring shorter than a window goes round again
             here = (start + done) % total
             count = min(width - done, total - here)
+            piece, share, frame = (
+                ring[here : here + count],
+                window[done : done + count],
+                frames[row, done : done + count],
+            )
             for i in range(count):
-                frames[row, done + i] = ring[here + i] * window[done + i]
+                frame[i] = piece[i] * share[i]
             done += count
 
 
@@ -53,8 +58,13 @@ def add_frames(frames, window, index, hop, ring):  # type: ignore[no-untyped-def
         while done < width:
             here = (start + done) % total
             count = min(width - done, total - here)
+            piece, share, frame = (
+                ring[here : here + count],
+                window[done : done + count],
+                frames[row, done : done + count],
+            )
             for i in range(count):
-                ring[here + i] += frames[row, done + i] * window[done + i]
+                piece[i] += frame[i] * share[i]
             done += count
 
 

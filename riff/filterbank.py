@@ -7,6 +7,8 @@ from torch import Tensor
 
 from riff.config import SpectrogramConfig
 
+_CHUNK = 32
+
 
 @functools.lru_cache(maxsize=8)
 def mel_filterbank(config: SpectrogramConfig, n_fft: int | None = None) -> Tensor:
@@ -22,9 +24,11 @@ def mel_filterbank(config: SpectrogramConfig, n_fft: int | None = None) -> Tenso
     size = n_fft or config.n_fft
     bins = torch.linspace(0.0, config.sample_rate / 2, size // 2 + 1, dtype=torch.float64)
     corners = torch.tensor(config.mel_corners(), dtype=torch.float64)
-    rising = (bins - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
-    falling = (corners[2:, None] - bins) / (corners[2:] - corners[1:-1])[:, None]
-    weights = torch.minimum(rising, falling).clamp(min=0.0)
-    if config.norm == "slaney":
-        weights = weights * (2.0 / (corners[2:] - corners[:-2]))[:, None]
-    return weights.float()
+    weights = torch.empty(config.n_mels, len(bins))
+    # A few at a time: in double precision all of them are ten times the sound.
+    for start in range(0, config.n_mels, _CHUNK):
+        low, peak, high = (corners[start + corner :][:_CHUNK, None] for corner in range(3))
+        low, peak = low[: len(high)], peak[: len(high)]
+        triangles = torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp(min=0.0)
+        weights[start : start + _CHUNK] = triangles * (2.0 / (high - low)) if config.norm == "slaney" else triangles
+    return weights

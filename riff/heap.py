@@ -12,14 +12,13 @@ HANN_GAMMA = 0.25645
 # Bins this many nepers under the loudest one carry no usable slope; they keep their random phase.
 TOLERANCE = 14.0
 N_BUCKETS = 2048
-# What a cell holds: the phase's step to the next frame, the one to the next bin, the phase, and the bucket.
-TURN, RISE, PHASE, BUCKET = range(4)
 
 
 def _integrate(cells, known, head, following):  # type: ignore[no-untyped-def]
     """Spread phases from the loudest bins to their neighbours, always the loudest waiting bin first.
 
-    ``cells`` (N, F, 4) hold all of a bin, so that it is fetched once; the phases are changed in place. A bucket is
+    ``cells`` (N, F, 4) hold all of a bin, so that it is fetched once: its step to the next frame's phase, the one to
+    the next bin's, the phase, which is changed in place, and the bucket. A bucket is
     the rank of a bin's magnitude, 0 the loudest; bins that are done or to be left alone are in the one after the last.
     A queue of buckets takes the place of a heap: every bin is put in and taken out in constant time, and bins of one
     bucket differ by less than 0.07 dB. ``head`` holds the first bin of each, ``following`` the one after each bin.
@@ -104,6 +103,28 @@ def _integrate(cells, known, head, following):  # type: ignore[no-untyped-def]
             current = min(current, bucket)
 
 
+def _prepare(log, phase, every, bend, lean, turn, peak, scale, n_buckets, cells):  # type: ignore[no-untyped-def]
+    """Fill cells from log-magnitudes (N, F); ``bend`` and ``lean`` scale their slopes along frequency and time.
+
+    ``turn`` (F',) is a bin's own step to the next frame; buckets are ``scale`` times the nepers under ``peak``.
+    """
+    n_frames, fine = log.shape
+    for n in range(n_frames):
+        before, after = n - 1 if n > 0 else n_frames - 1, n + 1 if n + 1 < n_frames else 0
+        for k in range(phase.shape[1]):
+            here = k * every
+            low, high = max(here - 1, 0), min(here + 1, fine - 1)
+            cells[n, k, 0] = turn[k] + bend * (log[n, high] - log[n, low]) / np.float32(high - low)
+            rise = np.float32(0.0)
+            if here + every < fine:
+                for i in range(every + 1):
+                    share = np.float32(0.5 if i == 0 or i == every else 1.0)
+                    rise += share * (log[after, here + i] - log[before, here + i])
+            cells[n, k, 1] = lean * rise
+            cells[n, k, 2] = phase[n, k]
+            cells[n, k, 3] = math.floor(min(max((peak - log[n, here]) * scale, np.float32(0.0)), np.float32(n_buckets)))
+
+
 def heap_phase(
     magnitude: np.ndarray,
     phase: np.ndarray,
@@ -139,28 +160,18 @@ def heap_phase(
     peak = float(magnitude.max())
     if peak <= 0.0:
         return phase.astype(np.float32, copy=True)
-    log = np.log(magnitude + np.float32(1e-7 * peak))
+    log = magnitude + np.float32(1e-7 * peak)
+    np.log(log, out=log)
     gamma = HANN_GAMMA * win_length**2
+    turn = np.remainder(2.0 * math.pi * hop_length / n_fft * every * np.arange(phase.shape[1]), 2.0 * math.pi)
+    bend, lean = hop_length * n_fft / gamma, -0.5 * attack * gamma / (hop_length * n_fft)
+    numbers = (np.float32(number) for number in (bend, lean))
     cells = np.empty((*phase.shape, 4), np.float32)
-    bins = every * np.arange(phase.shape[1])
-    turn = np.remainder(2.0 * math.pi * hop_length / n_fft * bins, 2.0 * math.pi).astype(np.float32)
-    bend = np.float32(0.5 * hop_length * n_fft / gamma)
-    cells[:, 0, TURN] = 2 * bend * (log[:, 1] - log[:, 0])
-    inner = phase.shape[1] - 2
-    cells[:, 1:-1, TURN] = bend * (log[:, every + 1 :: every][:, :inner] - log[:, every - 1 :: every][:, :inner])
-    cells[:, -1, TURN] = 2 * bend * (log[:, -1] - log[:, -2])
-    cells[..., TURN] += turn
-    rise = np.empty_like(log)
-    np.subtract(log[2:], log[:-2], out=rise[1:-1])
-    rise[0], rise[-1] = log[1 % len(log)] - log[-1], log[0] - log[-2 % len(log)]
-    rise *= np.float32(-0.5 * attack * gamma / (hop_length * n_fft))
-    steps = np.float32(0.5) * (rise[:, 1:] + rise[:, :-1])
-    cells[:, :-1, RISE] = steps if every == 1 else steps[:, ::2] + steps[:, 1::2]
-    cells[..., PHASE] = phase
-    loudness = (math.log(peak) - log[:, ::every]) * np.float32(N_BUCKETS / TOLERANCE)
-    cells[..., BUCKET] = np.floor(np.clip(loudness, 0, N_BUCKETS))
+    scale = np.float32(N_BUCKETS / TOLERANCE)
+    loudest = np.float32(math.log(peak))
+    compiled(_prepare)(log, phase, every, *numbers, turn.astype(np.float32), loudest, scale, N_BUCKETS, cells)
     if known is None:
         known = np.zeros(len(magnitude), np.bool_)
     head, following = np.full(N_BUCKETS, -1, np.int32), np.empty(phase.size, np.int32)
     compiled(_integrate)(cells, known, head, following)
-    return cells[..., PHASE].copy()
+    return cells[..., 2].copy()

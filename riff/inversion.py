@@ -57,10 +57,10 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "fast": Preset(4, n_interleaved=1, padding=1),
+    "fast": Preset(3, n_interleaved=2, padding=1),
     "default": Preset(11),
     "high": Preset(50, n_interleaved=10),
-    "best": Preset(90, n_interleaved=10),
+    "best": Preset(100, n_interleaved=10),
 }
 QUALITIES = (*PRESETS, "griffin-lim")
 
@@ -71,7 +71,7 @@ def first_phase(
     *,
     generator: torch.Generator,
     known: Tensor,
-    given: Tensor,
+    given: Tensor | None,
     parallel: bool,
     every: int = 1,
 ) -> Tensor:
@@ -82,7 +82,7 @@ def first_phase(
         ring: its transform.
         generator: CPU source of the phases of bins that nothing tells.
         known: (N,) bool, frames whose phase is settled.
-        given: (B, N, F') phases of those.
+        given: (B, N, F') phases of those; None where there are none.
         parallel: sum the slopes frame by frame, all bins at once, as a GPU likes it; else along the loudest paths,
             which comes closer.
         every: 1, or 2 for every second bin's phase.
@@ -93,18 +93,17 @@ def first_phase(
     geometry = {"n_fft": ring.n_fft, "hop_length": ring.hop_length, "win_length": ring.win_length}
     bins = torch.arange(0, magnitude.shape[2], every, dtype=torch.float64)
     to_start = (math.pi * ring.win_length / ring.n_fft * bins).remainder(2.0 * math.pi).to(magnitude)
-    start = given + to_start
     if parallel:
-        fine = start.repeat_interleave(every, 2)[..., : magnitude.shape[2]]
+        given = torch.zeros_like(magnitude[..., ::every]) if given is None else given + to_start
+        fine = given.repeat_interleave(every, 2)[..., : magnitude.shape[2]]
         return frame_phase(magnitude, **geometry, known=known, given=fine)[..., ::every] - to_start
     # The same in every row: a clip sounds the same alone and in a batch, and what is in both channels is in the middle.
-    random = torch.rand(start.shape[1:], generator=generator) * (2.0 * math.pi)
-    start = torch.where(known[:, None], start, random)
-    found = [
-        heap_phase(loudness.numpy(), phase.numpy(), **geometry, known=known.numpy(), every=every)
-        for loudness, phase in zip(magnitude, start, strict=True)
-    ]
-    return torch.stack([torch.from_numpy(phase) for phase in found]) - to_start
+    random = torch.rand(magnitude.shape[1], len(bins), generator=generator).mul_(2.0 * math.pi)
+    found = []
+    for row, loudness in enumerate(magnitude):
+        start = random if given is None else torch.where(known[:, None], given[row] + to_start, random)
+        found.append(heap_phase(loudness.numpy(), start.numpy(), **geometry, known=known.numpy(), every=every))
+    return torch.stack([torch.from_numpy(phase) for phase in found]).sub_(to_start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +153,10 @@ def invert(
         filters = filters_of(config, preset.padding, task.stretch, device)
         iteration = TensorIteration(task.mel, ring, task.active, filters)
     magnitude = fine[..., ::2].contiguous()
-    given = one.to_frames(task.settled).angle() if bool(task.known.any()) else torch.zeros_like(magnitude)
+    given = one.to_frames(task.settled).angle() if bool(task.known.any()) else None
     parallel = device.type != "cpu"
     phase = first_phase(fine, two, generator=generator, known=task.known, given=given, parallel=parallel, every=2)
-    sound = task.fold(one.to_ring(torch.polar(magnitude, phase), one.weight(task.active)))
+    sound = task.fold(iteration.draw(magnitude, phase))
     for first, stride, momentum in preset.visits(one.overlap):
         sound = task.fold(iteration.step(sound, first=first, stride=stride, momentum=momentum))
     return sound

@@ -437,6 +437,8 @@ def test_silence_stays_silence():
         (lambda: waveform_to_mel(torch.zeros(1, 9000), BEATS), "needs a tempo"),
         (lambda: mel_to_waveform(torch.zeros(1, 63, 5), SMALL), "needs"),
         (lambda: mel_to_waveform(torch.full((1, 64, 5), math.nan), SMALL), "NaN"),
+        (lambda: mel_to_waveform(torch.full((1, 64, 5), math.inf), SMALL), "infinite"),
+        (lambda: mel_to_waveform(torch.zeros(1, 64, 0), SMALL), "columns"),
         (lambda: mel_to_waveform(-torch.ones(1, 64, 5), SMALL), "negative"),
         (lambda: mel_to_waveform(torch.ones(1, 64, 5), SMALL, n_iter=-1), "n_iter is -1"),
         (lambda: mel_to_waveform(torch.ones(1, 64, 5), SMALL, quality="hifi"), "quality is 'hifi'"),  # type: ignore[arg-type]

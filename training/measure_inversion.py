@@ -3,7 +3,7 @@
     python -m training.measure_inversion --clips 24
     python -m training.measure_inversion --audio MUSIC/
     python -m training.measure_inversion --drawn 8 --model riff/models/riff-mini
-    python -m training.measure_inversion --librosa --clips 2
+    python -m training.measure_inversion --librosa
     python -m training.measure_inversion --memory
     python -m training.measure_inversion --parameters --clips 8
     python -m training.measure_inversion --pictures docs/pictures
@@ -14,10 +14,10 @@ Decibels: less is better. ``mel`` is the spectral convergence of the mel against
 that of the sound's own magnitudes up to 10 kHz, ``onsets`` the correlation of onset strengths, and ``pre-echo`` the
 energy in the 10 to 60 ms before strong onsets over that in the original.
 
-``--drawn`` measures pictures of a model (training/inversion_drawn.py). ``--librosa`` adds librosa's ``mel_to_audio``
-(least squares with bounds, then Griffin-Lim: minutes a clip). ``--memory`` gives every way a process of its own and
-prints its peak. ``--parameters`` compares pictures like riff-mini's (training/inversion_parameters.py), and
-``--pictures`` draws those of the docs (training/inversion_pictures.py).
+``--drawn`` measures pictures of a model (training/inversion_drawn.py), ``--librosa`` librosa's ``mel_to_audio``
+(training/inversion_librosa.py). ``--memory`` gives every way a process of its own and prints its peak. ``--parameters``
+compares pictures like riff-mini's (training/inversion_parameters.py), and ``--pictures`` draws those of the docs
+(training/inversion_pictures.py).
 """
 
 from __future__ import annotations
@@ -91,30 +91,6 @@ def riffusions_algorithm(config: SpectrogramConfig, hop_length: int) -> Callable
     return invert
 
 
-def librosas_algorithm(config: SpectrogramConfig) -> Callable[[Tensor], Tensor]:
-    """Mel (1, M, N) to waveform (1, T) by the two halves of librosa's ``mel_to_audio`` with a config's parameters.
-
-    The first half takes a few columns at a time: for all of Riffusion's its solver asks for 155 GiB at once.
-    """
-    import librosa
-    import numpy as np
-
-    filters = {"fmin": config.f_min, "fmax": config.f_max, "htk": config.mel_scale == "htk", "norm": config.norm}
-    geometry = {"n_fft": config.n_fft, "hop_length": config.hop_length, "win_length": config.win_length}
-
-    def invert(mel: Tensor) -> Tensor:
-        pieces = [piece.contiguous().numpy() for piece in mel[0].split(4, dim=1)]
-        unmel = functools.partial(
-            librosa.feature.inverse.mel_to_stft, sr=config.sample_rate, n_fft=config.n_fft, power=1.0, **filters
-        )
-        linear = np.concatenate([unmel(piece) for piece in pieces], axis=1)
-        sound = torch.from_numpy(librosa.griffinlim(linear, random_state=0, **geometry))[None]
-        # It is one hop short; the rest is silence.
-        return torch.nn.functional.pad(sound, (0, config.hop_length))
-
-    return invert
-
-
 def convergence(estimate: Tensor, target: Tensor) -> float:
     """Spectral convergence in decibels, after the best gain."""
     gain = (estimate * target).sum() / estimate.square().sum().clamp(min=1e-20)
@@ -161,11 +137,9 @@ def figures_of(sound: Tensor, original: Tensor, mel: Tensor) -> Figures:
     }
 
 
-def measure(clips: list[Tensor], *, librosa: bool, report: Callable[[str], None]) -> dict[str, list[Figures]]:
+def measure(clips: list[Tensor], *, report: Callable[[str], None]) -> dict[str, list[Figures]]:
     """Figures of every way for every clip, with ``seconds``."""
     ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm(CONFIG, CONFIG.hop_length)}
-    if librosa:
-        ways["librosa"] = librosas_algorithm(CONFIG)
     for quality in QUALITIES:
         ways[quality] = functools.partial(mel_to_waveform, config=CONFIG, quality=quality)
     warm = waveform_to_mel(clips[0][None], CONFIG)
@@ -217,10 +191,14 @@ def worst_lead(results: dict[str, list[Figures]], name: str) -> str:
     )
 
 
-def peak_megabytes(name: str) -> int:
-    """Peak resident memory of a process that inverts one picture of noise; ``name`` is a quality, or Riffusion."""
+def peak_megabytes(name: str) -> tuple[int, int]:
+    """Peak resident memory of a process that inverts one picture of noise, and what of it came after torch was there.
+
+    ``name`` is a quality, or Riffusion.
+    """
     script = f"""
 import resource, torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 from training.measure_inversion import COLUMNS, CONFIG, mel_to_waveform, riffusions_algorithm
 torch.set_num_threads(1)
 mel = torch.rand(1, CONFIG.n_mels, COLUMNS, generator=torch.Generator().manual_seed(0))
@@ -228,9 +206,22 @@ if {name!r} == "Riffusion":
     riffusions_algorithm(CONFIG, CONFIG.hop_length)(mel)
 else:
     mel_to_waveform(mel, CONFIG, quality={name!r})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak // 1024, (peak - before) // 1024)
 """
-    return int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    peak, added = done.stdout.split()
+    return int(peak), int(added)
+
+
+def memory_table() -> str:
+    """Peaks of every way as a Markdown table."""
+    peaks = {name: peak_megabytes(name) for name in ("Riffusion", *QUALITIES)}
+    lines = ["| way | peak MB | of Riffusion's | without torch MB | of Riffusion's |", "|---|---|---|---|---|"]
+    for name, own in peaks.items():
+        shares = [mine / theirs for mine, theirs in zip(own, peaks["Riffusion"], strict=True)]
+        lines.append(f"| {name} | {own[0]} | {shares[0]:.2f} | {own[1]} | {shares[1]:.2f} |")
+    return "\n".join(lines)
 
 
 def mean(values: list[float]) -> float:
@@ -245,16 +236,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, help="a folder of recordings, in place of composed clips")
     parser.add_argument("--drawn", type=int, metavar="N", help="pictures of a model instead: N of each kind")
     parser.add_argument("--model", help="of --drawn; default riff-mini")
-    parser.add_argument("--librosa", action="store_true", help="librosa's mel_to_audio as well: minutes a clip")
+    parser.add_argument("--librosa", action="store_true", help="against librosa's mel_to_audio instead")
     parser.add_argument("--memory", action="store_true", help="peak memory instead")
     parser.add_argument("--parameters", action="store_true", help="pictures like riff-mini's instead")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the pictures of the docs instead")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     if arguments.memory:
-        peaks = {name: peak_megabytes(name) for name in ("Riffusion", *QUALITIES)}
-        lines = [f"| {name} | {peak} | {peak / peaks['Riffusion']:.2f} |" for name, peak in peaks.items()]
-        print("\n".join(["| way | peak MB | of Riffusion's |", "|---|---|---|", *lines]))
+        print(memory_table())
     elif arguments.drawn:
         from training.inversion_drawn import measure_pictures, models_pictures, pictures_table
 
@@ -273,10 +262,14 @@ def main(argv: list[str] | None = None) -> None:
         if not clips:
             parser.error(f"there is no sound file in {arguments.audio}")
         report = functools.partial(print, file=sys.stderr, flush=True)
-        results = measure(clips, librosa=arguments.librosa, report=report)
-        print(table(results))
-        for name in ("Riffusion", "librosa") if arguments.librosa else ("Riffusion",):
-            print(worst_lead(results, name))
+        if arguments.librosa:
+            from training.inversion_librosa import librosa_table
+
+            print(librosa_table(clips))
+        else:
+            results = measure(clips, report=report)
+            print(table(results))
+            print(worst_lead(results, "Riffusion"))
 
 
 if __name__ == "__main__":
