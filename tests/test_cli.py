@@ -214,9 +214,9 @@ def test_version_and_help_go_to_stdout(capsys) -> None:
 MISTAKES = [
     ([], "VERB"),
     (["dance"], "invalid choice: 'dance'"),
-    (["render"], "required: PROMPT, -o/--output"),
+    (["render"], "required: -o/--output"),
     (["render", "jazz"], "required: -o/--output"),
-    (["render", "-o", "a.wav"], "required: PROMPT"),
+    (["render", "-o", "a.wav"], "there is no prompt"),
     (["render", "", "-o", "a.wav"], "the prompt is empty"),
     (["render", "jazz", " \t\n", "-o", "a.wav"], "the prompt is empty"),
     (["render", "jazz " * 2001, "-o", "a.wav"], "10005 characters; use at most 10000"),
