@@ -55,7 +55,13 @@ class Job:
         bars = _pairs(in_bars, "mask_start_bar", "mask_end_bar")
         if bool(pairs) == bool(bars):
             raise RiffError("give the parts to replace either in seconds or in bars, start and end of each")
-        pairs += [(self._bar_to_seconds(start), self._bar_to_seconds(end)) for start, end in bars]
+        for start, end in bars:
+            pairs.append((self._bar_to_seconds(start), self._bar_to_seconds(end)))
+            if not (start < end and pairs[-1][1] <= self.seconds + 1e-3):
+                raise RiffError(
+                    f"a part from bar {start:g} to bar {end:g} does not lie in a recording of {self._bars:.4g} bars; "
+                    "use 0 <= start < end <= its length"
+                )
         merged: list[tuple[float, float]] = []
         for start, end in sorted(pairs):
             if not (0 <= start < end <= self.seconds + 1e-3):
@@ -69,12 +75,22 @@ class Job:
                 merged.append((start, min(end, self.seconds)))
         return merged
 
+    @property
+    def _first_bar(self) -> int:
+        """Of the canvas, the first that begins in the recording, which is the recording's bar 0."""
+        beat = float(self.laid.tempo.beats_at(self.laid.lead / self.laid.rate))
+        return math.ceil(beat / self.laid.beats_per_bar - 1e-3)
+
+    @property
+    def _bars(self) -> float:
+        """Length of the recording from there on."""
+        beat = float(self.laid.tempo.beats_at(self.laid.lead / self.laid.rate + self.seconds))
+        return beat / self.laid.beats_per_bar - self._first_bar
+
     def _bar_to_seconds(self, bar: float) -> float:
         """Seconds of the recording; bar 0 is the first one that begins in it."""
         lead = self.laid.lead / self.laid.rate
-        first = math.ceil(float(self.laid.tempo.beats_at(lead)) / self.laid.beats_per_bar - 1e-3)
-        beat = (first + bar) * self.laid.beats_per_bar
-        seconds = float(self.laid.tempo.seconds_at(beat)) - lead
+        seconds = float(self.laid.tempo.seconds_at((self._first_bar + bar) * self.laid.beats_per_bar)) - lead
         # A last bar may end a hair after the recording.
         return min(seconds, self.seconds) if seconds < self.seconds + 0.02 else seconds
 

@@ -481,7 +481,7 @@ def test_a_format_that_cannot_hold_the_recordings_rate_is_refused_before_drawing
 def test_each_kind_of_failure_has_its_code_and_one_line(fake, here, capsys, monkeypatch, verb, error, code, match):
     monkeypatch.setattr(FakePipeline, "breaks", error)
     before = sorted(here.iterdir())
-    assert main([*CALLS[verb], "--seed", "1", "-o", "a.wav"]) == code
+    assert main([*CALLS[verb], "-o", "a.wav"]) == code
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
@@ -585,7 +585,7 @@ def test_strength_0_gives_the_recording_back_as_a_picture_of_it(draw) -> None:
     [
         (["walk", "jazz", "techno", "--bars", "3"], 2, "3 bars are too few"),
         (["walk", "jazz", "techno", "--step", "2"], 2, "are too few"),
-        (["inpaint", "in.wav", "jazz", "--bpm", "120", "--downbeat", "0", "--bars", "3", "9"], 2, "does not lie in"),
+        (["inpaint", "in.wav", "jazz", "--bpm", "120", "--downbeat", "0", "--bars", "3", "9"], 2, "of 4 bars"),
         (["inpaint", "in.wav", "jazz", "--bpm", "120", "--bars", "0", "1", "--low", "1", "--high", "2"], 2, "no row"),
         (["inpaint", "in.wav", "jazz", "--bpm", "120", "--bars", "0", "1", "--low", "9000"], 2, "low_hz is 9000"),
         (["render", "techno", "--loop", "--duration", "3"], 2, "a loop is a whole number of bars"),
@@ -605,10 +605,9 @@ def test_what_only_the_model_can_tell_is_one_line_too(here, mini_checkpoint, cap
     own = [] if "--model" in words else ["--model", str(mini_checkpoint)]
     assert main([*words, *own, "--steps", "1", "-o", "a.wav"]) == code
     printed = capsys.readouterr()
-    errors = [line for line in printed.err.splitlines() if not line.startswith("seed ")]
-    assert len(errors) == 1
-    assert errors[0].startswith("riff: error: ")
-    assert match in errors[0]
+    assert printed.err.startswith("riff: error: ")
+    assert printed.err.count("\n") == 1
+    assert match in printed.err
     assert printed.out == ""
     assert sorted(here.iterdir()) == before
 
@@ -650,6 +649,74 @@ def test_a_recording_without_a_beat_is_used_all_the_same_and_one_line_says_so(
     assert err.count("\n") == 1
     assert why in err
     assert soundfile.info("a.wav").frames == sound.shape[-1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        *((verb, []) for verb in REAL),
+        ("loop", ["--count", "2"]),
+        ("loop", ["--scheduler", "PNDMScheduler"]),
+        ("remix", ["--strength", "0.5"]),
+        ("inpaint", ["--bars", "3", "4"]),
+    ],
+    ids=name_of,
+)
+def test_the_bar_is_full_at_the_end(here, mini_checkpoint, monkeypatch, verb, words) -> None:
+    """Also with a strength below 1, several parts, and a scheduler that takes more steps than were asked for."""
+    import tqdm
+
+    bars: list[Any] = []
+
+    class Bar(tqdm.tqdm):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            bars.append(self)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    own = ["--model", str(mini_checkpoint), "--steps", "6", "--quality", "fast", "--seed", "3"]
+    assert main([*REAL[verb], *words, *own, "-o", "a.wav"]) == 0
+    (bar,) = [bar for bar in bars if getattr(bar, "unit", "") == "step"]  # a bar that is off has none
+    assert bar.n == bar.total > 0
+
+
+def save_lora(checkpoint: Path, folder: Path) -> str:
+    """A LoRA with random weights for a checkpoint's UNet."""
+    pytest.importorskip("peft")
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
+    unet.add_adapter(LoraConfig(r=2, target_modules=["to_k", "to_q", "to_v", "to_out.0"], init_lora_weights=False))
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet))
+    return str(folder / "pytorch_lora_weights.safetensors")
+
+
+@pytest.mark.parametrize("verb", REAL)
+def test_a_lora_is_heard_by_its_weight_in_every_verb(here, mini_checkpoint, verb) -> None:
+    lora = save_lora(mini_checkpoint, here / "lora")
+    words = ["--model", str(mini_checkpoint), "--steps", "2", "--quality", "fast", "--seed", "3", "--quiet"]
+    sounds = {}
+    for name, asked in {"none": [], "zero": ["--lora", f"{lora}:0"], "one": ["--lora", lora]}.items():
+        assert main([*REAL[verb], *words, *asked, "-o", f"{name}.wav"]) == 0
+        sounds[name] = torch.tensor(list(Path(f"{name}.wav").read_bytes()[400:4000000:7]))
+    assert torch.equal(sounds["none"], sounds["zero"])
+    assert not torch.equal(sounds["none"], sounds["one"])
+
+
+def test_a_lora_of_another_model_is_one_line_and_exit_4(here, mini_checkpoint, capsys) -> None:
+    pytest.importorskip("peft")
+    from safetensors.torch import save_file
+
+    save_file({"unet.what.lora_A.weight": torch.ones(2, 2)}, "foreign.safetensors")
+    words = ["--model", str(mini_checkpoint), "--lora", "foreign.safetensors", "-o", "a.wav"]
+    assert main(["walk", "a", "b", *words]) == 4
+    printed = capsys.readouterr()
+    assert printed.err.startswith("riff: error: foreign.safetensors")
+    assert printed.err.count("\n") == 1
+    assert not Path("a.wav").exists()
 
 
 # What a file says, and a picture whose tempo changes

@@ -72,7 +72,7 @@ def choose_seed(args: argparse.Namespace) -> int:
 
 
 def tell_seed(seed: int, args: argparse.Namespace) -> None:
-    """Say a seed that nobody asked for. Called when drawing begins, so that a mistake is one line and no more."""
+    """Say a seed that nobody asked for. Called when a first result is there, so that a mistake is one line alone."""
     if args.seed is None and not args.quiet:
         print(f"seed {seed}", file=sys.stderr)
 

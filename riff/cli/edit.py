@@ -79,7 +79,6 @@ def edit(
     _check_recording(args.audio, until, output if own_rate else None)
     seed = choose_seed(args)
     pipe = load_pipeline(args)
-    tell_seed(seed, args)
     with progress(args, total=args.steps * drawings) as step_done:
         options = {
             "bpm": args.bpm,
@@ -94,6 +93,7 @@ def edit(
         }
         clip = draw(pipe, options)
         clip.save(output, force=args.force)
+    tell_seed(seed, args)
     result = describe(clip, output)
     tell_lost_words(result, args)
     print(json.dumps(result) if args.json else output)

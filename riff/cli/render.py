@@ -26,7 +26,6 @@ from riff.cli.drawing import (
     tell_lost_words,
     tell_seed,
 )
-from riff.cli.prompts import add_list, check_no_list, run_prompts
 from riff.errors import RiffError
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ examples:
   riff render "church bells" "a slow waltz for harp in A minor" --count 3 --seed 7 -o song.flac
   riff render "drum and bass, dark" --bars 4 --bpm 174 -o dnb.png
   riff render "funky disco, 118 bpm" --bars 4 --loop -o loop.wav
-  riff render song.yaml -o song.wav      a timeline: prompts that change over time
-  riff render --prompts list.txt -o clips/      one prompt per line; clips/index.html shows them all"""
+  riff render song.yaml -o song.wav      a timeline: prompts that change over time"""
 
 
 def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
@@ -56,13 +54,12 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "prompts", nargs="*", metavar="PROMPT", help="what to play, as one quoted sentence, or a timeline file"
+        "prompts", nargs="+", metavar="PROMPT", help="what to play, as one quoted sentence, or a timeline file"
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE",
         help=f"{', '.join(SUFFIXES)} (the spectrogram); several results become FILE-0000, FILE-0001, ...",
     )  # fmt: skip
-    add_list(parser)
     music = parser.add_argument_group("music")
     music.add_argument("--bpm", type=number(*BPM_RANGE), help="tempo; default the prompt's, or what suits it")
     music.add_argument("--key", metavar="KEY", help='for example "F# minor"')
@@ -78,10 +75,6 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Render every prompt ``count`` times, each to its own file as soon as it is done."""
-    if args.prompts_file is not None:
-        check_wishes(args)
-        return run_prompts(args)
-    check_no_list(args)
     if any(Path(prompt).suffix.lower() in TIMELINES for prompt in args.prompts):
         return _run_timeline(args)
     began = time.monotonic()
@@ -96,13 +89,14 @@ def run(args: argparse.Namespace) -> None:
     outputs = check_outputs(args.output, count=len(prompts), force=args.force)
     pipe = load_pipeline(args)
     loaded = time.monotonic()
-    tell_seed(seed, args)
     results = []
     with progress(args, total=args.steps * len(prompts)) as step_done:
         for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
-            clip = render_clip(pipe, prompt, seed + index, args, step_done)
+            clip = _render(pipe, prompt, seed + index, args, step_done)
             clip.save(output, force=args.force)
             result = describe(clip, output)
+            if index == 0:
+                tell_seed(seed, args)
             if index == 0 or prompt != prompts[index - 1]:
                 tell_lost_words(result, args)
             results.append(result)
@@ -138,8 +132,6 @@ def _run_timeline(args: argparse.Namespace) -> None:
     seed = choose_seed(args)
     pipe = load_pipeline(args)
     loaded = time.monotonic()
-    if own_seed is None:
-        tell_seed(seed, args)
     with progress(args, total=args.steps) as step_done:
         clip = pipe.render(
             timeline,
@@ -150,12 +142,14 @@ def _run_timeline(args: argparse.Namespace) -> None:
             callback_on_step_end=step_done,
         )
         clip.save(output, force=args.force)
+    if own_seed is None:
+        tell_seed(seed, args)
     result = describe(clip, output)
     tell_lost_words(result, args)
     print(json.dumps(_summary([result], clip.seed, loaded - began, time.monotonic() - began)) if args.json else output)
 
 
-def render_clip(
+def _render(
     pipe: "RiffPipeline",
     prompt: str,
     seed: int,

@@ -73,7 +73,6 @@ def run(args: argparse.Namespace) -> None:
     (output,) = check_outputs(args.output, count=1, force=args.force)
     seed = choose_seed(args)
     pipe = load_pipeline(args)
-    tell_seed(seed, args)
     with progress(args, total=args.steps) as step_done:
         clip = pipe.walk(
             prompts,
@@ -92,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
             callback_on_step_end=step_done,
         )
         clip.save(output, force=args.force)
+    tell_seed(seed, args)
     result = describe(clip, output)
     tell_lost_words(result, args)
     print(json.dumps(result) if args.json else output)
