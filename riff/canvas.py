@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from riff.conditions import Conditions
 from riff.diffusion import guided_prediction
 from riff.errors import RiffError
 from riff.latents import draw_noise, slerp
+
+__all__ = ["CanvasPrediction", "Conditions", "Layout", "Tile", "canvas_noise"]
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -122,50 +125,6 @@ class Layout:
 
 
 @dataclasses.dataclass(frozen=True)
-class Conditions:
-    """What the model is told along a canvas: K stations, and where between them each column is.
-
-    Attributes:
-        prompt_embeds: (B, K, S, D).
-        guidance: (K,) weight of the prompt, up to 1 is none.
-        negative_prompt_embeds: (B, K, S, D); needed where guidance is above 1.
-        progress: (W,) from 0 to K, the station at each latent column: 0.5 is half way from the first to the second,
-            and from K - 1 on it goes back to the first. None is the first everywhere.
-        lora_weights: (K,) of the adapters, if any are loaded.
-
-    Raises:
-        RiffError: guidance is asked for without negative embeddings.
-    """
-
-    prompt_embeds: Tensor
-    guidance: Tensor
-    negative_prompt_embeds: Tensor | None = None
-    progress: Tensor | None = None
-    lora_weights: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.is_guided and self.negative_prompt_embeds is None:
-            raise RiffError(f"guidance is {self.guidance.max():g} without negative_prompt_embeds; pass those of ''")
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether any column is."""
-        return bool((self.guidance > 1).any())
-
-    def shares(self, columns: Tensor) -> Tensor:
-        """(K, w): how much each station has to say at each of the columns; 1 in sum."""
-        count = self.prompt_embeds.shape[1]
-        if self.progress is None or count == 1:
-            return torch.ones(1, len(columns))
-        place = self.progress[columns]
-        below = place.floor().long().clamp(0, count - 1)
-        share = (place - below).clamp(0.0, 1.0)
-        found = torch.zeros(count, len(columns))
-        found.scatter_add_(0, below[None], 1.0 - share[None])
-        return found.scatter_add_(0, ((below + 1) % count)[None], share[None])
-
-
-@dataclasses.dataclass(frozen=True)
 class CanvasPrediction:
     """The model's prediction for a whole canvas, put together from windows: a predictor for :func:`riff.denoise`.
 
@@ -189,22 +148,17 @@ class CanvasPrediction:
         return prediction
 
     def _window(self, latents: Tensor, timestep: Tensor, columns: Tensor) -> Tensor:
-        told, shares = self.conditions, self.conditions.shares(columns)
-        heard = torch.nonzero(shares.amax(1) > 0).flatten().tolist()
-        negative = None
-        if told.negative_prompt_embeds is not None and told.is_guided:
-            negative = torch.stack([told.negative_prompt_embeds[:, station] for station in heard])
-            if bool((negative == negative[:1]).all()):
-                negative = negative[:1]
+        told = self.conditions.at(columns)
         return guided_prediction(
             self.unet,
             latents,
             timestep,
-            torch.stack([told.prompt_embeds[:, station] for station in heard]),
-            negative_prompt_embeds=negative,
-            guidance=told.guidance @ shares,
-            shares=shares[heard] if len(heard) > 1 else None,
-            lora_weight=None if told.lora_weights is None else float((told.lora_weights @ shares).mean()),
+            told.prompt_embeds,
+            negative_prompt_embeds=told.negative_prompt_embeds,
+            guidance=told.guidance,
+            shares=told.shares,
+            negative_shares=told.negative_shares,
+            lora_weight=told.lora_weight,
         )
 
 

@@ -29,23 +29,28 @@ def guided_prediction(
     negative_prompt_embeds: Tensor | None,
     guidance: Tensor | float,
     shares: Tensor | None = None,
+    negative_shares: Tensor | None = None,
     lora_weight: float | None = None,
 ) -> Tensor:
     """What the model takes the noise (or the velocity) to be, pushed from the negative prompt towards the prompt.
 
     Where several prompts share a place, what it takes it to be for each is mixed. A mixture of embeddings would tip
     over from one prompt to the other within a few hundredths of the way; a mixture of predictions, the score of the
-    product of their distributions (Liu et al., 2022), goes over evenly.
+    product of their distributions (Liu et al., 2022), goes over evenly. With guidance g, negative prediction n and
+    shares s it is ``n + sum(s_i * g * (p_i - n))``, also for shares below 0, which steer away from their prompt.
 
     Args:
         unet: the denoiser; its device and dtype are used for its own work.
         latents: ``(B, L, H, W)``, scaled as the scheduler wants them.
         timestep: of the schedule.
         prompt_embeds: ``(P, B, tokens, D)``, P prompts.
-        negative_prompt_embeds: ``(P, B, tokens, D)``, or one for all prompts; None draws without guidance.
+        negative_prompt_embeds: ``(P', B, tokens, D)``, one for all prompts or with shares of their own; None draws
+            without guidance.
         guidance: weight of the prompt against the negative prompt, a number or one per column ``(W,)``; up to 1 it
             is the prompt alone.
-        shares: ``(P, W)`` of the prompts at each column, 1 in sum; None where there is one prompt.
+        shares: ``(P, W)`` of the prompts at each column, those above 0 are 1 in sum; None where there is one prompt.
+            Without guidance those below 0 steer away from where the others point.
+        negative_shares: ``(P', W)`` of the negative prompts, 1 in sum; None is ``shares``.
         lora_weight: of the adapters, if the UNet has any.
 
     Returns:
@@ -63,11 +68,23 @@ def guided_prediction(
         **options,
     ).sample.float()
     parts = prediction.reshape(count, *latents.shape)
-    towards = _mix(parts[-len(prompt_embeds) :], shares)
+    prompts = parts[-len(prompt_embeds) :]
+    towards = _mix(prompts, shares)
+    steers = None if shares is None or bool((shares >= 0).all()) else shares
+    others = towards if steers is None else _mix(prompts, steers.clamp(min=0.0))
     if negative_prompt_embeds is None:
-        return towards
-    away = _mix(parts[: len(negative_prompt_embeds)], shares if len(negative_prompt_embeds) > 1 else None)
-    return away + torch.as_tensor(guidance, dtype=torch.float32, device=away.device).clamp(min=1.0) * (towards - away)
+        return towards if steers is None else _fill(towards, steers, others)
+    own = shares if negative_shares is None else negative_shares
+    away = _mix(parts[: len(negative_prompt_embeds)], own if len(negative_prompt_embeds) > 1 else None)
+    weight = torch.as_tensor(guidance, dtype=torch.float32, device=away.device)
+    if steers is not None:
+        towards = _fill(towards, steers, torch.where(weight > 1.0, away, others))
+    return away + weight.clamp(min=1.0) * (towards - away)
+
+
+def _fill(towards: Tensor, shares: Tensor, reference: Tensor) -> Tensor:
+    """``towards`` with what shares below 0 took off it put back from ``reference``, so that the sum is 1 again."""
+    return towards - shares.clamp(max=0.0).sum(0).to(towards) * reference
 
 
 def _mix(parts: Tensor, shares: Tensor | None) -> Tensor:

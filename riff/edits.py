@@ -14,7 +14,7 @@ from torch import Tensor
 
 from riff.audio import resample
 from riff.beats import track_beats
-from riff.canvas import Conditions, Layout
+from riff.canvas import Layout
 from riff.clip import PEAK
 from riff.config import SpectrogramConfig
 from riff.diffusion import Original
@@ -24,7 +24,8 @@ from riff.inversion import Quality
 from riff.latents import image_to_latents
 from riff.loudness import peak_normalize
 from riff.model import Model, Sampling
-from riff.plan import Reading, known_text, usual_columns
+from riff.plan import usual_columns
+from riff.reading import Reading
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
 from riff.splice import append, band_splice, splice
 from riff.tempo import TempoMap
@@ -335,12 +336,7 @@ def _draw(
 ) -> Tensor:
     """The pictures that the model makes of ``image`` ``(R, C, M, W)``."""
     count = len(image)
-    negative, _ = known_text(request.negative_prompt, model.parts, model.prior)
-    conditions = Conditions(
-        model.embed([request.reading.text])[:, None].expand(count, -1, -1, -1),
-        torch.tensor([request.guidance_scale]),
-        model.embed([negative])[:, None].expand(count, -1, -1, -1),
-    )
+    conditions = model.conditions([[request.reading]] * count, [request.guidance_scale], [request.negative_prompt])
     original = Original(image_to_latents(image, model.parts.vae), strength, mask)
     noise = model.noise(layout, request.seed).expand(count, -1, -1, -1)
     return model.draw(noise, layout, conditions, [request.seed] * count, request.sampling, original=original)

@@ -17,9 +17,9 @@ from riff.image import mel_to_image
 from riff.inversion import Quality
 from riff.model import Model, Sampling
 from riff.music import canonical_keyscale
-from riff.plan import read_prompt
 from riff.provenance import read_sound_tags
-from riff.request import BPM_RANGE, check_number, check_prompts, check_sampling, check_text, clip_seeds
+from riff.reading import read_prompt
+from riff.request import BPM_RANGE, check_negative, check_number, check_prompts, check_sampling, clip_seeds
 from riff.spectrogram import waveform_to_mel
 
 Audio = str | Path | Clip | Tensor | np.ndarray
@@ -173,7 +173,7 @@ def open_job(
     check_sampling(bpm, sampling.steps, guidance_scale, 1, quality)
     if downbeat is not None:
         check_number(downbeat, "downbeat", 0, 3600)
-    negative = check_text(negative_prompt or "", "negative_prompt")
+    negative = check_negative(negative_prompt)
     key = None if keyscale is None else canonical_keyscale(keyscale)
     recording, known = _recording(audio, sampling_rate)
     if bpm is None and known is not None:

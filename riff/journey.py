@@ -15,9 +15,11 @@ from riff.errors import RiffError
 from riff.inversion import Quality
 from riff.model import Model, Sampling
 from riff.music import canonical_keyscale, parse_bpm
-from riff.plan import Reading, known_text, read_prompt, usual_columns
+from riff.plan import usual_columns
+from riff.reading import Reading, read_prompt
 from riff.tempo import TempoMap
 from riff.timeline import Easing, Keyframe, Placed, Timeline, place, progress
+from riff.weighting import plain_prompt
 
 ARROW = " -> "
 
@@ -167,7 +169,7 @@ def _read(model: Model, timeline: Timeline) -> list[Reading]:
     readings: list[Reading] = []
     for frame in timeline.keyframes:
         bpm = frame.bpm
-        if bpm is None and parse_bpm(frame.prompt) is None and readings:
+        if bpm is None and parse_bpm(plain_prompt(frame.prompt)) is None and readings:
             bpm = readings[-1].bpm
         if model.config.grid == "seconds" and readings:
             bpm = readings[0].bpm
@@ -203,17 +205,16 @@ def _conditions(
     model: Model, timeline: Timeline, readings: list[Reading], along: Tensor, guidance_scale: float
 ) -> Conditions:
     frames = timeline.keyframes
-    negatives = [known_text(frame.negative_prompt, model.parts, model.prior)[0] for frame in frames]
     guidance = [guidance_scale if frame.guidance_scale is None else frame.guidance_scale for frame in frames]
     lora = None
     if any(frame.lora_weight is not None for frame in frames):
         if not getattr(model.parts.unet, "peft_config", None):
             raise RiffError("the timeline gives LoRA weights, but no LoRA is loaded; load one with --lora")
         lora = torch.tensor([1.0 if frame.lora_weight is None else frame.lora_weight for frame in frames])
-    return Conditions(
-        model.embed([reading.text for reading in readings])[None],
-        torch.tensor(guidance),
-        model.embed(negatives)[None],
+    return model.conditions(
+        [readings],
+        guidance,
+        [frame.negative_prompt for frame in frames],
         progress=along,
         lora_weights=lora,
     )

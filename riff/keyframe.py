@@ -7,6 +7,7 @@ from riff.errors import RiffError
 from riff.fields import show
 from riff.music import canonical_keyscale
 from riff.tempo import FASTEST, SLOWEST
+from riff.weighting import parse_prompt, parse_weights
 
 Easing = Literal["linear", "smooth", "step"]
 
@@ -54,7 +55,8 @@ class Keyframe:
     def __post_init__(self) -> None:
         check_text(self.prompt, "prompt")
         check_text(self.negative_prompt, "negative_prompt")
-        if not self.prompt.strip():
+        parse_weights(self.negative_prompt, "negative_prompt")
+        if not any(clause.text.strip() for clause in parse_prompt(self.prompt)):
             raise RiffError('prompt is empty; say what to play, e.g. "mellow jazz"')
         check_one_of("bar", self.bar, "seconds", self.seconds, "say where the keyframe is")
         ranges: dict[str, tuple[float, float]] = {

@@ -14,7 +14,9 @@ from riff.errors import ModelError
 from riff.latents import downsampling, latents_to_image
 from riff.plan import usual_columns
 from riff.prior import MusicPrior
-from riff.prompt import embed_prompt
+from riff.prompt import CHUNKS, embed_phrases
+from riff.reading import Reading, known_phrase
+from riff.weighting import Pieces, parse_weights
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -95,8 +97,54 @@ class Model:
         return Layout(width, window, max(1, stride), loop, tuple(dict.fromkeys(pinned)))
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """(B, tokens, D) embeddings of B texts."""
-        return embed_prompt(list(texts), self.parts.tokenizer, self.parts.text_encoder)
+        """(B, tokens, D) embeddings of B texts, whose brackets weigh words."""
+        return self._embed([parse_weights(text) for text in texts])[0]
+
+    def _embed(self, phrases: Sequence[Pieces]) -> tuple[Tensor, list[int]]:
+        # riff's own models were trained on one chunk, whose mean they read as well.
+        chunks = CHUNKS if self.prior is None else 1
+        return embed_phrases(phrases, self.parts.tokenizer, self.parts.text_encoder, chunks=chunks)
+
+    def conditions(
+        self,
+        samples: Sequence[Sequence[Reading]],
+        guidance: Sequence[float],
+        negative_prompts: Sequence[str],
+        *,
+        progress: Tensor | None = None,
+        lora_weights: Tensor | None = None,
+    ) -> Conditions:
+        """What the model is told along a canvas.
+
+        Args:
+            samples: of B pictures drawn side by side, the readings of K stations; all composed alike.
+            guidance: K weights of the prompt.
+            negative_prompts: K texts to stay away from, whose brackets weigh words.
+            progress: as in :class:`riff.canvas.Conditions`.
+            lora_weights: as there.
+
+        Raises:
+            RiffError: a negative prompt's brackets are wrong.
+        """
+        told = [[phrase for reading in stations for phrase in reading.phrases] for stations in samples]
+        away = [self._known_negative(text) for text in negative_prompts]
+        embeds, tokens = self._embed([phrase for row in [*told, away] for phrase in row])
+        count, stations = len(told[0]), samples[0]
+        prompts = embeds[: len(told) * count].unflatten(0, (len(told), count))
+        blend = torch.block_diag(*[torch.tensor([reading.shares]) for reading in stations])
+        return Conditions(
+            prompts,
+            torch.tensor([float(weight) for weight in guidance]),
+            embeds[-len(away) :].expand(len(told), -1, -1, -1),
+            progress=progress,
+            lora_weights=lora_weights,
+            blend=blend if count > len(stations) else None,
+            prompt_tokens=tuple(max(tokens[place : len(told) * count : count]) for place in range(count)),
+            negative_tokens=tuple(tokens[-len(away) :]),
+        )
+
+    def _known_negative(self, text: str) -> Pieces:
+        return known_phrase(parse_weights(text, "negative_prompt"), self.parts, self.prior)[0]
 
     def draw(
         self,

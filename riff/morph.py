@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riff.canvas import Conditions
 from riff.clip import Clip, play
 from riff.diffusion import Original
 from riff.errors import RiffError
@@ -16,7 +15,7 @@ from riff.image import read_png
 from riff.inversion import Quality
 from riff.latents import image_to_latents, slerp
 from riff.model import Model, Sampling
-from riff.plan import Reading, known_text
+from riff.reading import Reading
 
 Picture = str | Path | Tensor
 
@@ -80,11 +79,10 @@ def interpolate(
         mask = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None, None], (config.n_mels, width))
         mask = torch.nn.functional.avg_pool2d(mask, model.factor)
     noise = slerp(model.noise(layout, start.seed), model.noise(layout, end.seed), alpha)
-    negative, _ = known_text(negative_prompt, model.parts, model.prior)
-    conditions = Conditions(
-        model.embed([start.reading.text, end.reading.text])[None],
-        torch.tensor([start.guidance_scale, end.guidance_scale]),
-        model.embed([negative, negative])[None],
+    conditions = model.conditions(
+        [[start.reading, end.reading]],
+        [start.guidance_scale, end.guidance_scale],
+        [negative_prompt, negative_prompt],
         progress=torch.full((layout.width,), float(alpha)),
     )
     strength = _between(start.strength, end.strength, alpha)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from riff.canvas import Conditions
 from riff.checkpoint import load_checkpoint, save_checkpoint
 from riff.clip import Clip, RiffOutput, play
 from riff.config import SpectrogramConfig
@@ -22,17 +21,18 @@ from riff.lora import put_lora
 from riff.model import Model, Sampling
 from riff.morph import End, Picture, interpolate, read_mask, read_picture
 from riff.music import canonical_keyscale
-from riff.plan import Plan, batches, known_text, make_plan, read_prompt
+from riff.plan import Plan, batches, make_plan
 from riff.prior import MusicPrior
+from riff.reading import read_prompt
 from riff.request import (
     MAX_SEED,
     check_latents,
     check_length,
     check_metre,
+    check_negative,
     check_number,
     check_prompts,
     check_sampling,
-    check_text,
     clip_seeds,
     each_of,
     find_device,
@@ -228,8 +228,7 @@ class RiffPipeline:
         keyscale = None if keyscale is None else canonical_keyscale(keyscale)
         if key_tries and keyscale is None:
             raise RiffError(f"key_tries is {key_tries} without a keyscale; say which key to look for")
-        negative = check_text(negative_prompt or "", "negative_prompt")
-        negative, _ = known_text(negative, self.pipeline, self.prior)
+        negative = check_negative(negative_prompt)
         repeated = [text for text in prompts for _ in range(num_waveforms_per_prompt)]
         plans = [
             make_plan(
@@ -598,7 +597,7 @@ class RiffPipeline:
                 alpha,
                 read_picture(image, self.model),
                 mask=None if mask is None else read_mask(mask),
-                negative_prompt=check_text(negative_prompt or "", "negative_prompt"),
+                negative_prompt=check_negative(negative_prompt),
                 sampling=Sampling(num_inference_steps, count_step),
                 quality=quality,
                 loop=loop,
@@ -621,11 +620,7 @@ class RiffPipeline:
         layout = model.layout(first.drawn_columns, beats_per_bar=first.reading.beats_per_bar, loop=first.loop)
         if noise is None:
             noise = torch.cat([model.noise(layout, plan.seed) for plan in plans])
-        conditions = Conditions(
-            model.embed([plan.reading.text for plan in plans])[:, None],
-            torch.tensor([guidance]),
-            model.embed([negative] * len(plans))[:, None],
-        )
+        conditions = model.conditions([[plan.reading] for plan in plans], [guidance], [negative])
         images = model.draw(noise, layout, conditions, [plan.seed for plan in plans], sampling)
         return [image[..., : plan.columns] for plan, image in zip(plans, images, strict=True)]
 

@@ -1,44 +1,18 @@
-"""Working a request out: what the model is told, how long the picture is, how long the sound."""
+"""Working a request out: how long the picture is, and how long the sound."""
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.latents import downsampling
-from riff.music import parse_bpm, parse_keyscale, parse_timesignature
 from riff.prior import MusicPrior
-from riff.prompt import dropped_words, embed_prompt, split_known
-from riff.request import BPM_RANGE, check_number
+from riff.reading import Reading, read_prompt
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-DEFAULT_BPM = 120.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """What a prompt comes to.
-
-    Attributes:
-        prompt: as the user wrote it.
-        text: what the model is told: without unknown words, with tempo and key.
-        ignored_words: words the model was not taught.
-        dropped_words: words past the tokenizer's length.
-        bpm: tempo in beats per minute.
-        beats_per_bar: 3 or 4.
-    """
-
-    prompt: str
-    text: str
-    ignored_words: tuple[str, ...]
-    dropped_words: tuple[str, ...]
-    bpm: float
-    beats_per_bar: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,78 +87,6 @@ def make_plan(
     return Plan(reading, tempo, seed, columns, drawn, samples, loop)
 
 
-def read_prompt(
-    prompt: str,
-    *,
-    bpm: float | None,
-    keyscale: str | None,
-    parts: "StableDiffusionPipeline",
-    prior: MusicPrior | None,
-    timesignature: str | None = None,
-) -> Reading:
-    """What the model is told of a prompt, and how fast it is played; arguments are those of :func:`make_plan`.
-
-    Raises:
-        RiffError: the prompt states a tempo out of range.
-    """
-    written_prompt = prompt
-    if timesignature is not None and timesignature not in prompt:
-        prompt = f"{prompt}, in {timesignature}"
-    text, ignored = known_text(prompt, parts, prior)
-    if not text:
-        warnings.warn(f"the model knows no word of {prompt[:80]!r}; it plays what it likes", stacklevel=5)
-    written, beats_per_bar, implied = parse_bpm(prompt), parse_timesignature(prompt), None
-    if prior is not None:
-        embeds = embed_prompt([text], parts.tokenizer, parts.text_encoder)
-        implied = prior.bpm(embeds)
-        if "4/4" not in prompt:
-            beats_per_bar = min(beats_per_bar, prior.beats_per_bar(embeds))
-    tempo = choose_tempo(bpm, written, implied)
-    dropped = dropped_words(text, parts.tokenizer)
-    if prior is not None:
-        text, dropped = _fit(text, prompt, tempo, keyscale, parts)
-    return Reading(written_prompt, text, tuple(ignored), tuple(dropped), tempo, beats_per_bar)
-
-
-def known_text(text: str, parts: "StableDiffusionPipeline", prior: MusicPrior | None) -> tuple[str, list[str]]:
-    """What the model was taught of a text, and the rest; only riff's own models have a closed vocabulary."""
-    return (text, []) if prior is None else split_known(text, parts.tokenizer)
-
-
-def _fit(
-    text: str, prompt: str, tempo: float, keyscale: str | None, parts: "StableDiffusionPipeline"
-) -> tuple[str, list[str]]:
-    """What the model is told, and the words at the prompt's end that gave way to the tempo and the key."""
-    words = text.split()
-    lost: list[str] = []
-    while dropped_words(told := _tell(" ".join(words), prompt, tempo, keyscale), parts.tokenizer) and words:
-        lost.insert(0, words.pop().strip(",.;:!?"))
-    return told, [word for word in lost if word]
-
-
-def _tell(text: str, prompt: str, tempo: float, keyscale: str | None) -> str:
-    """``text`` with the tempo and the key that the prompt leaves open.
-
-    The tempo is told whoever chose it: what the model draws then suits the grid, and a clip is made again
-    from its prompt and its tempo.
-    """
-    told = [text] if text else []
-    if parse_bpm(prompt) is None:
-        told.append(f"{round(tempo)} bpm")
-    if keyscale is not None and parse_keyscale(prompt) is None:
-        told.append(f"in {keyscale}")
-    return ", ".join(told)
-
-
-def choose_tempo(bpm: float | None, written: float | None, implied: float | None) -> float:
-    """Beats per minute: the argument, else the number in the prompt, else the model's prior, else 120."""
-    if bpm is not None and written is not None and abs(bpm - written) > 0.5:
-        warnings.warn(f"the prompt says {written:g} bpm and the argument {bpm:g}; {bpm:g} is used", stacklevel=2)
-    if bpm is None and written is not None:
-        check_number(written, "the prompt's bpm", *BPM_RANGE)
-    return next((float(tempo) for tempo in (bpm, written, implied) if tempo is not None), DEFAULT_BPM)
-
-
 def plan_length(
     config: SpectrogramConfig,
     *,
@@ -242,7 +144,7 @@ def usual_columns(config: SpectrogramConfig, beats_per_bar: int) -> int:
 
 
 def batches(plans: list[Plan], *, size: int) -> Iterator[list[Plan]]:
-    """Neighbours of one width and metre, at most ``size`` of them."""
+    """Neighbours of one width and metre whose prompts are composed alike, at most ``size`` of them."""
     batch: list[Plan] = []
     for plan in plans:
         same = batch and _shape(plan) == _shape(batch[0])
@@ -253,5 +155,5 @@ def batches(plans: list[Plan], *, size: int) -> Iterator[list[Plan]]:
     yield batch
 
 
-def _shape(plan: Plan) -> tuple[int, int]:
-    return plan.drawn_columns, plan.reading.beats_per_bar
+def _shape(plan: Plan) -> tuple[object, ...]:
+    return plan.drawn_columns, plan.reading.beats_per_bar, plan.reading.shares

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from riff.errors import RiffError, SystemProblem
 from riff.inversion import QUALITIES
+from riff.weighting import parse_prompt, parse_weights
 
 MAX_SEED = 2**63 - 1
 MAX_PROMPT = 10_000
@@ -22,7 +23,7 @@ def check_prompts(prompt: str | list[str]) -> list[str]:
         raise RiffError(f"prompt is {prompt!r}; use a sentence or a list of sentences")
     for text in prompts:
         check_text(text, "prompt")
-        if not text.strip():
+        if not any(clause.text.strip() for clause in parse_prompt(text)):
             raise RiffError('the prompt is empty; say what to play, e.g. "mellow jazz, 90 bpm"')
     return list(prompts)
 
@@ -38,6 +39,13 @@ def check_text(text: object, name: str) -> str:
     except UnicodeEncodeError as error:
         raise RiffError(f"{name} holds half a surrogate pair at character {error.start}; remove it") from error
     return text
+
+
+def check_negative(text: object) -> str:
+    """A negative prompt if it is text whose brackets are in order; None is the empty one."""
+    negative = check_text("" if text is None else text, "negative_prompt")
+    parse_weights(negative, "negative_prompt")
+    return negative
 
 
 def check_number(value: object, name: str, low: float, high: float, *, whole: bool = False) -> None:

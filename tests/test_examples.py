@@ -64,12 +64,13 @@ def test_the_song_is_a_minute_long_and_can_be_drawn(tmp_path: Path, mini_checkpo
 
 
 def test_the_bundled_model_knows_every_word_of_the_song():
-    from riff.plan import known_text
+    from riff.reading import known_phrase
+    from riff.weighting import parse_weights
 
     model = riff.RiffPipeline.from_pretrained(device="cpu").model
     for frame in riff.Timeline.load(ROOT / "examples" / "song.yaml").keyframes:
         for text in (frame.prompt, frame.negative_prompt):
-            assert known_text(text, model.parts, model.prior)[1] == []
+            assert known_phrase(parse_weights(text), model.parts, model.prior)[1] == []
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch):

@@ -1,13 +1,15 @@
 """Words in, embeddings out; and the closed vocabulary of riff's own models."""
 
 import string
+import time
 
 import pytest
 import torch
 from conftest import WORDS, tiny_text_encoder
 
-from riff.prompt import dropped_words, embed_prompt, split_known
+from riff.prompt import dropped_words, embed_phrases, embed_prompt, split_known, split_known_pieces
 from riff.train.tokenizer import build_tokenizer
+from riff.weighting import parse_weights, plain
 
 # Each is part of another: merges of ordinary byte pair encoding get in each other's way here.
 NESTED = [
@@ -167,3 +169,132 @@ def test_a_prompt_alone_has_the_same_embedding_as_in_a_batch(tokenizer):
 def test_a_tokenizer_saved_without_a_length_uses_the_text_encoders(tokenizer):
     endless = build_tokenizer(WORDS, model_max_length=10**30)
     assert embed_prompt(["techno"], endless, tiny_text_encoder(tokenizer)).shape == (1, 12, 16)
+
+
+# Weights and long prompts
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    return tiny_text_encoder(tokenizer)
+
+
+def pieces(text: str):
+    return parse_weights(text)
+
+
+def test_without_weights_a_phrase_is_embedded_as_a_prompt_bit_for_bit(tokenizer, encoder):
+    for text in ("", "mellow piano", "piano, 84 bpm", "a b c d e f g a b c", "a b c d e f g a b c drums bass"):
+        plainly = embed_prompt([text], tokenizer, encoder)
+        embeds, counts = embed_phrases([pieces(text)], tokenizer, encoder)
+        assert counts == [12]
+        assert torch.equal(embeds, plainly)
+        assert torch.equal(embed_phrases([((text, 1.0),)], tokenizer, encoder)[0], plainly)
+    assert torch.equal(embed_phrases([pieces("([mellow]) (piano:1)")], tokenizer, encoder)[0],
+                       embed_prompt(["mellow piano"], tokenizer, encoder))  # fmt: skip
+
+
+def test_a_weight_multiplies_its_words_embeddings_and_the_size_stays(tokenizer, encoder):
+    before = embed_prompt(["mellow piano and bass"], tokenizer, encoder)[0]
+    after = embed_phrases([pieces("mellow (piano and:1.5) bass")], tokenizer, encoder)[0][0]
+    ratio = (after / before).mean(1)
+    weighted = torch.tensor([1.0, 1.0, 1.5, 1.5, *[1.0] * 8])
+    torch.testing.assert_close(ratio / ratio[0], weighted)
+    # This encoder's embeddings have no mean, so their size is kept.
+    torch.testing.assert_close(after.square().mean(), before.square().mean())
+
+
+def test_the_mean_is_brought_back_where_there_is_one(tokenizer):
+    """As Riffusion does with Stable Diffusion's CLIP, whose embeddings have a mean of about a tenth of their size."""
+    encoder = tiny_text_encoder(tokenizer)
+    encoder.final_layer_norm.bias.data.fill_(-0.2)
+    before = embed_prompt(["mellow piano"], tokenizer, encoder)
+    after, _ = embed_phrases([pieces("mellow (piano:1.8)")], tokenizer, encoder)
+    raw = before * torch.tensor([1.0, 1.0, 1.8, *[1.0] * 9])[:, None]
+    torch.testing.assert_close(after, raw * before.mean() / raw.mean())
+    assert float((after - raw).abs().max()) > 0.01
+
+
+def test_a_word_in_two_pieces_has_the_tokens_of_the_whole(tokenizer, encoder):
+    halves, _ = embed_phrases([(("pia", 1.0), ("no", 2.0))], tokenizer, encoder)
+    assert torch.equal(halves, embed_prompt(["piano"], tokenizer, encoder))
+
+
+def test_a_weight_of_zero_leaves_finite_embeddings(tokenizer, encoder):
+    embeds, _ = embed_phrases([pieces("(mellow piano:0)")], tokenizer, encoder)
+    assert bool(torch.isfinite(embeds).all())
+    assert float(embeds[0, 1:3].abs().max()) == 0.0
+
+
+def test_a_long_prompt_is_embedded_in_chunks_of_whole_words(tokenizer, encoder):
+    text = "a b c d e f g a lullaby bass drums zydeco piano"  # zydeco has six tokens
+    embeds, counts = embed_phrases([pieces(text)], tokenizer, encoder, chunks=3)
+    assert counts == [24]
+    chunks = [embed_prompt([part], tokenizer, encoder)[0] for part in ("a b c d e f g a lullaby bass",
+                                                                      "drums zydeco piano")]  # fmt: skip
+    torch.testing.assert_close(embeds[0], torch.cat(chunks))
+
+
+def test_a_word_that_would_be_cut_goes_to_the_next_chunk(tokenizer, encoder):
+    text = "a b c d e f g zydeco piano"
+    embeds, counts = embed_phrases([pieces(text)], tokenizer, encoder, chunks=3)
+    assert counts == [24]
+    chunks = [embed_prompt([part], tokenizer, encoder)[0] for part in ("a b c d e f g", "zydeco piano")]
+    torch.testing.assert_close(embeds[0], torch.cat(chunks))
+    # One that no chunk can hold is cut.
+    assert embed_phrases([pieces("z" * 25)], tokenizer, encoder, chunks=3)[1] == [36]
+
+
+def test_weights_reach_every_chunk(tokenizer, encoder):
+    text = "a b c d e f g a b c (piano:2) bass"
+    embeds, _ = embed_phrases([pieces(text)], tokenizer, encoder, chunks=2)
+    plainly, _ = embed_phrases([pieces(plain(pieces(text)))], tokenizer, encoder, chunks=2)
+    ratio = (embeds / plainly).mean(2)[0]
+    torch.testing.assert_close(ratio / ratio[0], torch.tensor([*[1.0] * 13, 2.0, *[1.0] * 10]))
+
+
+def test_words_past_all_chunks_are_named(tokenizer):
+    ten = "a b c d e f g a b c "
+    assert dropped_words(ten * 3, tokenizer, chunks=3) == []
+    assert dropped_words(ten * 3 + "drums, bass", tokenizer, chunks=3) == ["drums", "bass"]
+    # A word that is not cut leaves room behind it, and the last one has none.
+    assert dropped_words(f"a b c d e f g a zydeco c d e f {ten} lullaby", tokenizer, chunks=3) == ["lullaby"]
+    assert dropped_words(ten * 3, tokenizer, length=22, chunks=1) == ["a", "b", "c", "d", "e", "f", "g", "a", "b", "c"]
+
+
+def test_a_shorter_prompt_is_followed_by_the_empty_one(tokenizer, encoder):
+    long = "a b c d e f g a b c drums bass"
+    embeds, counts = embed_phrases([pieces(long), pieces("piano"), pieces("")], tokenizer, encoder, chunks=3)
+    assert counts == [24, 12, 12]
+    empty = embed_prompt([""], tokenizer, encoder)[0]
+    assert torch.equal(embeds[1], torch.cat([embed_prompt(["piano"], tokenizer, encoder)[0], empty]))
+    assert torch.equal(embeds[2], torch.cat([empty, empty]))
+    assert torch.equal(embeds[:1], embed_phrases([pieces(long)], tokenizer, encoder, chunks=3)[0])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "known", "unknown"),
+    [
+        ("mellow (piano:1.3), 84 bpm", (("mellow", 1.0), (" ", 1.0), ("piano", 1.3), (", ", 1.0), ("84 bpm", 1.0)), []),
+        ("(zydeco:2) piano", (("piano", 1.0),), ["zydeco"]),
+        ("mellow (zydeco) piano", (("mellow", 1.0), (" ", 1.0), ("piano", 1.0)), ["zydeco"]),
+        ("(mellow zydeco, bass:2)!", (("mellow, bass", 2.0), ("!", 1.0)), ["zydeco"]),
+        ("mellow, (zydeco)", (("mellow", 1.0),), ["zydeco"]),
+        ("lo-(fi:2)", (("lo", 1.0), ("-", 1.0), ("fi", 2.0)), []),
+        ("(zydeco)", (), ["zydeco"]),
+        ("(piano:2)", (("piano", 2.0),), []),
+        ("", (), []),
+    ],
+)
+def test_unknown_words_are_left_out_of_weighted_pieces(tokenizer, prompt, known, unknown):
+    assert split_known_pieces(pieces(prompt), tokenizer) == (known, unknown)
+
+
+def test_ten_thousand_characters_are_embedded_in_less_than_a_second(tokenizer, encoder):
+    for text in ("mellow piano, " * 714, "x" * 10_000, "(a:2) " * 1666):
+        start = time.process_time()
+        parse_weights(text)
+        embed_phrases([pieces(text)], tokenizer, encoder, chunks=3)
+        dropped_words(plain(pieces(text)), tokenizer, chunks=3)
+        split_known_pieces(pieces(text), tokenizer)
+        assert time.process_time() - start < 1.0
