@@ -12,6 +12,8 @@ import torch
 import riff
 from riff.evaluate import measure_tempo, tempo_error
 from riff.pipeline import RiffPipeline
+from training.composer.genre_words import NAMES
+from training.measure_canvas import bars_of, seam_figures
 
 FOLDER = Path(riff.__file__).parent / "models" / "riff-mini"
 ROOT = Path(__file__).parent.parent
@@ -89,3 +91,37 @@ def test_the_readme_command_renders_offline_with_the_same_bytes_twice(tmp_path: 
         assert done.stdout.strip() == str(path)
         sounds.append(path.read_bytes())
     assert sounds[0] == sounds[1]
+
+
+def test_the_join_of_a_loop_is_like_its_other_downbeats(pipe: RiffPipeline):
+    loop = pipe("techno", bpm=128, bars=4, loop=True, seed=5).clips[0]
+    assert loop.waveform.shape[-1] == round(16 * 60 / 128 * loop.sample_rate)
+    for values in seam_figures(loop.waveform[0], 4).values():
+        assert values[0] < 1.5 * max(values[1:])
+    assert tempo_error(measure_tempo(loop.waveform.repeat(1, 8), loop.sample_rate), 128.0) < 0.01
+
+
+@pytest.mark.slow
+def test_the_joins_of_twenty_loops_lie_among_their_other_downbeats(pipe: RiffPipeline):
+    """Each figure over the mean of its loop's other downbeats; twenty lie where 95 % of those others lie."""
+    seams: dict[str, list[float]] = {"flux": [], "step": []}
+    others: dict[str, list[float]] = {"flux": [], "step": []}
+    for number, genre in enumerate(sorted(NAMES)[:20]):
+        loop = pipe(NAMES[genre][0], bars=8, loop=True, seed=number, quality="fast").clips[0]
+        for name, values in seam_figures(loop.waveform[0], 8).items():
+            mean = sum(values[1:]) / len(values[1:])
+            seams[name].append(values[0] / mean)
+            others[name] += [value / mean for value in values[1:]]
+    for name, found in seams.items():
+        low, high = (float(torch.tensor(others[name]).quantile(q)) for q in (0.025, 0.975))
+        assert sum(low <= value <= high for value in found) >= 17  # by chance 19 of 20
+
+
+def test_a_walk_goes_from_one_prompt_to_the_other_without_a_jump(pipe: RiffPipeline):
+    walk = pipe.walk(["church bells", "techno"], 3, bars=12, bpm=110, quality="fast")
+    means = bars_of(walk.image, 4 * pipe.config.frames_per_beat)
+    step = means.diff(dim=0).norm(dim=1)
+    assert float(step.max() / step.mean()) < 3.0  # with mixed embeddings it was above 4
+    a, b = means[:2].mean(0), means[-2:].mean(0)
+    progress = ((means - a) @ (b - a)) / ((b - a) @ (b - a))
+    assert float(progress.diff().min()) > -0.1
