@@ -26,6 +26,7 @@ from riff.cli.drawing import (
     tell_lost_words,
     tell_seed,
 )
+from riff.cli.prompts import add_list, check_no_list, run_prompts
 from riff.errors import RiffError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ examples:
   riff render "church bells" "a slow waltz for harp in A minor" --count 3 --seed 7 -o song.flac
   riff render "drum and bass, dark" --bars 4 --bpm 174 -o dnb.png
   riff render "funky disco, 118 bpm" --bars 4 --loop -o loop.wav
-  riff render song.yaml -o song.wav      a timeline: prompts that change over time"""
+  riff render song.yaml -o song.wav      a timeline: prompts that change over time
+  riff render --prompts list.txt -o clips/      one prompt per line; clips/index.html shows them all"""
 
 
 def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
@@ -54,12 +56,13 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "prompts", nargs="+", metavar="PROMPT", help="what to play, as one quoted sentence, or a timeline file"
+        "prompts", nargs="*", metavar="PROMPT", help="what to play, as one quoted sentence, or a timeline file"
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE",
         help=f"{', '.join(SUFFIXES)} (the spectrogram); several results become FILE-0000, FILE-0001, ...",
     )  # fmt: skip
+    add_list(parser)
     music = parser.add_argument_group("music")
     music.add_argument("--bpm", type=number(*BPM_RANGE), help="tempo; default the prompt's, or what suits it")
     music.add_argument("--key", metavar="KEY", help='for example "F# minor"')
@@ -75,6 +78,10 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Render every prompt ``count`` times, each to its own file as soon as it is done."""
+    if args.prompts_file is not None:
+        check_wishes(args)
+        return run_prompts(args)
+    check_no_list(args)
     if any(Path(prompt).suffix.lower() in TIMELINES for prompt in args.prompts):
         return _run_timeline(args)
     began = time.monotonic()
@@ -92,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     results = []
     with progress(args, total=args.steps * len(prompts)) as step_done:
         for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
-            clip = _render(pipe, prompt, seed + index, args, step_done)
+            clip = render_clip(pipe, prompt, seed + index, args, step_done)
             clip.save(output, force=args.force)
             result = describe(clip, output)
             if index == 0:
@@ -149,7 +156,7 @@ def _run_timeline(args: argparse.Namespace) -> None:
     print(json.dumps(_summary([result], clip.seed, loaded - began, time.monotonic() - began)) if args.json else output)
 
 
-def _render(
+def render_clip(
     pipe: "RiffPipeline",
     prompt: str,
     seed: int,
