@@ -173,12 +173,12 @@ class _Scale:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, about four steps, that enclose ``low`` and ``high``."""
+    """Round numbers, about five steps, that enclose ``low`` and ``high``."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    rough = (high - low) / 4
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.999)
+    step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
     first = math.floor(low / step + 1e-9)
     return [round((first + index) * step, 10) for index in range(math.ceil(high / step - 1e-9) - first + 1)]
 
