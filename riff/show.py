@@ -5,7 +5,7 @@ import dataclasses
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -126,32 +126,22 @@ def plot(
     if not len(places) or any(row.shape != places.shape or not np.isfinite(row).all() for row in rows.values()):
         raise RiffError("a plot needs lines of finite numbers, each as long as x")
     width, height = size
-    x_ticks = _ticks(float(places.min()), float(places.max()))
     y_ticks = _ticks(min(float(row.min()) for row in rows.values()), max(float(row.max()) for row in rows.values()))
     across = _Scale((float(places.min()), float(places.max())), (_LEFT, width - _RIGHT))
     up = _Scale((y_ticks[0], y_ticks[-1]), (height - _BOTTOM, _TOP))
-    parts = [_text(_LEFT, 16, title, weight=600)]
-    for tick in y_ticks:
-        parts.append(_line(_LEFT, up(tick), width - _RIGHT, up(tick), "stroke-opacity='.15'"))
-        parts.append(_text(_LEFT - 8, up(tick) + 4, f"{tick:g}", anchor="end"))
-    parts += [_text(across(tick), height - 24, f"{tick:g}", anchor="middle") for tick in x_ticks if across.holds(tick)]
-    dashes = "stroke-opacity='.5' stroke-dasharray='4 4'"
-    parts += [_line(across(mark), _TOP, across(mark), height - _BOTTOM, dashes) for mark in marks if across.holds(mark)]
-    legend = width - _RIGHT
-    for (name, row), colour in reversed(list(zip(rows.items(), _colours(len(rows)), strict=True))):
-        points = " ".join(f"{across(a):.1f},{up(b):.1f}" for a, b in zip(places, row, strict=True))
-        parts.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2'/>")
-        if len(rows) > 1:
-            parts.append(_text(legend, 16, name, anchor="end", colour=colour, weight=600))
-            legend -= 8 * len(name) + 14
-    parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 6, x_label, anchor="middle"))
-    parts.append(f"<g transform='translate(13 {(_TOP + height - _BOTTOM) / 2}) rotate(-90)'>")
-    parts.append(_text(0, 0, y_label, anchor="middle") + "</g>")
-    style = "font:12px system-ui,sans-serif;max-width:100%;height:auto"
+    middle = _text((_LEFT + width - _RIGHT) / 2, height - 6, x_label, anchor="middle")
+    side = f"<g transform='translate(13 {(_TOP + height - _BOTTOM) / 2}) rotate(-90)'>"
+    parts = [
+        _text(_LEFT, 16, title, weight=600),
+        *_grid(across, up, y_ticks, marks),
+        *_curves(rows, places, across, up),
+        f"{middle}{side}{_text(0, 0, y_label, anchor='middle')}</g>",
+    ]
     name = html.escape(title or y_label or "plot", quote=True)
     return Shown(
-        f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' style='{style}' role='img' "
-        f"aria-label=\"{name}\" fill='currentColor' stroke='none'>{''.join(parts)}</svg>"
+        f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' aria-label=\"{name}\" "
+        f"style='font:12px system-ui,sans-serif;max-width:100%;height:auto' fill='currentColor' stroke='none'>"
+        f"{''.join(parts)}</svg>"
     )
 
 
@@ -172,6 +162,30 @@ class _Scale:
         return low - 1e-9 <= value <= high + 1e-9
 
 
+def _grid(across: _Scale, up: _Scale, y_ticks: list[float], marks: Sequence[float]) -> Iterator[str]:
+    """Level lines with their numbers, the numbers below, and dashed lines at the marks."""
+    (left, right), (bottom, top) = across.pixels, up.pixels
+    for tick in y_ticks:
+        yield _line(left, up(tick), right, up(tick), "stroke-opacity='.15'")
+        yield _text(left - 8, up(tick) + 4, f"{tick:g}", anchor="end")
+    for tick in filter(across.holds, _ticks(*across.values)):
+        yield _text(across(tick), bottom + 18, f"{tick:g}", anchor="middle")
+    for mark in filter(across.holds, marks):
+        yield _line(across(mark), top, across(mark), bottom, "stroke-opacity='.5' stroke-dasharray='4 4'")
+
+
+def _curves(rows: dict[str, np.ndarray], places: np.ndarray, across: _Scale, up: _Scale) -> Iterator[str]:
+    """The lines; where there are several, their names in their colours, from the right."""
+    legend = across.pixels[1]
+    for number, (name, row) in reversed(list(enumerate(rows.items()))):
+        colour = LINES[number % len(LINES)]
+        points = " ".join(f"{across(a):.1f},{up(b):.1f}" for a, b in zip(places, row, strict=True))
+        yield f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2'/>"
+        if len(rows) > 1:
+            yield _text(legend, 16, name, anchor="end", colour=colour, weight=600)
+            legend -= 7.5 * len(name) + 16
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers, about five steps, that enclose ``low`` and ``high``."""
     if high <= low:
@@ -181,10 +195,6 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
     first = math.floor(low / step + 1e-9)
     return [round((first + index) * step, 10) for index in range(math.ceil(high / step - 1e-9) - first + 1)]
-
-
-def _colours(count: int) -> list[str]:
-    return [LINES[index % len(LINES)] for index in range(count)]
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, more: str) -> str:
