@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
     from riff.sheet import Sheet
 
-WRITE_EVERY = 20.0  # seconds between two writings of the sheet while the list is played
+WRITE_EVERY = 5.0  # seconds between two writings of the sheet while the list is played
 _TOLD = 20  # problems that get a line of their own
 
 
