@@ -1,17 +1,16 @@
 """RiffPipeline: everything a user calls. A sentence in, music out."""
 
-import dataclasses
-import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from riff.checkpoint import load_checkpoint, save_checkpoint
-from riff.clip import Clip, RiffOutput, play
+from riff.clip import Clip, RiffOutput
 from riff.config import SpectrogramConfig
 from riff.diffusion import StepCallback, choose_scheduler, count_steps
+from riff.drawing import Wish, draw_clips
 from riff.edits import extend, inpaint, remix
 from riff.errors import RiffError
 from riff.inversion import Quality
@@ -21,7 +20,7 @@ from riff.lora import put_lora
 from riff.model import Model, Sampling
 from riff.morph import End, Picture, interpolate, read_mask, read_picture
 from riff.music import canonical_keyscale
-from riff.plan import Plan, batches, make_plan
+from riff.plan import make_plan
 from riff.prior import MusicPrior
 from riff.reading import read_prompt
 from riff.request import (
@@ -38,16 +37,11 @@ from riff.request import (
     find_device,
 )
 from riff.timeline import Easing, Timeline
-from riff.verified import in_key
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 __all__ = ["Clip", "RiffOutput", "RiffPipeline"]
-
-# Clips denoised side by side on a GPU. A CPU gains nothing by it, and one at a time a clip's bytes do not
-# depend on its neighbours.
-BATCH = 4
 
 
 class RiffPipeline:
@@ -249,28 +243,23 @@ class RiffPipeline:
         if latents is not None:
             shapes = [(*self.model.latent_rows, plan.drawn_columns // self.model.factor) for plan in plans]
             check_latents(latents, shapes)
-        settings = self._settings(num_inference_steps, guidance_scale, negative_prompt)
-        settings |= {"key_tries": key_tries or None, "timesignature": timesignature}
-        settings |= {"keyscale": keyscale, "bars": bars, "duration": duration, "loop": loop or None}
-        clips: list[Clip] = []
+        settings = {
+            "model": self.name,
+            "steps": num_inference_steps,
+            "guidance": float(guidance_scale),
+            "scheduler": type(self.pipeline.scheduler).__name__,
+            "negative_prompt": negative_prompt,
+            "keyscale": keyscale,
+            "key_tries": key_tries or None,
+            "timesignature": timesignature,
+            "bars": bars,
+            "duration": duration,
+            "loop": loop or None,
+        }
         with count_steps(progress, callback_on_step_end) as count_step:
-            for batch in batches(plans, size=1 if self.device.type == "cpu" else BATCH):
-                noise = None if latents is None else latents[len(clips) : len(clips) + len(batch)]
-                sampling = Sampling(num_inference_steps, count_step)
-                images = self._draw(batch, negative, guidance_scale, noise, sampling)
-                found = [
-                    self._finish(plan, image, settings, quality) for plan, image in zip(batch, images, strict=True)
-                ]
-                if keyscale is not None and key_tries:
-                    again = functools.partial(
-                        self._again, negative=negative, guidance=guidance_scale, sampling=sampling, settings=settings,
-                        quality=quality,
-                    )  # fmt: skip
-                    found = [
-                        in_key(functools.partial(again, plan, clip), keyscale, tries=key_tries, quality=quality)
-                        for plan, clip in zip(batch, found, strict=True)
-                    ]
-                clips += found
+            sampling = Sampling(num_inference_steps, count_step)
+            wish = Wish(negative, guidance_scale, sampling, quality, keyscale, key_tries, settings)
+            clips = draw_clips(self.model, plans, wish, noise=latents)
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
 
     @torch.no_grad()
@@ -602,60 +591,3 @@ class RiffPipeline:
                 quality=quality,
                 loop=loop,
             )
-
-    def _settings(self, steps: int, guidance: float, negative_prompt: str | None) -> dict[str, Any]:
-        return {
-            "model": self.name,
-            "steps": steps,
-            "guidance": float(guidance),
-            "scheduler": type(self.pipeline.scheduler).__name__,
-            "negative_prompt": negative_prompt,
-        }
-
-    def _draw(
-        self, plans: list[Plan], negative: str, guidance: float, noise: Tensor | None, sampling: Sampling
-    ) -> list[Tensor]:
-        """The pictures ``(C, M, N)`` of plans of one width and metre, drawn side by side."""
-        model, first = self.model, plans[0]
-        layout = model.layout(first.drawn_columns, beats_per_bar=first.reading.beats_per_bar, loop=first.loop)
-        if noise is None:
-            noise = torch.cat([model.noise(layout, plan.seed) for plan in plans])
-        conditions = model.conditions([[plan.reading] for plan in plans], [guidance], [negative])
-        images = model.draw(noise, layout, conditions, [plan.seed for plan in plans], sampling)
-        return [image[..., : plan.columns] for plan, image in zip(plans, images, strict=True)]
-
-    def _again(
-        self,
-        plan: Plan,
-        first: Clip,
-        number: int,
-        *,
-        negative: str,
-        guidance: float,
-        sampling: Sampling,
-        settings: dict[str, Any],
-        quality: Quality,
-    ) -> Clip:
-        """Candidate ``number`` of a clip; the first is there already. All of them bear the first one's seed."""
-        if number == 0:
-            return first
-        seed = int(torch.randint(2**62, (number,), generator=torch.Generator().manual_seed(plan.seed))[-1])
-        other = dataclasses.replace(plan, seed=seed)
-        (image,) = self._draw([other], negative, guidance, None, sampling)
-        return dataclasses.replace(self._finish(other, image, settings, quality), seed=plan.seed)
-
-    def _finish(self, plan: Plan, image: Tensor, settings: dict[str, Any], quality: Quality) -> Clip:
-        """From a picture to the clip that the user gets."""
-        reading = plan.reading
-        waveform = play(image, self.config, bpm=plan.bpm, seed=plan.seed, quality=quality, loop=plan.loop)
-        lost = {"ignored_words": reading.ignored_words, "dropped_words": reading.dropped_words}
-        return Clip(
-            waveform=waveform[..., : plan.samples],
-            sample_rate=self.sampling_rate,
-            image=image,
-            config=self.config,
-            prompt=reading.prompt,
-            seed=plan.seed,
-            bpm=plan.bpm,
-            settings={**settings, **lost, "beats_per_bar": reading.beats_per_bar},
-        )

@@ -72,6 +72,7 @@ LAYERS = {
         "job",
         "morph",
         "verified",
+        "drawing",
         "lora",
         "pipeline",
         "evaluate",

@@ -111,7 +111,7 @@ def test_a_batch_gives_the_clips_that_single_calls_give(pipe):
 
 def test_clips_drawn_side_by_side_as_on_a_gpu_equal_those_drawn_alone(pipe, monkeypatch):
     alone = pipe("techno, 120 bpm", seed=0, num_waveforms_per_prompt=3, **QUICK).clips
-    monkeypatch.setattr("riff.pipeline.batches", lambda plans, size: batches(plans, size=4))
+    monkeypatch.setattr("riff.drawing.batches", lambda plans, size: batches(plans, size=4))
     together = pipe("techno, 120 bpm", seed=0, num_waveforms_per_prompt=3, **QUICK).clips
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(one.image, other.image, rtol=1e-4, atol=1e-4)

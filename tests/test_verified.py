@@ -45,9 +45,7 @@ def test_a_moved_picture_shows_a_tone_where_it_sounds(semitones):
     time = torch.arange(CONFIG.sample_rate) / CONFIG.sample_rate
 
     def tone(hertz: float) -> torch.Tensor:
-        return mel_to_image(
-            waveform_to_mel(0.5 * torch.sin(2 * np.pi * hertz * time)[None], CONFIG, bpm=120.0), CONFIG
-        )
+        return mel_to_image(waveform_to_mel(0.5 * torch.sin(2 * np.pi * hertz * time)[None], CONFIG, bpm=120.0), CONFIG)
 
     moved = transpose_image(tone(1000.0), CONFIG, semitones)
     expected = tone(1000.0 * 2 ** (semitones / 12))
