@@ -26,6 +26,7 @@ SAMPLE_RATES = (1000, 768000)
 MAX_SECONDS = 7200.0
 MAX_CHANNELS = 8
 # Suffix to container and the subtypes that may be asked for, the first being the default.
+MAX_OGG_RATE = 200_000
 FORMATS = {
     ".wav": ("WAV", ("PCM_16", "PCM_24", "FLOAT")),
     ".flac": ("FLAC", ("PCM_16", "PCM_24")),
@@ -205,6 +206,8 @@ def save_audio(
         raise RiffError(f"subtype is {subtype!r}; a {path.suffix.lower()} file can be {', '.join(subtypes)}")
     samples = _check_waveform(waveform, clip=subtype != "FLOAT")
     _check_rate(sample_rate)
+    if container == "OGG" and sample_rate > MAX_OGG_RATE:  # libsndfile would end the process
+        raise RiffError(f"{path}: an OGG file holds at most {MAX_OGG_RATE} Hz, not {sample_rate}; use .wav or .flac")
     texts = clean_texts(metadata or {})
     if container == "WAV" and samples.size * _SAMPLE_BYTES[subtype] > 0xFFF00000:
         raise RiffError(f"{path}: the sound is longer than the 4 GB that a WAV file can hold; use .flac")

@@ -148,7 +148,7 @@ def _tracked(
     try:
         found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
     except RiffError as error:
-        warnings.warn(f"{error}; an even grid of {fallback_bpm:g} bpm is used", stacklevel=4)
+        warnings.warn(f"{error}; an even grid of {fallback_bpm:g} bpm is used", stacklevel=2)
         return TempoMap.constant(fallback_bpm), 0
     times = [float(time) for time in found.times]
     first = found.downbeat

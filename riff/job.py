@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,7 @@ def _recording(audio: Audio, sampling_rate: int | None) -> tuple[Recording, floa
         raise RiffError(f"audio is a {type(audio).__name__}; use a path, a clip or a tensor of samples")
     waveform, rate = load_audio(audio)
     if len(waveform) > 2:
+        warnings.warn(f"{audio} has {len(waveform)} channels; their mean is used", stacklevel=2)
         waveform = waveform.mean(0, keepdim=True)
     made = read_sound_tags(read_metadata(audio))
     known = made.get("bpm") if "timeline" not in made and "task" not in made else None

@@ -171,10 +171,13 @@ def _read(model: Model, timeline: Timeline) -> list[Reading]:
         bpm = frame.bpm
         if bpm is None and parse_bpm(plain_prompt(frame.prompt)) is None and readings:
             bpm = readings[-1].bpm
-        if model.config.grid == "seconds" and readings:
-            bpm = readings[0].bpm
+        on_seconds = model.config.grid == "seconds" and bool(readings)
         key = None if frame.keyscale is None else canonical_keyscale(frame.keyscale)
-        readings.append(read_prompt(frame.prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior))
+        reading = read_prompt(
+            frame.prompt, bpm=None if on_seconds else bpm, keyscale=key, parts=model.parts, prior=model.prior
+        )
+        # A column there lasts as long at every tempo, so the first one's places all keyframes.
+        readings.append(dataclasses.replace(reading, bpm=readings[0].bpm) if on_seconds else reading)
     return readings
 
 

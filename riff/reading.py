@@ -167,7 +167,7 @@ def _ignored(phrases: list[Pieces], parts: "StableDiffusionPipeline", prior: Mus
         left, unknown = known_phrase(phrase, parts, prior)
         ignored += unknown
         if not plain(left):
-            warnings.warn(f"the model knows no word of {plain(phrase)[:80]!r}; it plays what it likes", stacklevel=6)
+            warnings.warn(f"the model knows no word of {plain(phrase)[:80]!r}; it plays what it likes", stacklevel=2)
     return tuple(ignored)
 
 
@@ -193,7 +193,7 @@ def _written_bpm(stated: list[str]) -> float | None:
     found = [bpm for bpm in (parse_bpm(text) for text in stated) if bpm is not None]
     if len(set(found)) > 1:
         told = " and ".join(f"{bpm:g}" for bpm in found)
-        warnings.warn(f"the prompts that AND joins say {told} bpm; {found[0]:g} is used", stacklevel=6)
+        warnings.warn(f"the prompts that AND joins say {told} bpm; {found[0]:g} is used", stacklevel=2)
     return found[0] if found else None
 
 

@@ -650,3 +650,9 @@ def test_levels_out_of_range_are_refused():
             normalize_loudness(sine(440), RATE, peak=peak)
     with pytest.raises(RiffError, match="lufs is"):
         normalize_loudness(sine(440), RATE, lufs=math.nan)
+
+
+def test_a_rate_at_which_libsndfile_dies_is_refused_for_ogg(tmp_path):
+    with pytest.raises(RiffError, match="at most 200000 Hz, not 384000"):
+        save_audio(tmp_path / "a.ogg", torch.zeros(1, 4000), 384000)
+    assert not list(tmp_path.iterdir())

@@ -180,7 +180,7 @@ def test_clips_composed_alike_are_drawn_side_by_side_and_others_apart(pipe, monk
             sizes.append(len(batch))
             yield batch
 
-    monkeypatch.setattr("riff.pipeline.batches", side_by_side)
+    monkeypatch.setattr("riff.drawing.batches", side_by_side)
     for one, other in zip(alone, pipe(prompts, **AT_120).clips, strict=True):
         torch.testing.assert_close(one.image, other.image, rtol=1e-4, atol=1e-4)
     assert sizes == [2, 1, 1]
@@ -316,7 +316,7 @@ def test_the_ends_of_a_walk_may_differ_in_length_and_equal_the_plain_clips(open_
 
 
 def test_prompts_of_different_length_are_drawn_side_by_side(open_pipe, monkeypatch):
-    monkeypatch.setattr("riff.pipeline.batches", lambda plans, size: batches(plans, size=4))
+    monkeypatch.setattr("riff.drawing.batches", lambda plans, size: batches(plans, size=4))
     clips = open_pipe(["jazz", LONG], **AT_120).clips
     assert torch.equal(clips[1].image, clips[1].image.clamp(0, 1))
     conditions = open_pipe.model.conditions([[reading_of(open_pipe, t)] for t in ("jazz", LONG)], [3.0], ["drums"])

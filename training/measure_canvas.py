@@ -117,7 +117,8 @@ def measure_loops(pipe: RiffPipeline, count: int) -> str:
         steady += _is_steady(loop)
         metre = int(loop.settings["beats_per_bar"])
         per_beat = pipe.config.frames_per_beat
-        real = sum(onset_profile(_composed(genre, seed, metre, pipe), metre, per_beat) for seed in range(4))
+        composed = [_composed(genre, seed, metre, pipe) for seed in range(4)]
+        real = torch.stack([onset_profile(image, metre, per_beat) for image in composed]).sum(0)
         drawn = onset_profile(loop.image, metre, per_beat)
         fits = [float(torch.dot(drawn.roll(-turn), real)) for turn in range(len(drawn))]
         turn = max(range(len(fits)), key=fits.__getitem__)
