@@ -115,6 +115,7 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
         "--quality",
         "high",
     ]
+    words += ["--key-tries", "4", "--time", "3/4"]
     words += ["--key", "bb min", "--model", "folder", "--device", "cpu", "--scheduler", "euler", "--force"]
     assert main(["render", "jazz", "-o", str(output), *words]) == 0
     assert fake.loaded == {"source": "folder", "device": "cpu", "scheduler": "euler"}
@@ -126,6 +127,8 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
         "bars": 4,
         "duration": None,
         "keyscale": "A# minor",
+        "key_tries": 4,
+        "timesignature": "3/4",
         "loop": False,
         "seed": 9,
         "num_inference_steps": 3,
@@ -522,3 +525,8 @@ def test_a_missing_device_is_the_environments_fault(mini_checkpoint, tmp_path, c
     ]
     assert main(words) == 5
     assert "cuda" in capsys.readouterr().err
+
+
+def test_key_tries_without_a_key_are_one_line(fake, tmp_path, capsys) -> None:
+    assert main(["render", "jazz", "--key-tries", "3", "-o", str(tmp_path / "a.wav")]) == 2
+    assert capsys.readouterr().err == "riff: error: --key-tries 3 needs --key, the key to look for\n"

@@ -66,6 +66,11 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     music = parser.add_argument_group("music")
     music.add_argument("--bpm", type=number(*BPM_RANGE), help="tempo; default the prompt's, or what suits it")
     music.add_argument("--key", metavar="KEY", help='for example "F# minor"')
+    music.add_argument(
+        "--key-tries", type=number(1, 16, whole=True), default=0, metavar="N",
+        help="measure the key and draw up to N times until it is --key; the nearest is transposed at the last",
+    )  # fmt: skip
+    music.add_argument("--time", choices=["3/4", "4/4"], help="metre; default the prompt's, or what suits it")
     length = music.add_mutually_exclusive_group()
     length.add_argument("--bars", type=number(1, 512, whole=True), help="length in bars; default 2")
     length.add_argument("--duration", type=number(0.1, 600), metavar="SECONDS", help="length in seconds")
@@ -90,6 +95,8 @@ def run(args: argparse.Namespace) -> None:
         check_stated_tempo(prompt)
     prompts = [prompt for prompt in checked for _ in range(args.count)]
     check_wishes(args)
+    if args.key_tries and args.key is None:
+        raise RiffError(f"--key-tries {args.key_tries} needs --key, the key to look for")
     seed = choose_seed(args)
     if seed + len(prompts) - 1 > MAX_SEED:
         raise RiffError(f"--seed {seed} leaves no room for {len(prompts)} results; use a smaller one")
@@ -123,6 +130,8 @@ def _run_timeline(args: argparse.Namespace) -> None:
     given |= {
         "--negative": args.negative,
         "--loop": args.loop or None,
+        "--key-tries": args.key_tries or None,
+        "--time": args.time,
         "--count": None if args.count == 1 else args.count,
     }
     if wrong := [name for name, value in given.items() if value is not None]:
@@ -170,6 +179,8 @@ def render_clip(
         bars=args.bars,
         duration=args.duration,
         keyscale=args.key,
+        key_tries=args.key_tries,
+        timesignature=args.time,
         loop=args.loop,
         seed=seed,
         num_inference_steps=args.steps,
