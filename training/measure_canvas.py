@@ -4,6 +4,7 @@
     python -m training.measure_canvas walks --count 6
     python -m training.measure_canvas song
     python -m training.measure_canvas edits --count 10
+    python -m training.measure_canvas keys --count 24
 
 ``loops``: at the seam and at every other downbeat of a loop played twice, the spectral flux (rise of log-magnitudes,
 the largest within 20 ms) and the step between two samples, over the mean of the loop's other downbeats; a plain clip,
@@ -11,7 +12,8 @@ repeated, for comparison. ``walks``: mel statistics (64 bands) bar by bar; large
 the mean step, largest distance of the progress from A to B from a straight line, and how far the quietest bar lies
 under the quieter end, against crossfading two clips and against Riffusion's scheme of one clip after another. ``song``:
 time and peak memory of 30 and of 180 s, each in its own process. ``edits``: composed pieces are extended;
-level, beat and key of what is new against what was kept.
+level, beat and key of what is new against what was kept. ``keys``: four seeds of each prompt at a tempo and in a key,
+drawn once, and drawn up to four times and at the last transposed.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from torch import Tensor
 from riff.clip import Clip
 from riff.codec import SpectrogramCodec
 from riff.errors import RiffError
-from riff.evaluate import measure_key, measure_tempo, mirex_key_score, tempo_error
+from riff.evaluate import KEYS, measure_key, measure_tempo, mirex_key_score, tempo_error, wilson_interval
 from riff.loudness import loudness
 from riff.pipeline import RiffPipeline
 from riff.timeline import Keyframe, Timeline
@@ -255,11 +257,11 @@ def song(seconds: float) -> Timeline:
     )
 
 
-def measure_song() -> str:
+def measure_song(model: str | None) -> str:
     """Seconds and peak memory of a short and a long song, each in its own process."""
     figures = {}
     for seconds in (30, 180):
-        code = f"from training.measure_canvas import render_song; render_song({seconds})"
+        code = f"from training.measure_canvas import render_song; render_song({seconds}, {model!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         figures[seconds] = json.loads(done.stdout.strip().splitlines()[-1])
         say(f"{seconds} s: {figures[seconds]}")
@@ -270,9 +272,9 @@ def measure_song() -> str:
     return "\n".join([*lines, "", f"memory of 180 s over that of 30 s: {ratio:.2f}"])
 
 
-def render_song(seconds: float) -> None:
+def render_song(seconds: float, model: str | None) -> None:
     """What the measuring process does: one line of JSON."""
-    pipe = RiffPipeline.from_pretrained(device="cpu")
+    pipe = RiffPipeline.from_pretrained(model, device="cpu")
     start = time.perf_counter()
     clip = pipe.render(song(seconds))
     took = time.perf_counter() - start
@@ -318,6 +320,36 @@ def measure_edits(pipe: RiffPipeline, count: int) -> str:
     )
 
 
+def measure_keys(pipe: RiffPipeline, count: int, seeds: int = 4) -> str:
+    """Share of clips that have the asked tempo and key, without and with verification."""
+    found: dict[str, list[bool]] = {"tempo": [], "key, drawn once": [], "key, verified": []}
+    moved = 0
+    for number, genre in enumerate(_genres(count)):
+        key = KEYS[number * 7 % len(KEYS)]
+        prompt = NAMES[genre][0]
+        for seed in range(seeds):
+            bpm = float(70 + (number * 13 + seed * 29) % 80)
+            once = pipe(prompt, bpm=bpm, keyscale=key, seed=100 * number + seed).clips[0]
+            sure = pipe(prompt, bpm=bpm, keyscale=key, seed=100 * number + seed, key_tries=4).clips[0]
+            found["tempo"].append(_is_steady(once))
+            found["key, drawn once"].append(_key_of(once) == key)
+            found["key, verified"].append(sure.settings["key_measured"] == key)
+            moved += bool(sure.settings["key_moved"])
+        say(f"{number + 1}/{count}: " + ", ".join(f"{name} {sum(hits)}/{len(hits)}" for name, hits in found.items()))
+    lines = ["| asked | had |", "|---|---|"]
+    for name, hits in found.items():
+        low, high = wilson_interval(sum(hits), len(hits))
+        lines.append(f"| {name} | {sum(hits)}/{len(hits)} ({low:.0%} to {high:.0%}) |")
+    return "\n".join([*lines, "", f"transposed at the last: {moved}"])
+
+
+def _key_of(clip: Clip) -> str:
+    try:
+        return measure_key(clip.waveform, clip.sample_rate)
+    except RiffError:
+        return "none"
+
+
 def _beat_lag(kept: Tensor, new: Tensor, bpm: float) -> float:
     """Milliseconds by which the beats of ``new`` (T,) come later than those of ``kept`` would, from -half to half."""
     hop, beat = 110, 60.0 / bpm * SAMPLE_RATE
@@ -338,17 +370,17 @@ def _beat_lag(kept: Tensor, new: Tensor, bpm: float) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loops", "walks", "song", "edits"])
+    parser.add_argument("what", choices=["loops", "walks", "song", "edits", "keys"])
     parser.add_argument("--count", type=int, default=20, help="prompts, pairs or pieces; default 20")
     parser.add_argument("--model", help="default riff-mini")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     if arguments.what == "song":
-        print(measure_song())
+        print(measure_song(arguments.model))
         return
     torch.set_num_threads(arguments.threads)
     pipe = RiffPipeline.from_pretrained(arguments.model, device="cpu")
-    ways = {"loops": measure_loops, "walks": measure_walks, "edits": measure_edits}
+    ways = {"loops": measure_loops, "walks": measure_walks, "edits": measure_edits, "keys": measure_keys}
     print(ways[arguments.what](pipe, arguments.count))
 
 
