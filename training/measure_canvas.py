@@ -89,15 +89,15 @@ def seam_figures(sound: Tensor, bars: int) -> dict[str, list[float]]:
 
 
 def onset_profile(image: Tensor, beats_per_bar: int, frames_per_beat: int) -> Tensor:
-    """(8 per beat of a bar,) mean rise of a picture (1, M, N), folded on the bar.
+    """(4 per beat of a bar,) mean rise of a picture (1, M, N) around every sixteenth, folded on the bar.
 
     The first bar is left out: in a piece that starts there, nothing rises before its first downbeat, while the
     window shows every other attack a little early.
     """
-    bar = beats_per_bar * frames_per_beat
-    rise = image.diff(dim=-1).clamp(min=0).mean((0, 1))[bar - 1 - frames_per_beat // 2 :]
-    place = (torch.arange(len(rise)) - frames_per_beat // 2) % bar * 8 // frames_per_beat
-    folded = torch.zeros(beats_per_bar * 8).index_add_(0, place, rise)
+    bar, sixteenth = beats_per_bar * frames_per_beat, frames_per_beat // 4
+    rise = image.diff(dim=-1).clamp(min=0).mean((0, 1))[bar - 1 - sixteenth // 2 :]
+    place = torch.arange(len(rise)) % bar // sixteenth
+    folded = torch.zeros(beats_per_bar * 4).index_add_(0, place, rise)
     folded = folded / torch.zeros_like(folded).index_add_(0, place, torch.ones(len(rise)))
     return folded - folded.mean()
 
@@ -125,8 +125,8 @@ def measure_loops(pipe: RiffPipeline, count: int) -> str:
         fits = [float(torch.dot(drawn.roll(-turn), real)) for turn in range(len(drawn))]
         turn = max(range(len(fits)), key=fits.__getitem__)
         on_beat += turn == 0
-        rows.append(f"{genre}: turned by {turn / 8:g} beats" if turn else "")
-        say(f"loop {number + 1}/{count}: {genre}, downbeat at {turn / 8:g}")
+        rows.append(f"{genre}: turned by {turn / 4:g} beats" if turn else "")
+        say(f"loop {number + 1}/{count}: {genre}, downbeat at {turn / 4:g}")
     lines = ["| | seam over the mean of other downbeats | 95 % of other downbeats | inside |", "|---|---|---|---|"]
     for name, part in inside.items():
         others = torch.tensor(part["others"])
