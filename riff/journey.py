@@ -13,6 +13,7 @@ from riff.canvas import Conditions, canvas_noise
 from riff.clip import Clip, play
 from riff.errors import RiffError
 from riff.inversion import Quality
+from riff.level import fill_dips
 from riff.model import Model, Sampling
 from riff.music import canonical_keyscale, parse_bpm
 from riff.plan import usual_columns
@@ -64,6 +65,9 @@ def draw_timeline(
     noise = canvas_noise(model.latent_rows, layout, seeds, starts=starts, progress=along, variation=timeline.variation)
     conditions = _conditions(model, timeline, readings, along, guidance_scale)
     image = model.draw(noise, layout, conditions, seeds[:1], sampling)[0][..., :columns]
+    if model.config.amplitude == "decibel":
+        at_columns = along.repeat_interleave(model.factor)[:columns]
+        image = fill_dips(image, at_columns, beats_per_bar * model.config.frames_per_beat, model.config)
     waveform = play(image, model.config, bpm=tempo, seed=seeds[0], quality=quality, loop=timeline.loop)
     return Clip(
         waveform=waveform,

@@ -34,6 +34,7 @@ LAYERS = {
         "image",
         "latents",
         "transpose",
+        "level",
         "weighting",
         "prompt",
         "onsets",

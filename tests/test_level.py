@@ -1,0 +1,74 @@
+"""Dips in level on the way between stations are filled, and the stations are left alone."""
+
+import pytest
+import torch
+
+from riff.config import SpectrogramConfig
+from riff.level import fill_dips
+
+CONFIG = SpectrogramConfig()
+BAR = 32
+
+
+def picture(decibels: torch.Tensor) -> torch.Tensor:
+    """(1, M, N): noise of an even level, changed by so many decibels (N,)."""
+    noise = 0.5 + 0.05 * torch.rand(1, CONFIG.n_mels, len(decibels), generator=torch.Generator().manual_seed(0))
+    return noise + decibels / CONFIG.db_range
+
+
+def way(bars: int) -> torch.Tensor:
+    """(N,): two bars at the first station, so many on the way, two at the second."""
+    return torch.cat([torch.zeros(2 * BAR), torch.linspace(0, 1, bars * BAR + 2)[1:-1], torch.ones(2 * BAR)])
+
+
+def levels(image: torch.Tensor) -> torch.Tensor:
+    """Mean decibels of every bar."""
+    return image.mean((0, 1)).reshape(-1, BAR).mean(1) * CONFIG.db_range
+
+
+def test_a_dip_is_filled_and_the_stations_keep_every_pixel():
+    place = way(12)
+    dip = -4.0 * torch.sin(torch.pi * place)
+    image = picture(dip)
+    filled = fill_dips(image, place, BAR, CONFIG)
+    assert torch.equal(filled[..., : 2 * BAR], image[..., : 2 * BAR])
+    assert torch.equal(filled[..., -2 * BAR :], image[..., -2 * BAR :])
+    assert float(levels(image).min() - levels(image)[0]) < -3.5
+    assert float(levels(filled).min() - levels(filled)[0]) > -1.0
+
+
+def test_between_a_quiet_and_a_loud_station_the_level_follows_the_line():
+    place = way(12)
+    image = picture(10.0 * place - 5.0 * torch.sin(torch.pi * place))
+    filled = levels(fill_dips(image, place, BAR, CONFIG))
+    line = levels(picture(10.0 * place))
+    assert float((line - filled).max()) < 1.5
+
+
+def test_what_is_loud_stays_loud_and_what_is_even_stays_even():
+    place = way(8)
+    for decibels in (torch.zeros(len(place)), 5.0 * torch.sin(torch.pi * place)):
+        image = picture(decibels)
+        torch.testing.assert_close(fill_dips(image, place, BAR, CONFIG), image, atol=0.01, rtol=0)
+
+
+def test_at_most_six_decibels_are_given_and_silence_stays_silent():
+    place = way(8)
+    image = picture(-40.0 * torch.sin(torch.pi * place))
+    image[:, :10] = 0.0
+    filled = fill_dips(image, place, BAR, CONFIG)
+    assert float((filled - image).max()) <= 6.0 / CONFIG.db_range + 1e-6
+    assert float(filled[:, :10].max()) == 0.0
+
+
+@pytest.mark.parametrize("place", [torch.linspace(0, 1, 256), torch.zeros(256)], ids=["no stay", "one station"])
+def test_without_a_stay_at_every_station_nothing_is_changed(place):
+    image = picture(-4.0 * torch.sin(torch.pi * torch.linspace(0, 1, 256)))
+    torch.testing.assert_close(fill_dips(image, place, BAR, CONFIG), image)
+
+
+def test_a_loop_is_filled_on_its_way_back_as_well():
+    place = torch.cat([way(8), 1.0 + torch.linspace(0, 1, 8 * BAR + 2)[1:-1]])
+    image = picture(-4.0 * torch.sin(torch.pi * place).abs())
+    filled = fill_dips(image, place, BAR, CONFIG)
+    assert float(levels(filled)[14:18].min() - levels(filled)[0]) > -1.0
