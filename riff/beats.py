@@ -11,9 +11,9 @@ import math
 import numpy as np
 from torch import Tensor
 
+from riff.checks import BPM_RANGE, check_number
 from riff.errors import RiffError
 from riff.onsets import Onsets
-from riff.tempo import FASTEST, SLOWEST
 
 SHORTEST = 2.0  # seconds
 STEADY = 0.015  # seconds of residual up to which a given tempo is believed
@@ -67,8 +67,8 @@ def track_beats(
     Raises:
         RiffError: without ``bpm``: the sound is shorter than 2 s or silent, or has no beat.
     """
-    if bpm is not None and (isinstance(bpm, (bool, str)) or not SLOWEST <= bpm <= FASTEST):
-        raise RiffError(f"bpm is {bpm!r}; use a number from {SLOWEST:g} to {FASTEST:g}")
+    if bpm is not None:
+        check_number(bpm, "bpm", *BPM_RANGE)
     if beats_per_bar not in (3, 4):
         raise RiffError(f"beats_per_bar is {beats_per_bar!r}; use 3 or 4")
     mono = np.atleast_2d(np.asarray(waveform, dtype=np.float64)).mean(0)

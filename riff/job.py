@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from riff.audio import load_audio, read_metadata
+from riff.checks import BPM_RANGE, check_number
 from riff.clip import Clip
 from riff.edits import Laid, Recording, Request, fit, lay
 from riff.errors import RiffError
@@ -20,7 +21,7 @@ from riff.model import Model, Sampling
 from riff.music import canonical_keyscale
 from riff.provenance import read_sound_tags
 from riff.reading import read_prompt
-from riff.request import BPM_RANGE, check_negative, check_number, check_prompts, check_sampling, clip_seeds
+from riff.request import check_negative, check_prompts, check_sampling, clip_seeds
 from riff.spectrogram import waveform_to_mel
 
 Audio = str | Path | Clip | Tensor | np.ndarray

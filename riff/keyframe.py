@@ -1,21 +1,18 @@
 """A keyframe: what the music is at one place of a timeline, every value checked."""
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from riff.checks import BPM_RANGE, MAX_SEED, check_number, check_text
 from riff.errors import RiffError
 from riff.fields import show
 from riff.music import canonical_keyscale
-from riff.tempo import FASTEST, SLOWEST
 from riff.weighting import parse_prompt, parse_weights
 
 Easing = Literal["linear", "smooth", "step"]
 
 MAX_BARS = 512
 MAX_SECONDS = 600.0
-# As in riff.request, which imports torch; a test holds them equal.
-MAX_SEED = 2**63 - 1
-MAX_PROMPT = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +50,10 @@ class Keyframe:
     hold: float = 0.0
 
     def __post_init__(self) -> None:
-        check_text(self.prompt, "prompt")
-        check_text(self.negative_prompt, "negative_prompt")
+        for name in ("prompt", "negative_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise RiffError(f"{name} is {show(getattr(self, name))}; use text (in YAML, put it in quotes)")
+            check_text(getattr(self, name), name)
         parse_weights(self.negative_prompt, "negative_prompt")
         if not any(clause.text.strip() for clause in parse_prompt(self.prompt)):
             raise RiffError('prompt is empty; say what to play, e.g. "mellow jazz"')
@@ -64,7 +63,7 @@ class Keyframe:
             "seconds": (0, MAX_SECONDS),
             "guidance_scale": (0, 50),
             "lora_weight": (0, 2),
-            "bpm": (SLOWEST, FASTEST),
+            "bpm": BPM_RANGE,
         }
         for name, (low, high) in ranges.items():
             if getattr(self, name) is not None:
@@ -81,26 +80,6 @@ class Keyframe:
     def where(self) -> str:
         """The place in words, ``"bar 4"`` or ``"12.5 s"``."""
         return f"bar {self.bar:g}" if self.bar is not None else f"{self.seconds:g} s"
-
-
-def check_text(text: object, name: str) -> None:
-    """Raise RiffError unless ``text`` is a string that can be encoded and is not absurdly long."""
-    if not isinstance(text, str):
-        raise RiffError(f"{name} is {show(text)}; use text (in YAML, put it in quotes)")
-    if len(text) > MAX_PROMPT:
-        raise RiffError(f"{name} has {len(text)} characters; use at most {MAX_PROMPT}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RiffError(f"{name} holds half a surrogate pair at character {error.start}; remove it") from error
-
-
-def check_number(value: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
-    """Raise RiffError unless ``value`` is a number (or a whole one) from ``low`` to ``high``; NaN is none."""
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise RiffError(f"{name} is {show(value)}; use {kind} from {low:g} to {high:g}")
 
 
 def check_one_of(name: str, value: object, other: str, another: object, why: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from riff.checkpoint import load_checkpoint, save_checkpoint
+from riff.checks import MAX_SEED, check_number
 from riff.clip import Clip, RiffOutput
 from riff.config import SpectrogramConfig
 from riff.diffusion import StepCallback, choose_scheduler, count_steps
@@ -24,12 +25,10 @@ from riff.plan import make_plan
 from riff.prior import MusicPrior
 from riff.reading import read_prompt
 from riff.request import (
-    MAX_SEED,
     check_latents,
     check_length,
     check_metre,
     check_negative,
-    check_number,
     check_prompts,
     check_sampling,
     clip_seeds,

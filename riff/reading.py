@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from riff.checks import BPM_RANGE, check_number
 from riff.music import parse_bpm, parse_keyscale, parse_timesignature
 from riff.prior import MusicPrior
 from riff.prompt import CHUNKS, dropped_words, embed_prompt, prompt_length, split_known_pieces
-from riff.request import BPM_RANGE, check_number
 from riff.weighting import Pieces, follow, parse_prompt, plain, shares
 
 if TYPE_CHECKING:

@@ -1,19 +1,15 @@
 """A call's arguments, checked once at the border."""
 
-import math
 import secrets
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from riff.checks import BPM_RANGE, MAX_SEED, check_number, check_text
 from riff.errors import RiffError, SystemProblem
 from riff.inversion import QUALITIES
 from riff.weighting import parse_prompt, parse_weights
-
-MAX_SEED = 2**63 - 1
-MAX_PROMPT = 10_000
-BPM_RANGE = (20.0, 400.0)
 
 
 def check_prompts(prompt: str | list[str]) -> list[str]:
@@ -28,33 +24,11 @@ def check_prompts(prompt: str | list[str]) -> list[str]:
     return list(prompts)
 
 
-def check_text(text: object, name: str) -> str:
-    """``text`` if it is a string that can be encoded and is not absurdly long."""
-    if not isinstance(text, str):
-        raise RiffError(f"{name} is {text!r}; use text")
-    if len(text) > MAX_PROMPT:
-        raise RiffError(f"{name} has {len(text)} characters; use at most {MAX_PROMPT}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RiffError(f"{name} holds half a surrogate pair at character {error.start}; remove it") from error
-    return text
-
-
 def check_negative(text: object) -> str:
     """A negative prompt if it is text whose brackets are in order; None is the empty one."""
     negative = check_text("" if text is None else text, "negative_prompt")
     parse_weights(negative, "negative_prompt")
     return negative
-
-
-def check_number(value: object, name: str, low: float, high: float, *, whole: bool = False) -> None:
-    """Raise RiffError unless ``value`` is a finite (or whole) number from ``low`` to ``high``."""
-    kinds = int if whole else (int, float)
-    valid = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    if not valid:
-        kind = "a whole number" if whole else "a number"
-        raise RiffError(f"{name} is {value!r}; use {kind} from {low:g} to {high:g}")
 
 
 def check_length(bars: int | None, duration: float | None) -> None:

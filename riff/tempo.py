@@ -9,12 +9,11 @@ import numbers
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from riff.checks import BPM_RANGE
 from riff.errors import RiffError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SLOWEST, FASTEST = 20.0, 400.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +161,8 @@ def _ratio(above: Tensor, below: Tensor) -> Tensor:
 
 
 def _checked_tempo(bpm: float) -> float:
-    if not _is_number(bpm) or not SLOWEST <= bpm <= FASTEST:
-        raise RiffError(f"a tempo is {bpm!r}; use {SLOWEST:g} to {FASTEST:g} beats per minute")
+    if not _is_number(bpm) or not BPM_RANGE[0] <= bpm <= BPM_RANGE[1]:
+        raise RiffError(f"a tempo is {bpm!r}; use {BPM_RANGE[0]:g} to {BPM_RANGE[1]:g} beats per minute")
     return float(bpm)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from riff.checks import BPM_RANGE, MAX_SEED, check_number
 from riff.errors import RiffError
 from riff.fields import check_fields, read_fields, show, told, write_fields
-from riff.keyframe import MAX_BARS, MAX_SECONDS, MAX_SEED, Easing, Keyframe, check_number, check_one_of
-from riff.tempo import FASTEST, SLOWEST
+from riff.keyframe import MAX_BARS, MAX_SECONDS, Easing, Keyframe, check_one_of
 
 MAX_KEYFRAMES = 256
 JUMP = 2.0**-20  # beats over which a tempo jumps: a millionth, and exact in binary
@@ -171,7 +171,7 @@ def place(timeline: Timeline, bpms: Sequence[float], beats_per_bar: int) -> Plac
     if len(bpms) != count:
         raise RiffError(f"there are {len(bpms)} tempi for {count} keyframes; give one for each")
     for bpm in bpms:
-        check_number(bpm, "bpm", SLOWEST, FASTEST)
+        check_number(bpm, "bpm", *BPM_RANGE)
     holds = [frame.hold * beats_per_bar for frame in frames]
     beats, times, knots = [0.0], [0.0], [(0.0, float(bpms[0]))]
     for number in range(1, count):

@@ -14,7 +14,7 @@ import riff.keyframe
 import riff.request
 from riff.errors import RiffError
 from riff.keyframe import Keyframe
-from riff.tempo import FASTEST, SLOWEST, TempoMap
+from riff.tempo import TempoMap
 from riff.timeline import JUMP, Timeline, ease, place, progress
 
 FULL = Timeline(
@@ -238,8 +238,19 @@ def test_tempi_are_checked() -> None:
 
 
 def test_ranges_are_those_of_a_call() -> None:
-    assert (riff.keyframe.MAX_SEED, riff.keyframe.MAX_PROMPT) == (riff.request.MAX_SEED, riff.request.MAX_PROMPT)
-    assert riff.request.BPM_RANGE == (SLOWEST, FASTEST)
+    def call(bpm: float = 120.0, seed: int = 0, prompt: str = "x") -> None:
+        riff.request.check_sampling(bpm, 20, None, 1, "fast")
+        riff.request.clip_seeds(1, seed, None)
+        riff.request.check_prompts(prompt)
+
+    for inside in ({"bpm": 20.0}, {"bpm": 400.0}, {"seed": 2**63 - 1}, {"prompt": "x" * 10_000}):
+        call(**inside)
+        Keyframe(**{"prompt": "x", "bar": 0, **inside})
+    for outside in ({"bpm": 19.9}, {"bpm": 400.1}, {"seed": 2**63}, {"seed": -1}, {"prompt": "x" * 10_001}):
+        with pytest.raises(RiffError):
+            call(**outside)
+        with pytest.raises(RiffError):
+            Keyframe(**{"prompt": "x", "bar": 0, **outside})
 
 
 def test_at_one_tempo_seconds_become_beats_in_closed_form() -> None:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from riff.checks import BPM_RANGE, MAX_PROMPT
 from riff.errors import RiffError
 from riff.files import atomic_path
 from riff.music import canonical_keyscale, parse_bpm
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-BPM_RANGE = (20.0, 400.0)
-MAX_PROMPT = 10_000
 QUALITIES = ("fast", "default", "high", "best", "griffin-lim")  # riff.inversion's, without importing torch
 SUFFIXES = (*SOUND_SUFFIXES, ".png")
 

@@ -5,7 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.cli.arguments import BPM_RANGE, QUALITIES, SOUND_SUFFIXES, number
+from riff.checks import BPM_RANGE
+from riff.cli.arguments import QUALITIES, SOUND_SUFFIXES, number
 from riff.cli.batch import add_files, run_batch
 from riff.errors import RiffError
 

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riff.checks import MAX_SEED
 from riff.cli.arguments import QUALITIES, number
 
 if TYPE_CHECKING:
     from riff.pipeline import Clip, RiffPipeline
-
-MAX_SEED = 2**63 - 1
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riff.checks import BPM_RANGE
 from riff.cli.arguments import (
-    BPM_RANGE,
     SUFFIXES,
     check_outputs,
     check_prompt,

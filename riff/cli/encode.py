@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from riff.cli.arguments import BPM_RANGE, SOUND_SUFFIXES, number
+from riff.checks import BPM_RANGE
+from riff.cli.arguments import SOUND_SUFFIXES, number
 from riff.cli.batch import add_files, run_batch
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError

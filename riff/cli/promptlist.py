@@ -8,14 +8,14 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from riff.cli.arguments import BPM_RANGE, MAX_PROMPT, check_prompt, check_stated_tempo
+from riff.checks import BPM_RANGE, MAX_PROMPT, MAX_SEED
+from riff.cli.arguments import check_prompt, check_stated_tempo
 from riff.errors import RiffError
 from riff.fields import show
 from riff.files import check_readable
 from riff.music import canonical_keyscale
 
 MAX_BYTES = 64_000_000
-MAX_SEED = 2**63 - 1
 FIELDS = ("prompt", "seed", "bpm", "bars", "duration", "key", "negative", "guidance", "loop", "name")
 _JSON_LINES = (".jsonl", ".ndjson")
 _NOT_LISTS = (".json", ".yaml", ".yml", ".csv", ".tsv", ".wav", ".flac", ".ogg", ".mp3", ".png")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from riff.checks import MAX_SEED
 from riff.cli.arguments import SUFFIXES
-from riff.cli.drawing import MAX_SEED, choose_seed, describe, load_pipeline, progress, tell_lost_words, tell_seed
+from riff.cli.drawing import choose_seed, describe, load_pipeline, progress, tell_lost_words, tell_seed
 from riff.cli.promptlist import FIELDS, Item, read_items, slug
 from riff.errors import RiffError, SystemProblem
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riff.checks import BPM_RANGE, MAX_SEED
 from riff.cli.arguments import (
-    BPM_RANGE,
     SUFFIXES,
     check_outputs,
     check_prompt,
@@ -16,7 +16,6 @@ from riff.cli.arguments import (
     number,
 )
 from riff.cli.drawing import (
-    MAX_SEED,
     add_model_options,
     add_seed,
     choose_seed,

@@ -4,8 +4,8 @@ import argparse
 import json
 from typing import Any
 
+from riff.checks import BPM_RANGE
 from riff.cli.arguments import (
-    BPM_RANGE,
     SUFFIXES,
     check_outputs,
     check_prompt,

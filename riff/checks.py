@@ -1,0 +1,33 @@
+"""Ranges that hold wherever a number or a text comes in, and the one line that says so; light, for the command."""
+
+import math
+from typing import Any
+
+from riff.errors import RiffError
+from riff.fields import show
+
+MAX_SEED = 2**63 - 1
+MAX_PROMPT = 10_000
+BPM_RANGE = (20.0, 400.0)
+
+
+def check_number(value: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
+    """Raise RiffError unless ``value`` is a finite (or whole) number from ``low`` to ``high``."""
+    kinds = int if whole else (int, float)
+    valid = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    if not valid or not math.isfinite(value):
+        kind = "a whole number" if whole else "a number"
+        raise RiffError(f"{name} is {show(value)}; use {kind} from {low:g} to {high:g}")
+
+
+def check_text(text: object, name: str) -> str:
+    """``text`` if it is a string that can be encoded and is not absurdly long."""
+    if not isinstance(text, str):
+        raise RiffError(f"{name} is {show(text)}; use text")
+    if len(text) > MAX_PROMPT:
+        raise RiffError(f"{name} has {len(text)} characters; use at most {MAX_PROMPT}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RiffError(f"{name} holds half a surrogate pair at character {error.start}; remove it") from error
+    return text
