@@ -1,19 +1,16 @@
 """Making something new of a recording: remix it, make it longer, replace a part of it.
 
-The recording is laid on the model's grid first, through its own beats, so that what is new keeps its timing; and it is
-brought to the level that the model knows, so that what is new has its loudness.
+The recording has been laid on the model's grid (:mod:`riff.laying`), so that what is new keeps its timing and loudness.
 """
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from riff.audio import resample
-from riff.beats import track_beats
 from riff.canvas import Layout
 from riff.clip import PEAK
 from riff.config import SpectrogramConfig
@@ -22,60 +19,16 @@ from riff.errors import RiffError
 from riff.image import image_to_mel, mel_to_image
 from riff.inversion import Quality
 from riff.latents import image_to_latents
+from riff.laying import Laid, Recording
 from riff.loudness import peak_normalize
 from riff.model import Model, Sampling
-from riff.plan import usual_columns
+from riff.plan import drawn_columns, usual_columns
 from riff.reading import Reading
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
 from riff.splice import append, band_splice, splice
 from riff.tempo import TempoMap
 
-# Root mean square level of composed music, which riff's own models were trained on, in decibels of full scale.
-LEVEL = -20.3
 FADE_SECONDS = 0.03
-MEL_MARGIN = 1e-12
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-    """A sound as it came.
-
-    Attributes:
-        waveform: ``(C, T)``, one channel or two.
-        sample_rate: samples per second.
-    """
-
-    waveform: Tensor
-    sample_rate: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Laid:
-    """A recording on the grid.
-
-    Attributes:
-        waveform: ``(R, C, T)``, silence before the first downbeat included: C channels as the model's config has them;
-            R is 2 where a model of one channel draws left and right side by side, from the same noise, so that what
-            is in the middle stays there; else 1.
-        tempo: from beats of the canvas, which begins on a downbeat, to seconds of ``waveform``.
-        lead: samples of ``waveform`` before the recording begins.
-        gain: that brought the recording to the model's level.
-        beats_per_bar: 3 or 4.
-        rate: samples of ``waveform`` per second.
-    """
-
-    waveform: Tensor
-    tempo: TempoMap
-    lead: int
-    gain: float
-    beats_per_bar: int
-    rate: int
-
-    @property
-    def bpm(self) -> float:
-        """Mean tempo in beats per minute."""
-        seconds = self.waveform.shape[-1] / self.rate
-        return float(self.tempo.beats_at(seconds)) / seconds * 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,69 +50,6 @@ class Request:
     seed: int
     sampling: Sampling
     quality: Quality = "default"
-
-
-def lay(
-    recording: Recording,
-    config: SpectrogramConfig,
-    *,
-    bpm: float | None,
-    downbeat: float | None,
-    beats_per_bar: int,
-    fallback_bpm: float = 120.0,
-    level: bool = True,
-) -> Laid:
-    """Lay a recording on the grid.
-
-    Args:
-        recording: at any rate.
-        config: of the model.
-        bpm: its tempo; None finds the beats, which then need not be steady.
-        downbeat: seconds to a first beat of a bar; None finds it.
-        beats_per_bar: 3 or 4.
-        fallback_bpm: of the even grid that begins with a recording in which no beat is found, which is said.
-        level: whether to bring it to the model's level.
-    """
-    rate, fitted = config.sample_rate, fit(recording, config)
-    mono, gain = fitted.mean((0, 1))[None], 1.0
-    if level and config.amplitude == "decibel":
-        loudness = 20.0 * math.log10(float(mono.square().mean().sqrt()) + 1e-9)
-        gain = 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
-    if config.grid == "seconds":
-        tempo, lead = TempoMap.constant(bpm or 120.0), 0
-    elif bpm is not None and downbeat is not None:
-        bar = beats_per_bar * 60.0 / bpm
-        tempo, lead = TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
-    else:
-        tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar, fallback_bpm)
-    return Laid(torch.nn.functional.pad(fitted * gain, (lead, 0)), tempo, lead, gain, beats_per_bar, rate)
-
-
-def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:
-    """``(R, C, T)`` at the config's rate, in its channels; see :class:`Laid`."""
-    waveform = resample(recording.waveform, recording.sample_rate, config.sample_rate)
-    return waveform[:, None] if config.channels == 1 else waveform.expand(2, -1)[None]
-
-
-def _tracked(
-    mono: Tensor, rate: int, bpm: float | None, downbeat: float | None, beats_per_bar: int, fallback_bpm: float
-) -> tuple[TempoMap, int]:
-    """Tempo map from the downbeat at or before the start on, and the samples between that and the start."""
-    try:
-        found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
-    except RiffError as error:
-        warnings.warn(f"{error}; an even grid of {fallback_bpm:g} bpm is used", stacklevel=2)
-        return TempoMap.constant(fallback_bpm), 0
-    times = [float(time) for time in found.times]
-    first = found.downbeat
-    if downbeat is not None:
-        first = min(range(len(times)), key=lambda index: abs(times[index] - downbeat))
-    interval = times[1] - times[0]
-    first %= beats_per_bar
-    while times[first] > 1e-6:  # a bar earlier, at the first interval
-        times = [times[0] - interval * count for count in range(beats_per_bar, 0, -1)] + times
-    start = times[first]
-    return TempoMap.from_beats([time - start for time in times[first:]]), round(-start * rate)
 
 
 def remix(model: Model, laid: Laid, request: Request, *, strength: float) -> tuple[Tensor, Tensor]:
@@ -284,7 +174,7 @@ def redraw(
     drawn = _draw(model, image, layout, request, strength=1.0, mask=mask)
     kept = torch.lerp(image, drawn, inside)[..., : part.shape[-1]]
     beat = first / _per_beat(config, laid)
-    sound = _play(kept, _from(laid.tempo, beat), config, request, loudest).flatten(0, 1) / laid.gain
+    sound = _play(kept, laid.tempo.starting_at(beat), config, request, loudest).flatten(0, 1) / laid.gain
     if float(sound.abs().max()) > PEAK:  # what is kept is not touched by this
         sound = peak_normalize(sound, peak=PEAK)
     return float(laid.tempo.seconds_at(beat)) - laid.lead / config.sample_rate, sound
@@ -301,16 +191,6 @@ def _column(laid: Laid, second: float, config: SpectrogramConfig) -> float:
     return float(laid.tempo.beats_at(second)) * _per_beat(config, laid)
 
 
-def _from(tempo: TempoMap, beat: float) -> TempoMap:
-    """The same map with its beats and seconds counted from ``beat``."""
-    start = float(tempo.seconds_at(beat))
-    return dataclasses.replace(
-        tempo,
-        beats=tuple(each - beat for each in tempo.beats),
-        seconds=tuple(each - start for each in tempo.seconds),
-    )
-
-
 def _stretch(model: Model, laid: Laid, seconds: tuple[float, float], columns: int) -> tuple[int, int]:
     """Columns around a region, from bar to bar: a window before it and a window after it where there is one."""
     config = model.config
@@ -324,8 +204,7 @@ def _stretch(model: Model, laid: Laid, seconds: tuple[float, float], columns: in
 
 def _canvas(mel: Tensor, laid: Laid, model: Model, loudest: float | None) -> tuple[Tensor, Layout]:
     """The pictures ``(R, C, M, W)`` of mel columns, filled up with silence to what can be drawn, and its windows."""
-    width = math.ceil(max(mel.shape[-1], usual_columns(model.config, laid.beats_per_bar)) / model.multiple)
-    width *= model.multiple
+    width = drawn_columns(mel.shape[-1], usual_columns(model.config, laid.beats_per_bar), model.multiple)
     filled = torch.nn.functional.pad(mel, (0, width - mel.shape[-1]))
     image = mel_to_image(filled, model.config, max_value=loudest)
     return image, model.layout(width, beats_per_bar=laid.beats_per_bar)
@@ -354,7 +233,7 @@ def _play(image: Tensor, tempo: TempoMap, config: SpectrogramConfig, request: Re
 
 def _loudest(mel: Tensor, config: SpectrogramConfig) -> float | None:
     """What is drawn black on the power scale, which forgets how loud a recording was."""
-    return max(float(mel.max()), MEL_MARGIN) if config.amplitude == "power" else None
+    return max(float(mel.max()), 1e-12) if config.amplitude == "power" else None
 
 
 def _rows(config: SpectrogramConfig, band: tuple[float, float] | None) -> Tensor:

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor
 from riff.audio import load_audio, read_metadata
 from riff.checks import BPM_RANGE, check_number
 from riff.clip import Clip
-from riff.edits import Laid, Recording, Request, fit, lay
+from riff.edits import Request
 from riff.errors import RiffError
 from riff.image import mel_to_image
 from riff.inversion import Quality
+from riff.laying import Laid, Recording, fit, lay
 from riff.model import Model, Sampling
 from riff.music import canonical_keyscale
 from riff.provenance import read_sound_tags
@@ -126,11 +126,7 @@ class Job:
         request, reading = self.request, self.request.reading
         if image is None:
             image = _picture(model, sound, sample_rate, self.laid)
-        settings: dict[str, Any] = {
-            "model": model.name,
-            "steps": request.sampling.steps,
-            "guidance": request.guidance_scale,
-            "scheduler": type(model.parts.scheduler).__name__,
+        settings = model.settings(request.sampling.steps, request.guidance_scale) | {
             "negative_prompt": request.negative_prompt or None,
             "ignored_words": reading.ignored_words,
             "dropped_words": reading.dropped_words,

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riff.canvas import Conditions, canvas_noise
+from riff.canvas import canvas_noise
 from riff.clip import Clip, play
+from riff.conditions import Conditions
 from riff.errors import RiffError
 from riff.inversion import Quality
 from riff.level import fill_dips
 from riff.model import Model, Sampling
 from riff.music import canonical_keyscale, parse_bpm
-from riff.plan import usual_columns
+from riff.plan import drawn_columns, usual_columns
 from riff.reading import Reading, read_prompt
 from riff.tempo import TempoMap
 from riff.timeline import Easing, Keyframe, Placed, Timeline, place, progress
@@ -126,15 +127,10 @@ def walk_timeline(
     if model.config.grid == "seconds":  # a column there lasts as long at every tempo
         readings = [dataclasses.replace(reading, bpm=readings[0].bpm) for reading in readings]
     stay, ways = window_bars(model, readings[0]), len(prompts) if loop else len(prompts) - 1
+    at_the_end = 0 if loop else math.ceil(stay)
     if bars is None:
-        bars = ways * bars_per_step + (0 if loop else math.ceil(stay))
-    room = bars - (0 if loop else math.ceil(stay))
-    firsts = [round(room * number / ways) for number in range(len(prompts))]
-    if room < ways * (math.floor(stay) + 1):
-        raise RiffError(
-            f"{bars} bars are too few for {ways} step(s): a walk stays {stay:g} bars at each prompt, so a step takes "
-            f"{math.floor(stay) + 1} bars or more"
-        )
+        bars = ways * bars_per_step + at_the_end
+    firsts = _first_bars(len(prompts), ways, bars, bars - at_the_end, stay)
     frames = [
         Keyframe(
             prompt=reading.prompt,
@@ -156,6 +152,20 @@ def walk_timeline(
         variation=variation,
         beats_per_bar=readings[0].beats_per_bar,
     )
+
+
+def _first_bars(count: int, ways: int, bars: int, room: int, stay: float) -> list[int]:
+    """Bars at which ``count`` stations begin, as evenly as whole bars allow; ``room`` of the ``bars`` is for the ways.
+
+    Raises:
+        RiffError: a way is no longer than the stay at its beginning.
+    """
+    if room < ways * (math.floor(stay) + 1):
+        raise RiffError(
+            f"{bars} bars are too few for {ways} step(s): a walk stays {stay:g} bars at each prompt, so a step takes "
+            f"{math.floor(stay) + 1} bars or more"
+        )
+    return [round(room * number / ways) for number in range(count)]
 
 
 def window_bars(model: Model, reading: Reading) -> float:
@@ -198,7 +208,7 @@ def _columns(model: Model, placed: Placed, beats_per_bar: int, *, loop: bool) ->
         if columns % model.multiple:
             raise RiffError(f"a loop of {columns} columns cannot be drawn by {model.name}; use more bars")
         return columns, columns
-    return columns, math.ceil(max(columns, usual_columns(config, beats_per_bar)) / model.multiple) * model.multiple
+    return columns, drawn_columns(columns, usual_columns(config, beats_per_bar), model.multiple)
 
 
 def _seeds(timeline: Timeline, seed: int) -> list[int]:
@@ -237,11 +247,7 @@ def _settings(
     seed: int,
 ) -> dict[str, Any]:
     told = dataclasses.replace(timeline, seed=seed if timeline.seed is None else timeline.seed)
-    return {
-        "model": model.name,
-        "steps": sampling.steps,
-        "guidance": float(guidance_scale),
-        "scheduler": type(model.parts.scheduler).__name__,
+    return model.settings(sampling.steps, guidance_scale) | {
         "timeline": json.dumps(told.to_dict(), ensure_ascii=False),
         "beats_per_bar": beats_per_bar,
         "ignored_words": tuple(dict.fromkeys(word for reading in readings for word in reading.ignored_words)),

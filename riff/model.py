@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from riff.canvas import CanvasPrediction, Conditions, Layout, canvas_noise
+from riff.canvas import CanvasPrediction, Layout, canvas_noise
+from riff.conditions import Conditions
 from riff.config import SpectrogramConfig
 from riff.diffusion import Original, StepCallback, denoise
 from riff.errors import ModelError
@@ -64,6 +65,15 @@ class Model:
     def default_guidance(self) -> float:
         """Weight of the prompt that suits this family of models."""
         return RIFFUSION_GUIDANCE if self.prior is None else MINI_GUIDANCE
+
+    def settings(self, steps: int, guidance_scale: float) -> dict[str, Any]:
+        """What every clip says of how it was drawn."""
+        return {
+            "model": self.name,
+            "steps": steps,
+            "guidance": float(guidance_scale),
+            "scheduler": type(self.parts.scheduler).__name__,
+        }
 
     @property
     def factor(self) -> int:

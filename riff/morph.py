@@ -1,9 +1,7 @@
 """Between two prompts, on the ground of a picture: the form that Riffusion's interpolation has, made symmetric."""
 
 import dataclasses
-import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +13,7 @@ from riff.image import read_png
 from riff.inversion import Quality
 from riff.latents import image_to_latents, slerp
 from riff.model import Model, Sampling
+from riff.plan import drawn_columns
 from riff.reading import Reading
 
 Picture = str | Path | Tensor
@@ -70,14 +69,8 @@ def interpolate(
     """
     config, columns = model.config, image.shape[-1]
     near = start if alpha <= 0.5 else end
-    drawn_columns = columns if loop else math.ceil(max(columns, config.width) / model.multiple) * model.multiple
-    layout = model.layout(drawn_columns, beats_per_bar=near.reading.beats_per_bar, loop=loop)
-    width = layout.width * model.factor
-    silence = 1.0 if config.amplitude == "power" else 0.0
-    ground = torch.nn.functional.pad(image, (0, width - columns), value=silence)[None]
-    if mask is not None:
-        mask = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None, None], (config.n_mels, width))
-        mask = torch.nn.functional.avg_pool2d(mask, model.factor)
+    width = columns if loop else drawn_columns(columns, config.width, model.multiple)
+    layout = model.layout(width, beats_per_bar=near.reading.beats_per_bar, loop=loop)
     noise = slerp(model.noise(layout, start.seed), model.noise(layout, end.seed), alpha)
     conditions = model.conditions(
         [[start.reading, end.reading]],
@@ -86,14 +79,11 @@ def interpolate(
         progress=torch.full((layout.width,), float(alpha)),
     )
     strength = _between(start.strength, end.strength, alpha)
-    original = Original(image_to_latents(ground, model.parts.vae), strength, mask)
+    original = _ground(model, image, mask, width, strength)
     drawn = model.draw(noise, layout, conditions, [near.seed], sampling, original=original)[0][..., :columns]
     bpm = _between(start.reading.bpm, end.reading.bpm, alpha)
-    settings: dict[str, Any] = {
-        "model": model.name,
-        "steps": sampling.steps,
-        "guidance": _between(start.guidance_scale, end.guidance_scale, alpha),
-        "scheduler": type(model.parts.scheduler).__name__,
+    guidance = _between(start.guidance_scale, end.guidance_scale, alpha)
+    settings = model.settings(sampling.steps, guidance) | {
         "negative_prompt": negative_prompt or None,
         "task": "interpolate",
         "strength": strength,
@@ -154,6 +144,16 @@ def read_mask(mask: Picture) -> Tensor:
             return torch.from_numpy(np.asarray(picture.convert("L"), dtype=np.float32) / 255.0)
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise RiffError(f"{mask} cannot be read as a PNG, JPEG or WebP picture: {error}") from error
+
+
+def _ground(model: Model, image: Tensor, mask: Tensor | None, width: int, strength: float) -> Original:
+    """What the drawing starts from: the picture, filled up with silence to ``width`` columns, and the mask."""
+    silence = 1.0 if model.config.amplitude == "power" else 0.0
+    filled = torch.nn.functional.pad(image, (0, width - image.shape[-1]), value=silence)[None]
+    if mask is not None:
+        mask = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None, None], (model.config.n_mels, width))
+        mask = torch.nn.functional.avg_pool2d(mask, model.factor)
+    return Original(image_to_latents(filled, model.parts.vae), strength, mask)
 
 
 def _between(a: float, b: float, alpha: float) -> float:

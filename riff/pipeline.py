@@ -242,11 +242,7 @@ class RiffPipeline:
         if latents is not None:
             shapes = [(*self.model.latent_rows, plan.drawn_columns // self.model.factor) for plan in plans]
             check_latents(latents, shapes)
-        settings = {
-            "model": self.name,
-            "steps": num_inference_steps,
-            "guidance": float(guidance_scale),
-            "scheduler": type(self.pipeline.scheduler).__name__,
+        settings = self.model.settings(num_inference_steps, guidance_scale) | {
             "negative_prompt": negative_prompt,
             "keyscale": keyscale,
             "key_tries": key_tries or None,

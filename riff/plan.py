@@ -134,13 +134,18 @@ def plan_length(
         raise RiffError(f"a loop of {columns} columns cannot be drawn by this model; use a multiple of {multiple}")
     if loop:
         return columns, columns, config.frames_to_samples(columns, bpm=bpm)
-    drawn = math.ceil(max(columns, usual) / multiple) * multiple
+    drawn = drawn_columns(columns, usual, multiple)
     return columns, drawn, config.frames_to_samples(columns, bpm=bpm) if samples is None else samples
 
 
 def usual_columns(config: SpectrogramConfig, beats_per_bar: int) -> int:
     """Columns of a training picture: two bars of three where it holds two of four."""
     return config.width * 3 // 4 if config.grid == "beats" and beats_per_bar == 3 else config.width
+
+
+def drawn_columns(columns: int, usual: int, multiple: int) -> int:
+    """Columns that are drawn where ``columns`` are kept: whole latents, and at least a training picture's ``usual``."""
+    return math.ceil(max(columns, usual) / multiple) * multiple
 
 
 def batches(plans: list[Plan], *, size: int) -> Iterator[list[Plan]]:

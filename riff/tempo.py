@@ -125,6 +125,15 @@ class TempoMap:
         """The tempo in beats per minute where there is but one, else None."""
         return self.tempi[0] if len(self.beats) == 1 else None
 
+    def starting_at(self, beat: float) -> TempoMap:
+        """The same map with beats and seconds counted from ``beat``."""
+        start = float(self.seconds_at(beat))
+        return dataclasses.replace(
+            self,
+            beats=tuple(each - beat for each in self.beats),
+            seconds=tuple(each - start for each in self.seconds),
+        )
+
     def seconds_at(self, beats: Tensor | float) -> Tensor:
         """When beats are: a tensor of any shape, or one number, to float64 seconds."""
         since, tempo, slope, start = self._in_piece(beats, self.beats, self.seconds)

@@ -8,8 +8,8 @@ import torch
 
 from riff import RiffPipeline, SpectrogramConfig
 from riff.audio import load_audio, save_audio
-from riff.edits import Recording, lay
 from riff.errors import RiffError
+from riff.laying import Recording, lay
 from riff.tempo import TempoMap
 
 QUICK = {"num_inference_steps": 2, "quality": "fast"}

@@ -70,6 +70,7 @@ LAYERS = {
         "model",
         "journey",
         "edits",
+        "laying",
         "job",
         "morph",
         "verified",

@@ -153,3 +153,11 @@ def test_bad_input_gets_one_clear_line(make, message):
     with pytest.raises(RiffError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_map_counted_from_a_later_beat_tells_the_same_times():
+    whole = TempoMap.glide([(0, 100), (8, 150)])
+    later = whole.starting_at(5.0)
+    beats = torch.linspace(-3, 12, 31, dtype=torch.float64)
+    torch.testing.assert_close(later.seconds_at(beats), whole.seconds_at(beats + 5.0) - whole.seconds_at(5.0))
+    assert float(later.seconds_at(0.0)) == pytest.approx(0.0, abs=1e-12)

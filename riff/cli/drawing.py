@@ -1,6 +1,7 @@
 """What the verbs that draw share: the model's options, the bar, and lines on the seed and on words that were lost."""
 
 import argparse
+import json
 import secrets
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,15 @@ def describe(clip: "Clip", output: Path) -> dict[str, Any]:
         "ignored_words": list(clip.settings.get("ignored_words", ())),
         "dropped_words": list(clip.settings.get("dropped_words", ())),
     }
+
+
+def deliver(clip: "Clip", output: Path, seed: int, args: argparse.Namespace) -> None:
+    """Save the one result of a command and say what there is to say."""
+    clip.save(output, force=args.force)
+    tell_seed(seed, args)
+    result = describe(clip, output)
+    tell_lost_words(result, args)
+    print(json.dumps(result) if args.json else output)
 
 
 def tell_lost_words(result: dict[str, Any], args: argparse.Namespace) -> None:

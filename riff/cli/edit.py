@@ -1,7 +1,6 @@
 """What the verbs that work on a recording share: its options, and the way from the call to the file."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +14,7 @@ from riff.cli.arguments import (
     check_wishes,
     number,
 )
-from riff.cli.drawing import (
-    add_model_options,
-    add_seed,
-    choose_seed,
-    describe,
-    load_pipeline,
-    progress,
-    tell_lost_words,
-    tell_seed,
-)
+from riff.cli.drawing import add_model_options, add_seed, choose_seed, deliver, load_pipeline, progress
 from riff.errors import RiffError
 
 if TYPE_CHECKING:
@@ -33,7 +23,6 @@ if TYPE_CHECKING:
 
 # Sample rates that a format can hold; the others hold all that riff reads.
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-OGG_MAX_RATE = 200_000  # above it libsndfile crashes
 FLAC_MAX_RATE = 655_350
 
 
@@ -92,18 +81,14 @@ def edit(
             "callback_on_step_end": step_done,
         }
         clip = draw(pipe, options)
-        clip.save(output, force=args.force)
-    tell_seed(seed, args)
-    result = describe(clip, output)
-    tell_lost_words(result, args)
-    print(json.dumps(result) if args.json else output)
+    deliver(clip, output, seed, args)
 
 
 def _check_recording(path: str, until: float, output: Path | None) -> None:
     """Name a wrong file, and a format that cannot hold its sample rate, before a model is loaded."""
     import soundfile
 
-    from riff.audio import audio_seconds
+    from riff.audio import MAX_OGG_RATE, audio_seconds
 
     seconds = audio_seconds(path)
     if seconds <= 0:
@@ -113,6 +98,6 @@ def _check_recording(path: str, until: float, output: Path | None) -> None:
     if output is None:
         return
     rate, suffix = soundfile.info(path).samplerate, output.suffix.lower()
-    fits = {".mp3": rate in MP3_RATES, ".ogg": rate <= OGG_MAX_RATE, ".flac": rate <= FLAC_MAX_RATE}
+    fits = {".mp3": rate in MP3_RATES, ".ogg": rate <= MAX_OGG_RATE, ".flac": rate <= FLAC_MAX_RATE}
     if not fits.get(suffix, True):
         raise RiffError(f"{path} has {rate} samples per second, which no {suffix} file can hold; write a .wav")

@@ -171,6 +171,7 @@ def render_clip(
     args: argparse.Namespace,
     step_done: Any,
 ) -> "Clip":
+    """One clip as the options ask for it."""
     return pipe(
         prompt,
         negative_prompt=args.negative,

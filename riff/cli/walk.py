@@ -1,7 +1,6 @@
 """``riff walk``: from prompt to prompt on one canvas."""
 
 import argparse
-import json
 from typing import Any
 
 from riff.checks import BPM_RANGE
@@ -13,16 +12,7 @@ from riff.cli.arguments import (
     check_wishes,
     number,
 )
-from riff.cli.drawing import (
-    add_model_options,
-    add_seed,
-    choose_seed,
-    describe,
-    load_pipeline,
-    progress,
-    tell_lost_words,
-    tell_seed,
-)
+from riff.cli.drawing import add_model_options, add_seed, choose_seed, deliver, load_pipeline, progress
 from riff.errors import RiffError
 
 _EXAMPLES = """\
@@ -90,8 +80,4 @@ def run(args: argparse.Namespace) -> None:
             quality=args.quality,
             callback_on_step_end=step_done,
         )
-        clip.save(output, force=args.force)
-    tell_seed(seed, args)
-    result = describe(clip, output)
-    tell_lost_words(result, args)
-    print(json.dumps(result) if args.json else output)
+    deliver(clip, output, seed, args)

@@ -1,0 +1,120 @@
+"""A recording laid on the model's grid through its own beats, and brought to the level that the model knows."""
+
+import dataclasses
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from riff.audio import resample
+from riff.beats import track_beats
+from riff.config import SpectrogramConfig
+from riff.errors import RiffError
+from riff.tempo import TempoMap
+
+# Root mean square level of composed music, which riff's own models were trained on, in decibels of full scale.
+LEVEL = -20.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """A sound as it came.
+
+    Attributes:
+        waveform: ``(C, T)``, one channel or two.
+        sample_rate: samples per second.
+    """
+
+    waveform: Tensor
+    sample_rate: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Laid:
+    """A recording on the grid.
+
+    Attributes:
+        waveform: ``(R, C, T)``, silence before the first downbeat included: C channels as the model's config has them;
+            R is 2 where a model of one channel draws left and right side by side, from the same noise, so that what
+            is in the middle stays there; else 1.
+        tempo: from beats of the canvas, which begins on a downbeat, to seconds of ``waveform``.
+        lead: samples of ``waveform`` before the recording begins.
+        gain: that brought the recording to the model's level.
+        beats_per_bar: 3 or 4.
+        rate: samples of ``waveform`` per second.
+    """
+
+    waveform: Tensor
+    tempo: TempoMap
+    lead: int
+    gain: float
+    beats_per_bar: int
+    rate: int
+
+    @property
+    def bpm(self) -> float:
+        """Mean tempo in beats per minute."""
+        seconds = self.waveform.shape[-1] / self.rate
+        return float(self.tempo.beats_at(seconds)) / seconds * 60.0
+
+
+def lay(
+    recording: Recording,
+    config: SpectrogramConfig,
+    *,
+    bpm: float | None,
+    downbeat: float | None,
+    beats_per_bar: int,
+    fallback_bpm: float = 120.0,
+) -> Laid:
+    """Lay a recording on the grid.
+
+    Args:
+        recording: at any rate.
+        config: of the model.
+        bpm: its tempo; None finds the beats, which then need not be steady.
+        downbeat: seconds to a first beat of a bar; None finds it.
+        beats_per_bar: 3 or 4.
+        fallback_bpm: of the even grid that begins with a recording in which no beat is found, which is said.
+    """
+    rate, fitted = config.sample_rate, fit(recording, config)
+    mono, gain = fitted.mean((0, 1))[None], 1.0
+    if config.amplitude == "decibel":
+        loudness = 20.0 * math.log10(float(mono.square().mean().sqrt()) + 1e-9)
+        gain = 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
+    if config.grid == "seconds":
+        tempo, lead = TempoMap.constant(bpm or 120.0), 0
+    elif bpm is not None and downbeat is not None:
+        bar = beats_per_bar * 60.0 / bpm
+        tempo, lead = TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
+    else:
+        tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar, fallback_bpm)
+    return Laid(torch.nn.functional.pad(fitted * gain, (lead, 0)), tempo, lead, gain, beats_per_bar, rate)
+
+
+def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:
+    """``(R, C, T)`` at the config's rate, in its channels; see :class:`Laid`."""
+    waveform = resample(recording.waveform, recording.sample_rate, config.sample_rate)
+    return waveform[:, None] if config.channels == 1 else waveform.expand(2, -1)[None]
+
+
+def _tracked(
+    mono: Tensor, rate: int, bpm: float | None, downbeat: float | None, beats_per_bar: int, fallback_bpm: float
+) -> tuple[TempoMap, int]:
+    """Tempo map from the downbeat at or before the start on, and the samples between that and the start."""
+    try:
+        found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
+    except RiffError as error:
+        warnings.warn(f"{error}; an even grid of {fallback_bpm:g} bpm is used", stacklevel=2)
+        return TempoMap.constant(fallback_bpm), 0
+    times = [float(time) for time in found.times]
+    first = found.downbeat
+    if downbeat is not None:
+        first = min(range(len(times)), key=lambda index: abs(times[index] - downbeat))
+    interval = times[1] - times[0]
+    first %= beats_per_bar
+    while times[first] > 1e-6:  # a bar earlier, at the first interval
+        times = [times[0] - interval * count for count in range(beats_per_bar, 0, -1)] + times
+    start = times[first]
+    return TempoMap.from_beats([time - start for time in times[first:]]), round(-start * rate)
