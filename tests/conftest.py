@@ -213,3 +213,24 @@ def with_legacy_weights(folder: Path) -> Path:
         torch.save(tensors, path.with_name(names.get(path.name, path.with_suffix(".bin").name)))
         path.unlink()
     return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(mini_checkpoint):
+    """A pipeline of riff-mini in miniature."""
+    from riff import RiffPipeline
+
+    return RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def riffusion_pipe(riffusion_checkpoint):
+    """A pipeline of Riffusion v1's layout, whose pictures are of its kind and small enough for a quick test."""
+    from riff import RiffPipeline, SpectrogramConfig
+
+    pipe = RiffPipeline.from_pretrained(riffusion_checkpoint, device="cpu")
+    pipe.config = SpectrogramConfig(
+        sample_rate=8000, n_fft=1024, win_length=512, hop_length=80, n_mels=32, f_max=4000.0,
+        amplitude="power", grid="seconds", width=64, stereo="left-right",
+    )  # fmt: skip
+    return pipe

@@ -22,11 +22,6 @@ LONG = "techno jazz piano guitar mellow electric lullaby waltz drums bass " * 3
 
 
 @pytest.fixture(scope="module")
-def pipe(mini_checkpoint):
-    return RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def open_pipe(riffusion_checkpoint, mini_config):
     """Of an open vocabulary, which long prompts in chunks are for."""
     import dataclasses

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from riff import RiffPipeline, SpectrogramConfig
+from riff import SpectrogramConfig
 from riff.audio import load_audio, save_audio
 from riff.errors import RiffError
 from riff.laying import Recording, lay
@@ -15,21 +15,6 @@ from riff.tempo import TempoMap
 QUICK = {"num_inference_steps": 2, "quality": "fast"}
 RATE = 8000
 BEAT = RATE // 2  # 120 bpm
-
-
-@pytest.fixture(scope="module")
-def pipe(mini_checkpoint):
-    return RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def riffusion_pipe(riffusion_checkpoint):
-    pipe = RiffPipeline.from_pretrained(riffusion_checkpoint, device="cpu")
-    pipe.config = SpectrogramConfig(
-        sample_rate=8000, n_fft=1024, win_length=512, hop_length=80, n_mels=32, f_max=4000.0,
-        amplitude="power", grid="seconds", width=64, stereo="left-right",
-    )  # fmt: skip
-    return pipe
 
 
 def beat_sound(bars: float, *, channels: int = 1, rate: int = RATE) -> torch.Tensor:

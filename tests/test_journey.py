@@ -16,22 +16,6 @@ from riff.timeline import Keyframe, Timeline
 QUICK = {"num_inference_steps": 2, "quality": "fast"}
 
 
-@pytest.fixture(scope="module")
-def pipe(mini_checkpoint):
-    return RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def riffusion_pipe(riffusion_checkpoint, mini_config):
-    import dataclasses
-
-    pipe = RiffPipeline.from_pretrained(riffusion_checkpoint, device="cpu")
-    pipe.config = dataclasses.replace(
-        mini_config, hop_length=80, f_min=0.0, amplitude="power", grid="seconds", stereo="left-right"
-    )
-    return pipe
-
-
 def latents_of(pipe, call) -> torch.Tensor:
     """The last latents that a call draws."""
     seen = []

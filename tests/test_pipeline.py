@@ -23,22 +23,6 @@ from riff.spectrogram import mel_to_waveform
 QUICK = {"num_inference_steps": 2, "quality": "fast"}
 
 
-@pytest.fixture(scope="module")
-def pipe(mini_checkpoint):
-    return RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def riffusion_pipe(riffusion_checkpoint):
-    pipe = RiffPipeline.from_pretrained(riffusion_checkpoint, device="cpu")
-    # The same picture as Riffusion's in kind, and small enough for a quick test.
-    pipe.config = SpectrogramConfig(
-        sample_rate=8000, n_fft=1024, win_length=512, hop_length=80, n_mels=32, f_max=4000.0,
-        amplitude="power", grid="seconds", width=64, stereo="left-right",
-    )  # fmt: skip
-    return pipe
-
-
 def sound(clip) -> torch.Tensor:
     assert bool(torch.isfinite(clip.waveform).all())
     assert float(clip.waveform.abs().max()) <= 1.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from riff import RiffPipeline, SpectrogramConfig
+from riff import SpectrogramConfig
 from riff.clip import Clip
 from riff.errors import RiffError
 from riff.image import image_to_mel, mel_to_image
@@ -101,11 +101,6 @@ def test_a_moved_picture_keeps_its_sound_playable():
 
 
 # In the pipeline
-
-
-@pytest.fixture(scope="module")
-def pipe(mini_checkpoint):
-    return RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
 
 
 def test_a_verified_clip_says_what_was_measured_and_is_made_again_from_its_seed(pipe):
