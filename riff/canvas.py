@@ -112,9 +112,13 @@ class Layout:
 
     def _share(self, pieces: list[tuple[int, Tensor]]) -> tuple[Tile, ...]:
         """Tiles from starts and raw weights (w,), so that the weights on each column sum to 1."""
+        # Two pieces of one window are drawn once.
+        joined: dict[int, Tensor] = {}
+        for start, raw in pieces:
+            joined[start] = joined[start] + raw if start in joined else raw
         total = torch.zeros(self.width)
         own = torch.zeros(self.width, dtype=torch.bool)
-        placed = [((torch.arange(self.window) + start) % self.width, raw) for start, raw in pieces]
+        placed = [((torch.arange(self.window) + start) % self.width, raw) for start, raw in joined.items()]
         for columns, raw in placed:
             total.index_add_(0, columns, raw)
         for start in self.pinned:

@@ -70,6 +70,15 @@ def test_windows_have_the_training_width_and_begin_on_bars(layout):
                 assert int(tile.columns[0]) % layout.stride == 0
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_no_window_is_drawn_twice_in_a_step(layout):
+    for step in range(8):
+        starts = [int(tile.columns[0]) for tile in layout.tiles(step, 8)]
+        assert len(set(starts)) == len(starts)
+    if layout.width == layout.window:
+        assert all(len(layout.tiles(step, 8)) == 1 for step in range(6))
+
+
 def test_neighbouring_steps_cut_the_canvas_at_different_bars():
     layout = Layout(32, 8, 4)
     seams = [{int(tile.columns[0]) for tile in layout.tiles(step, 20)} for step in range(2)]
