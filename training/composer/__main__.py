@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 
-from . import GENRES, Score, compose
+from . import GENRES, RESERVED, Score, compose
 
 
 def as_text(score: Score) -> str:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.composer", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--genre", choices=sorted(GENRES))
+    parser.add_argument("--genre", choices=sorted([*GENRES, *RESERVED]))
     parser.add_argument("--windows", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)

@@ -6,7 +6,7 @@ import dataclasses
 import random
 from collections.abc import Mapping
 
-from .genres import GENRES
+from .genres import GENRES, RESERVED
 from .genres.model import Genre, Layer
 from .humanise import finish
 from .melody import Line, Singer
@@ -29,7 +29,7 @@ def compose(seed: int, *, genre: str | None = None, windows: int = 2) -> Score:
 
     Args:
         seed: any integer; HELD_OUT_SEEDS are reserved for evaluation.
-        genre: one of GENRES, or None to let the seed choose.
+        genre: one of GENRES or of RESERVED, or None to let the seed choose one of GENRES.
         windows: number of two-bar windows, at least 1.
 
     Returns:
@@ -38,10 +38,12 @@ def compose(seed: int, *, genre: str | None = None, windows: int = 2) -> Score:
     Raises:
         ValueError: when the genre is unknown or windows < 1.
     """
-    if genre is not None and genre not in GENRES:
-        raise ValueError(f"unknown genre {genre!r}; known: {', '.join(GENRES)}")
+    if genre is not None and genre not in GENRES and genre not in RESERVED:
+        raise ValueError(f"unknown genre {genre!r}; known: {', '.join([*GENRES, *RESERVED])}")
     if windows < 1:
         raise ValueError(f"windows is {windows}; it must be at least 1")
+    if genre in RESERVED:
+        return RESERVED[genre](seed, windows)
     rng = random.Random(f"riff composer {seed}")
     drawn = rng.choice(list(GENRES))
     plan = make_plan(GENRES[genre or drawn], windows=windows, rng=rng)

@@ -1,9 +1,10 @@
-"""The thirty genres, one module per family or two."""
+"""The thirty genres, one module per family or two, and the world kept out of riff-mini's training."""
 
 from . import calm, caribbean, classical, electronic, folk, hiphop, jazz, rock, soul, synth, world
 from .model import Genre, Layer
+from .reserved import RESERVED
 
 _FAMILIES = (jazz, rock, electronic, synth, hiphop, classical, folk, world, soul, caribbean, calm)
 GENRES: dict[str, Genre] = {genre.id: genre for module in _FAMILIES for genre in module.GENRES}
 
-__all__ = ["GENRES", "Genre", "Layer"]
+__all__ = ["GENRES", "RESERVED", "Genre", "Layer"]
