@@ -1,21 +1,21 @@
 """The training loop: one model, one loss, resumable at any instant, the same bits however often it is stopped."""
 
-import dataclasses
 import logging
 import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from riff.errors import RiffError
+from riff.train.micro import BatchLoss, NumberedLoss, generator_of, micro_batch_numbers
 from riff.train.runs import (
     Checkpoint,
     load_checkpoint,
@@ -23,54 +23,11 @@ from riff.train.runs import (
     save_checkpoint,
     tensors_to_optimizer,
 )
+from riff.train.settings import LoopSettings, learning_rate_at
 
-BatchLoss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]]
+__all__ = ["BatchLoss", "LoopSettings", "NumberedLoss", "learning_rate_at", "train"]
 MAX_BAD_LOSSES = 20
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopSettings:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimizer steps in all.
-        learning_rate: peak learning rate of AdamW.
-        warmup_steps: steps of linear rise to it.
-        lr_scheduler: ``"cosine"`` falls to zero at the last step, ``"constant"`` stays.
-        max_grad_norm: gradients are scaled down to this norm.
-        weight_decay: of AdamW.
-        ema_decay: decay of the running average of the weights that is kept as the result; it warms up.
-        mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``.
-        checkpointing_steps: steps between checkpoints.
-        preview_steps: steps between previews.
-        seed: of everything random; step k of a run draws the same numbers however the run was interrupted.
-        compile: compile the model with torch.compile.
-        channels_last: keep convolution weights with channels innermost. Measure before you choose: on CPUs it made
-            AutoencoderTiny 1.5 times faster and the UNet, with its group norms, slower.
-    """
-
-    steps: int
-    learning_rate: float
-    warmup_steps: int = 200
-    lr_scheduler: Literal["cosine", "constant"] = "cosine"
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.01
-    ema_decay: float = 0.999
-    mixed_precision: str = "bf16"
-    checkpointing_steps: int = 500
-    preview_steps: int = 1000
-    seed: int = 0
-    compile: bool = False
-    channels_last: bool = False
-
-
-def learning_rate_at(step: int, settings: LoopSettings) -> float:
-    """Learning rate of a step: linear warm-up, then a cosine to zero or a constant."""
-    rise = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    if settings.lr_scheduler == "constant":
-        return settings.learning_rate * rise
-    return settings.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
 
 
 class _StopFlag:
@@ -143,17 +100,21 @@ class _Trainee:
             }
             save_checkpoint(self.run, Checkpoint(step, tensors, {"ema_step": self.ema.optimization_step}))
 
-    def learn(self, batch_loss: BatchLoss, step: int) -> dict[str, float]:
+    def learn(self, loss_of: NumberedLoss, step: int) -> dict[str, float]:
         """One optimizer step, or none where the loss is not finite; the figures to log."""
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        generator = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + step) * processes + rank)
+        settings, accelerator = self.settings, self.accelerator
+        accumulation = settings.gradient_accumulation_steps
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.settings)
-        with self.accelerator.autocast():
-            loss, figures = batch_loss(self.prepared, generator)
-        if bool(torch.isfinite(loss)):
-            self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            group["lr"] = learning_rate_at(step, settings)
+        total, figures = 0.0, {}
+        for numbers in micro_batch_numbers(step, accumulation, accelerator.num_processes):
+            number = numbers[accelerator.process_index]
+            with accelerator.autocast():
+                loss, figures = loss_of.batch_loss(self.prepared, generator_of(settings.seed, number), number)
+            accelerator.backward(loss / accumulation)
+            total += float(loss.detach()) / accumulation
+        if math.isfinite(total):
+            accelerator.clip_grad_norm_(self.parameters, settings.max_grad_norm)
             self.optimizer.step()
             self.ema.step(self.parameters)
             self.bad_losses = 0
@@ -165,7 +126,7 @@ class _Trainee:
                     "lower the learning rate"
                 )
         self.optimizer.zero_grad(set_to_none=True)
-        return figures | {"loss": float(loss.detach()), "lr": learning_rate_at(step, self.settings)}
+        return figures | {"loss": total, "lr": learning_rate_at(step, settings)}
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -187,11 +148,14 @@ def _log(writer: Any, bar: Any, figures: dict[str, float], done: int) -> None:
 
 def train(
     model: nn.Module,
-    batch_loss: BatchLoss,
+    batch_loss: BatchLoss | NumberedLoss,
     settings: LoopSettings,
     run: Path,
     *,
     preview: Callable[[nn.Module, int, Any], None] | None = None,
+    validation: Callable[[nn.Module], float] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    allow_changes: bool = False,
     until: int | None = None,
     device: str | None = None,
 ) -> bool:
@@ -199,10 +163,15 @@ def train(
 
     Args:
         model: what is trained; parameters that do not require gradients stay as they are.
-        batch_loss: draws a batch with the generator it is given and returns the loss and figures to log.
+        batch_loss: draws a batch with the generator it is given and returns the loss and figures to log; as a
+            :class:`riff.train.micro.NumberedLoss` it is also told which micro-batch of the run this is.
         settings: see :class:`LoopSettings`.
         run: folder of checkpoints and TensorBoard logs.
         preview: called with the averaged model, the step and the TensorBoard writer.
+        validation: called with the averaged model every ``validation_steps``; its loss is logged as
+            ``validation/loss`` and kept, and advice on when to stop comes from it.
+        recipe: plain facts of the caller's own (batch size, data) that a resumed run must find unchanged.
+        allow_changes: go on although settings or ``recipe`` have changed.
         until: stop after this step although the schedule goes on, so that a later call can go on with more data.
         device: ``None`` is what accelerate finds.
 
@@ -221,7 +190,7 @@ def train(
     began = time.time()
     with _StopFlag() as stop, tqdm(total=last, initial=first, disable=None, unit="step") as bar:
         for step in range(first, last):
-            figures = trainee.learn(batch_loss, step)
+            figures = trainee.learn(NumberedLoss.of(batch_loss), step)
             bar.update()
             done = step + 1
             if writer and (done % 20 == 0 or done == last):
@@ -229,6 +198,11 @@ def train(
             if writer and preview and (done % settings.preview_steps == 0 or done == last):
                 with trainee.averaged():
                     preview(model, done, writer)
+            if validation and (done % settings.validation_steps == 0 or done == last):
+                with trainee.averaged():
+                    loss = validation(model)
+                if writer:
+                    writer.add_scalar("validation/loss", loss, done)
             if stop.signal is not None or done % settings.checkpointing_steps == 0 or done == last:
                 trainee.publish(done)
             if stop.signal is not None:
