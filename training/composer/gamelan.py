@@ -115,10 +115,8 @@ def gongs(piece: Piece) -> list[Note]:
     for start in range(0, piece.beats, CYCLE):
         low = into_range(36 + piece.tonic, 33, 44)
         notes.append(Note(start, 7.6, low, 118))
-        notes.append(Note(start + 4, 3.0, low + 12, 96))
-        notes.append(Note(start + 6, 1.5, low + 19, 80))
-        if piece.density == "dense":
-            notes.append(Note(start + 2, 1.5, low + 19, 72))
+        notes.append(Note(start + 4, 3.0, low + 7, 108))
+        notes.append(Note(start + 6, 1.5, low + 19, 76))
     return notes
 
 
