@@ -14,17 +14,8 @@ from riff.errors import ModelError, RiffError
 from riff.evaluate import KEYS
 from riff.image import mel_to_image
 from riff.spectrogram import waveform_to_mel
-from training.classifier import (
-    Classifier,
-    KeyNet,
-    Labels,
-    Verdict,
-    judge,
-    labels_of,
-    load_classifier,
-    save_classifier,
-    semitone_weights,
-)
+from riff.tagger_net import KeyNet, Labels, TaggerNet, Verdict, judge, load_net, save_net, semitone_weights
+from training.classifier import labels_of
 from training.clips import Clips, load_clips
 from training.evaluate_mini import table
 from training.likeness_mini import copy_rows, frechet_rows, sharpness_row, variety_row
@@ -129,8 +120,8 @@ def test_classifier_learns_planted_genres_and_survives_its_file(tmp_path: Path) 
     figures = check(model, clips)
     assert figures["genre"]["share"] == 1.0  # type: ignore[index]
     assert figures["lead"]["share"] == 1.0  # type: ignore[index]
-    save_classifier(model, tmp_path / "runs" / "judge.safetensors")
-    again = load_classifier(tmp_path / "runs" / "judge.safetensors", CONFIG)
+    save_net(model, tmp_path / "runs" / "judge.safetensors")
+    again = load_net(tmp_path / "runs" / "judge.safetensors", CONFIG)
     assert again.labels == model.labels
     torch.testing.assert_close(judge(again, clips.pictures).key, judge(model, clips.pictures).key)
 
@@ -139,12 +130,12 @@ def test_a_foreign_file_is_not_taken_for_a_classifier(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"weight": torch.zeros(1)}, tmp_path / "judge.safetensors")
-    with pytest.raises(ModelError, match="is not a classifier"):
-        load_classifier(tmp_path / "judge.safetensors", CONFIG)
+    with pytest.raises(ModelError, match="is not a tagger"):
+        load_net(tmp_path / "judge.safetensors", CONFIG)
 
 
 def test_judge_reads_uint8_floats_and_narrow_pictures_alike() -> None:
-    model = Classifier(labels_of(_planted(4)), CONFIG).eval()
+    model = TaggerNet(labels_of(_planted(4)), CONFIG).eval()
     narrow = torch.randint(0, 256, (2, 256, 192), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     padded = torch.nn.functional.pad(narrow, (0, 64))
     torch.testing.assert_close(judge(model, narrow).genre, judge(model, padded.float() / 255).genre)
@@ -174,11 +165,11 @@ def test_tasks_cover_genres_equally_and_tempo_is_asked_only_with_drums() -> None
     assert len({index for _, index in pairs}) == len({tempo[place].index for place, _ in pairs}) == len(pairs) >= 3
 
 
-def _verdict() -> tuple[Verdict, Classifier]:
+def _verdict() -> tuple[Verdict, TaggerNet]:
     labels = Labels(("folk", "house"), ("banjo", "piano"), ("banjo", "piano"))
     genre = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     instruments = torch.tensor([[-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
-    return Verdict(genre, instruments, instruments, torch.eye(24)[:3]), Classifier(labels, CONFIG)
+    return Verdict(genre, instruments, instruments, torch.eye(24)[:3]), TaggerNet(labels, CONFIG)
 
 
 def test_rows_count_what_the_judge_heard() -> None:

@@ -27,9 +27,9 @@ from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.files import write_json
 from riff.pipeline import RiffPipeline
+from riff.tagger_net import TaggerNet
 from training import likeness_mini as likeness
 from training import measure_mini as measure
-from training.classifier import Classifier
 from training.clips import Clips, load_clips
 from training.measure_mini import KINDS, Row, Task
 from training.train_classifier import check, obtain_classifier
@@ -68,7 +68,7 @@ def draw_all(pipe: RiffPipeline, held_out: Clips, arguments: argparse.Namespace)
     return drawn
 
 
-def control_rows(drawn: dict[str, Drawn], held_out: Clips, model: Classifier, config: SpectrogramConfig) -> list[Row]:
+def control_rows(drawn: dict[str, Drawn], held_out: Clips, model: TaggerNet, config: SpectrogramConfig) -> list[Row]:
     """Do the clips obey? Genre, lead, tempo and key, each with its ceiling on composed clips."""
     rate = config.sample_rate
     verdicts = {kind: measure.judge_clips(model, part.images) for kind, part in drawn.items()}

@@ -28,7 +28,7 @@ from riff.evaluate import (
 from riff.image import image_to_mel
 from riff.inversion import Quality
 from riff.spectrogram import mel_to_waveform
-from training.classifier import Classifier, Verdict, judge
+from riff.tagger_net import TaggerNet, Verdict, judge
 from training.clips import Clips
 from training.composer.captions import EvalKind, eval_prompt
 from training.composer.score import Truth
@@ -92,7 +92,7 @@ def draw_clips(
     return clips
 
 
-def judge_clips(model: Classifier, images: Sequence[Tensor]) -> Verdict:
+def judge_clips(model: TaggerNet, images: Sequence[Tensor]) -> Verdict:
     """The classifier's logits for drawn or composed pictures (C, M, N) of any width up to 256."""
     parts = [judge(model, image.mean(0, keepdim=True)[..., :256]) for image in images]
     names = ("genre", "instruments", "lead", "key")
@@ -108,21 +108,21 @@ def share(name: str, hits: Iterable[bool], *, at_least: float | None = None) -> 
     return Row(name, value, len(counted), low, high, target, None if at_least is None else value >= at_least)
 
 
-def genre_row(name: str, verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]], target: float) -> Row:
+def genre_row(name: str, verdict: Verdict, model: TaggerNet, truths: Sequence[dict[str, Any]], target: float) -> Row:
     """How often the classifier hears the genre that was asked for."""
     heard = verdict.genre.argmax(1).tolist()
     pairs = zip(heard, truths, strict=True)
     return share(name, (model.labels.genres[index] == truth["genre"] for index, truth in pairs), at_least=target)
 
 
-def genre_misses(verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
+def genre_misses(verdict: Verdict, model: TaggerNet, truths: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
     """Asked and heard genres that differ, most frequent first."""
     heard = [model.labels.genres[index] for index in verdict.genre.argmax(1).tolist()]
     pairs = Counter((truth["genre"], name) for name, truth in zip(heard, truths, strict=True))
     return [(asked, name, count) for (asked, name), count in pairs.most_common() if asked != name]
 
 
-def lead_rows(prefix: str, verdict: Verdict, model: Classifier, truths: Sequence[dict[str, Any]]) -> list[Row]:
+def lead_rows(prefix: str, verdict: Verdict, model: TaggerNet, truths: Sequence[dict[str, Any]]) -> list[Row]:
     """Is the asked lead heard as the lead, and is it heard among the instruments at all?"""
     labels = model.labels
     leads = [labels.leads[index] for index in verdict.lead.argmax(1).tolist()]

@@ -1,6 +1,8 @@
-"""Training the judge of pictures, in minutes on one core.
+"""Training riff's tagger, the judge of pictures, in minutes on one core.
 
-python -m training.train_classifier --data runs/data --out runs/classifier.safetensors
+python -m training.train_classifier --data runs/data --ship riff/models/tagger.safetensors
+
+The shipped copy has float16 weights; the accuracies printed are its own.
 """
 
 from __future__ import annotations
@@ -19,33 +21,11 @@ from torch.nn import functional
 
 from riff.config import SpectrogramConfig
 from riff.evaluate import KEYS, mirex_key_score, wilson_interval
-from training.classifier import (
-    Classifier,
-    Labels,
-    Verdict,
-    judge,
-    key_indices,
-    labels_of,
-    load_classifier,
-    save_classifier,
-)
+from riff.tagger_net import TaggerNet, Verdict, judge, load_net, save_net
+from training.classifier import labels_of, targets
 from training.clips import Clips, load_clips
 
 _BATCH = 32
-
-
-def targets(clips: Clips, labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Genre (n,), instruments (n, I) in {0, 1}, lead (n,) with -100 where there is none, key (n,)."""
-    instruments = torch.zeros(len(clips), len(labels.instruments))
-    place = {name: index for index, name in enumerate(labels.instruments)}
-    for row, truth in enumerate(clips.truths):
-        for name in truth["instruments"]:
-            if name in place:
-                instruments[row, place[name]] = 1.0
-    genre = torch.tensor([labels.genres.index(truth["genre"]) for truth in clips.truths])
-    leads = {name: index for index, name in enumerate(labels.leads)}
-    lead = torch.tensor([leads.get(truth["lead"], -100) for truth in clips.truths])
-    return genre, instruments, lead, key_indices(clips)
 
 
 def augment(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,7 +51,7 @@ def train_classifier(
     steps: int = 1800,
     seed: int = 0,
     report: Callable[[int, float], None] | None = None,
-) -> Classifier:
+) -> TaggerNet:
     """Train from scratch on composed clips.
 
     Args:
@@ -87,7 +67,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # modules draw their weights and dropout from the global generator
-        model = Classifier(labels_of(clips), config).train()
+        model = TaggerNet(labels_of(clips), config).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.15)
         truth = targets(clips, model.labels)
@@ -122,7 +102,7 @@ def _loss(verdict: Verdict, truth: list[Tensor]) -> Tensor:
     )
 
 
-def check(model: Classifier, clips: Clips) -> dict[str, object]:
+def check(model: TaggerNet, clips: Clips) -> dict[str, object]:
     """Accuracies on clips never trained on, with the pairs most often confused.
 
     Args:
@@ -175,10 +155,10 @@ def _confusions(guessed: list[str], true: list[str]) -> list[tuple[str, str, int
     return [(real, taken, count) for (real, taken), count in pairs.most_common(20)]
 
 
-def obtain_classifier(data: Path, cache: Path, *, config: SpectrogramConfig, limit: int, steps: int) -> Classifier:
+def obtain_classifier(data: Path, cache: Path, *, config: SpectrogramConfig, limit: int, steps: int) -> TaggerNet:
     """The cached classifier, or a new one trained on ``data/train`` and cached; progress goes to stderr."""
     if cache.exists():
-        return load_classifier(cache, config)
+        return load_net(cache, config)
     clips = load_clips(data / "train", limit=limit)
     began = time.time()
 
@@ -191,7 +171,7 @@ def obtain_classifier(data: Path, cache: Path, *, config: SpectrogramConfig, lim
         )
 
     model = train_classifier(clips, config, steps=steps, report=report)
-    save_classifier(model, cache)
+    save_net(model, cache)
     return model
 
 
@@ -199,6 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder made by training.make_dataset")
     parser.add_argument("--out", type=Path, default=Path("runs/classifier.safetensors"))
+    parser.add_argument("--ship", type=Path, default=None, help="write it here as well, in float16, as riff carries it")
     parser.add_argument("--limit", type=int, default=8000, help="training clips to read")
     parser.add_argument("--steps", type=int, default=1800, help="batches of 32")
     arguments = parser.parse_args(argv)
@@ -207,6 +188,9 @@ def main(argv: list[str] | None = None) -> None:
     model = obtain_classifier(
         arguments.data, arguments.out, config=config, limit=arguments.limit, steps=arguments.steps
     )
+    if arguments.ship is not None:
+        save_net(model, arguments.ship, dtype=torch.float16)
+        model = load_net(arguments.ship, config)
     figures = check(model, load_clips(arguments.data / "heldout"))
     for name, value in figures.items():
         print(f"{name}: {value}")
