@@ -42,7 +42,7 @@ def compose(seed: int, *, genre: str | None = None, windows: int = 2) -> Score:
         raise ValueError(f"unknown genre {genre!r}; known: {', '.join([*GENRES, *RESERVED])}")
     if windows < 1:
         raise ValueError(f"windows is {windows}; it must be at least 1")
-    if genre in RESERVED:
+    if genre is not None and genre in RESERVED:
         return RESERVED[genre](seed, windows)
     rng = random.Random(f"riff composer {seed}")
     drawn = rng.choice(list(GENRES))
