@@ -1,7 +1,7 @@
 """riff's own tagger: the genre, the instruments, the lead and the key of music, without a download.
 
 It was trained on music that riff's composer wrote and a General MIDI soundfont played, and has heard nothing else: of
-recorded music it says what that is most like among the things it knows. Its key alone carries over well.
+recorded music it says what that is most like among the things it knows, however sure it sounds.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Tagger:
 
     def reads(self, config: SpectrogramConfig) -> bool:
         """Whether pictures of a config are such as it was trained on; their width and channels do not matter."""
-        names = "sample_rate win_length n_mels f_min f_max mel_scale norm amplitude reference db_range grid frames_per_beat"
+        names = "sample_rate win_length n_mels f_min f_max mel_scale norm amplitude reference db_range grid"
+        names += " frames_per_beat"
         return all(getattr(config, name) == getattr(self.config, name) for name in names.split())
 
     def tag_pictures(self, images: Tensor, columns: Sequence[int] | None = None) -> list[Tags]:
