@@ -1,6 +1,7 @@
 """How long and how fast to train, and what of it a resumed run must find unchanged."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -63,7 +64,7 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "checkpointing_steps", "preview_steps", "validation_steps"):
-            check_number(getattr(self, name), name, 1, 10**9, whole=True)
+            check_number(getattr(self, name), name, 1, 10**8 - 1, whole=True)
         check_number(self.gradient_accumulation_steps, "gradient_accumulation_steps", 1, 10**6, whole=True)
         check_number(self.warmup_steps, "warmup_steps", 0, 10**9, whole=True)
         check_number(self.learning_rate, "learning_rate", 0.0, 10.0)
@@ -83,9 +84,18 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
     return settings.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
 
 
-def recipe_of(settings: LoopSettings, processes: int, more: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint tells of how it was made: the settings, the number of processes, and the caller's own facts."""
-    return dataclasses.asdict(settings) | {"processes": processes} | dict(more)
+def recipe_of(settings: LoopSettings, processes: int, more: Mapping[str, Any], frozen: str) -> dict[str, Any]:
+    """What a checkpoint tells of how it was made, as JSON gives it back.
+
+    Args:
+        settings: of the loop.
+        processes: how many trained together.
+        more: the caller's own facts.
+        frozen: hash of the weights that are not trained.
+    """
+    facts = dataclasses.asdict(settings) | {"processes": processes, "frozen_weights": frozen} | dict(more)
+    recipe: dict[str, Any] = json.loads(json.dumps(facts))
+    return recipe
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,60 @@
+"""Where a run's figures go: TensorBoard, the trackers accelerate knows, the bar, and a line where there is no bar."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from riff.train.settings import LoopSettings
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog:
+    """The log of one process; all but the main one's is empty.
+
+    Attributes:
+        writer: TensorBoard's, or None where this is not the main process.
+    """
+
+    def __init__(self, accelerator: Any, run: Path, settings: LoopSettings, first: int, last: int) -> None:
+        self.accelerator, self.first, self.last = accelerator, first, last
+        self.writer: Any = None
+        main = accelerator.is_main_process
+        if main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What a killed run wrote after its last checkpoint is drawn over.
+            self.writer = SummaryWriter(str(run / "logs"), purge_step=first + 1 if first else None)
+        if accelerator.log_with:
+            accelerator.init_trackers("riff", config=dict(vars(settings)))
+        self.bar = tqdm(total=last, initial=first, disable=None if main else True, unit="step")
+        self.began = time.time()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
+    def write(self, figures: dict[str, float], done: int) -> None:
+        """Log figures under their names as of ``done`` steps."""
+        if self.writer is not None:
+            for name, value in figures.items():
+                self.writer.add_scalar(name, value, done)
+        self.accelerator.log(figures, step=done)
+
+    def pace(self, figures: dict[str, float], done: int) -> None:
+        """Log a step's figures with the speed, and show them."""
+        speed = (done - self.first) / max(time.time() - self.began, 1e-9)
+        self.write(figures | {"steps_per_s": speed}, done)
+        self.bar.set_postfix(loss=f"{figures['loss']:.4f}")
+        if self.writer is not None and self.bar.disable and done % 100 == 0:  # no terminal: a line for the log file
+            left = (self.last - done) / speed
+            logger.info("step %d/%d loss %.4f, %.0f s left", done, self.last, figures["loss"], left)

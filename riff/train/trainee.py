@@ -1,0 +1,205 @@
+"""A model with all that changes while it trains: the optimizer step, and the way to disk and back."""
+
+import hashlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from riff.errors import RiffError
+from riff.train.health import Health
+from riff.train.micro import NumberedLoss, generator_of, micro_batch_numbers
+from riff.train.optimizer import new_optimizer, optimizer_to_tensors, tensors_to_optimizer
+from riff.train.processes import figures_over, gathered, largest_over, mean_over, on_main, sharded_like
+from riff.train.runs import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from riff.train.settings import LoopSettings, changes, learning_rate_at, recipe_of
+from riff.train.summary import lifted, plain
+from riff.train.validation import History
+
+logger = logging.getLogger(__name__)
+
+
+class Trainee:
+    """A model, its optimizer, the running average of its weights, and what is known of how it is doing.
+
+    Only what is trained is saved; of the frozen weights a hash is, by which a resumed run knows them.
+    """
+
+    def __init__(
+        self, model: nn.Module, settings: LoopSettings, run: Path, accelerator: Any, recipe: Mapping[str, Any]
+    ) -> None:
+        from diffusers.training_utils import EMAModel
+
+        self.model, self.settings, self.run, self.accelerator = model, settings, run, accelerator
+        self.recipe = recipe_of(settings, accelerator.num_processes, recipe, _frozen_hash(model))
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)
+        trained = [value for value in model.parameters() if value.requires_grad]
+        if not trained:
+            raise RiffError("nothing of the model is to be trained: no parameter requires a gradient")
+        optimizer = new_optimizer(trained, settings, fused=accelerator.device.type == "cuda")
+        compiled = torch.compile(model) if settings.compile else model
+        self.prepared, self.optimizer = accelerator.prepare(compiled, optimizer)
+        # Sharding puts other parameters in the model's place, so they are looked up after it.
+        self.parameters = [value for value in model.parameters() if value.requires_grad]
+        self.ema = EMAModel(self.parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self.ema.to(accelerator.device)
+        self.health = Health()
+        self.validation: History = []
+
+    def restore(self, *, allow_changes: bool) -> int:
+        """Take up the newest whole checkpoint, if any; the number of steps done."""
+        found, passed = load_checkpoint(self.run)
+        if self.accelerator.is_main_process:
+            for folder, fault in passed:
+                warnings.warn(f"passed over the damaged checkpoint {folder}: {fault}", stacklevel=3)
+        step = found.step if found else 0
+        if largest_over(self.accelerator, step) + largest_over(self.accelerator, -step) != 0:
+            raise RiffError(f"the processes find different checkpoints in {self.run}; put it where all of them see it")
+        if found:
+            self._check(found, allow_changes)
+            self._take_up(found)
+        return step
+
+    def _check(self, found: Checkpoint, allow_changes: bool) -> None:
+        changed = changes(found.state.get("recipe", {}), self.recipe)
+        if changed and not allow_changes:
+            raise RiffError(
+                f"{self.run} was trained with other settings ({'; '.join(changed)}); "
+                "give the old ones to go on, allow the changes, or choose another folder"
+            )
+        if changed and self.accelerator.is_main_process:
+            logger.warning("going on with other settings: %s", "; ".join(changed))
+        own, saved = self._trained(), found.tensors["model"]
+        wrong = [name for name, value in own.items() if name not in saved or saved[name].shape != value.shape]
+        if wrong or len(found.tensors["ema"]) != len(self.parameters):
+            name = wrong[0] if wrong else "the running average"
+            raise RiffError(
+                f"{self.run} holds checkpoints of another model ({name} differs, and {max(0, len(wrong) - 1)} more); "
+                "choose another folder"
+            )
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Parameters that are trained, and buffers, by their names in the model."""
+        frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
+        return {name: value for name, value in self.model.state_dict().items() if name not in frozen}
+
+    @torch.no_grad()
+    def _take_up(self, found: Checkpoint) -> None:
+        saved = found.tensors
+        own = self.model.state_dict()
+        for name, value in saved["model"].items():
+            if name in own:
+                own[name].copy_(sharded_like(value, own[name]))
+        for i, average in enumerate(self.ema.shadow_params):
+            average.copy_(sharded_like(saved["ema"][str(i)], average))
+        moments = {
+            key: sharded_like(value, self.parameters[int(key.split(".")[0])])
+            for key, value in saved["optimizer"].items()
+        }
+        tensors_to_optimizer(moments, self.optimizer.optimizer)
+        self.ema.optimization_step = found.state["ema_step"]
+        self.health = Health(**found.state.get("health", {}))
+        self.validation = lifted(found.state.get("validation", []))
+        if self.accelerator.scaler is not None and "scaler" in found.state:
+            self.accelerator.scaler.load_state_dict(found.state["scaler"])
+
+    def publish(self, step: int) -> None:
+        """Write a checkpoint of this moment; every process must call this."""
+        from riff import __version__
+
+        groups = {
+            "model": self._trained(),
+            "ema": {str(i): value for i, value in enumerate(self.ema.shadow_params)},
+            "optimizer": optimizer_to_tensors(self.optimizer.optimizer),
+        }
+        tensors = {group: {name: gathered(value) for name, value in values.items()} for group, values in groups.items()}
+        state = {
+            "ema_step": self.ema.optimization_step,
+            "recipe": self.recipe,
+            "health": self.health.state(),
+            "validation": plain(self.validation),
+            "versions": {"riff": __version__, "torch": str(torch.__version__)},
+        }
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        on_main(self.accelerator, lambda: save_checkpoint(self.run, Checkpoint(step, tensors, state)))
+
+    def learn(self, loss_of: NumberedLoss, step: int) -> tuple[float, list[dict[str, float]]]:
+        """One optimizer step, or none where loss or gradient are not finite.
+
+        Returns:
+            The mean loss over the step's micro-batches in all processes, and the figures of this process's own.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self.settings)
+        own, figures = self._accumulate(loss_of, step)
+        loss = mean_over(self.accelerator, own)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        learnt = math.isfinite(loss) and bool(torch.isfinite(gathered(norm)))
+        # The scaler of fp16 has to see a gradient that overflowed, so that it scales less; it skips the step itself.
+        if learnt or self.accelerator.scaler is not None:
+            self.optimizer.step()
+        if learnt:
+            self.ema.step(self.parameters)
+        self.optimizer.zero_grad(set_to_none=True)
+        warm = step >= self.settings.warmup_steps
+        self.health.judge(loss, learnt=learnt, warm=warm, tell=lambda: self._tell(loss_of, step))
+        return loss, figures
+
+    def _accumulate(self, loss_of: NumberedLoss, step: int) -> tuple[float, list[dict[str, float]]]:
+        accelerator, seed = self.accelerator, self.settings.seed
+        accumulation = self.settings.gradient_accumulation_steps
+        losses, every = [], []
+        for index, numbers in enumerate(micro_batch_numbers(step, accumulation, accelerator.num_processes)):
+            number = numbers[accelerator.process_index]
+            # Gradients travel between the processes once a step, with the last micro-batch.
+            alone = nullcontext() if index == accumulation - 1 else accelerator.no_sync(self.prepared)
+            with alone:
+                with accelerator.autocast():
+                    loss, figures = loss_of.batch_loss(self.prepared, generator_of(seed, number), number)
+                accelerator.backward(loss / accumulation)
+            losses.append(float(loss.detach()))
+            every.append(figures)
+        return sum(losses) / accumulation, every
+
+    def _tell(self, loss_of: NumberedLoss, step: int) -> str:
+        """Where a run that went wrong is, and how to mend it."""
+        place = f"step {step}, learning rate {learning_rate_at(step, self.settings):.3g}"
+        if loss_of.describe is not None:
+            accumulation = self.settings.gradient_accumulation_steps
+            numbers = micro_batch_numbers(step, accumulation, self.accelerator.num_processes)
+            place += f", batch of {'; '.join(loss_of.describe(number) for each in numbers for number in each)}"
+        newest = newest_checkpoint(self.run)
+        saved = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        return f"{place}); {saved}; if it goes on, lower the learning rate or look at what the batch holds"
+
+    def figures(self, figures: list[dict[str, float]], loss: float, step: int) -> dict[str, float]:
+        """What to log of a step; every process must call this."""
+        rate = learning_rate_at(step, self.settings)
+        return figures_over(self.accelerator, figures) | {"loss": loss, "lr": rate}
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The model with its averaged weights, for the length of the block."""
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        try:
+            yield self.model
+        finally:
+            self.ema.restore(self.parameters)
+
+
+def _frozen_hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.named_parameters()):
+        if not value.requires_grad:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
