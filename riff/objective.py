@@ -1,4 +1,4 @@
-"""What a denoiser is trained to predict: targets and weights for a noise schedule with zero terminal SNR."""
+"""What a denoiser is trained to predict: noised latents, targets and weights, for velocity and for noise."""
 
 import torch
 from torch import Tensor
@@ -20,33 +20,54 @@ def stratified_timesteps(batch: int, n_timesteps: int, *, generator: torch.Gener
     return (position * n_timesteps).long().clamp(max=n_timesteps - 1)
 
 
-def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
-    """Noised latents and the velocity the net should predict: v = sqrt(a) noise - sqrt(1 - a) latents.
+def add_noise(
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    alphas_cumprod: Tensor,
+    *,
+    prediction_type: str = "v_prediction",
+) -> tuple[Tensor, Tensor]:
+    """Noised latents and what the net should predict of them.
 
-    Salimans & Ho (2022). With zero terminal SNR (Lin et al., 2023) the velocity stays defined where a = 0.
+    Velocity is v = sqrt(a) noise - sqrt(1 - a) latents (Salimans & Ho, 2022); with zero terminal SNR (Lin et al.,
+    2023) it stays defined where a = 0. Stable Diffusion 1 and Riffusion predict the noise itself (Ho et al., 2020).
 
     Args:
         latents: (B, L, H, W).
         noise: (B, L, H, W) standard normal.
         timesteps: (B,) int64.
         alphas_cumprod: (n_timesteps,) of the scheduler.
+        prediction_type: of the scheduler, "v_prediction" or "epsilon".
+
+    Raises:
+        RiffError: another prediction type.
     """
     alpha = alphas_cumprod.to(latents)[timesteps.to(latents.device)][:, None, None, None]
     signal, spread = alpha.sqrt(), (1.0 - alpha).sqrt()
-    return signal * latents + spread * noise, signal * noise - spread * latents
+    noisy = signal * latents + spread * noise
+    if _is_velocity(prediction_type):
+        return noisy, signal * noise - spread * latents
+    return noisy, noise
 
 
-def loss_weights(timesteps: Tensor, alphas_cumprod: Tensor, *, snr_gamma: float | None) -> Tensor:
-    """Weight of each sample's squared velocity error.
+def loss_weights(
+    timesteps: Tensor, alphas_cumprod: Tensor, *, snr_gamma: float | None, prediction_type: str = "v_prediction"
+) -> Tensor:
+    """Weight of each sample's squared error.
 
     Args:
         timesteps: (B,) int64.
         alphas_cumprod: (n_timesteps,) of the scheduler.
-        snr_gamma: ``None`` weighs all alike; else min(SNR, gamma) / (SNR + 1), Min-SNR for velocity
-            (Hang et al., 2023).
+        snr_gamma: ``None`` weighs all alike; else Min-SNR (Hang et al., 2023): min(SNR, gamma) / (SNR + 1) for
+            velocity, min(SNR, gamma) / SNR for noise.
+        prediction_type: of the scheduler, "v_prediction" or "epsilon".
 
     Returns:
         (B,) float32.
+
+    Raises:
+        RiffError: gamma is not positive, or another prediction type.
     """
     if snr_gamma is None:
         return torch.ones(len(timesteps))
@@ -54,4 +75,13 @@ def loss_weights(timesteps: Tensor, alphas_cumprod: Tensor, *, snr_gamma: float 
         raise RiffError(f"snr_gamma is {snr_gamma}; use a number greater than 0, such as 5")
     alpha = alphas_cumprod[timesteps.cpu()].double()
     snr = alpha / (1.0 - alpha).clamp(min=1e-12)
-    return (snr.clamp(max=snr_gamma) / (snr + 1.0)).float()
+    if _is_velocity(prediction_type):
+        return (snr.clamp(max=snr_gamma) / (snr + 1.0)).float()
+    # min(snr, gamma) / snr, written so that it is 1 and not 0/0 where nothing of the signal is left.
+    return (snr_gamma / snr.clamp(min=snr_gamma)).float()
+
+
+def _is_velocity(prediction_type: str) -> bool:
+    if prediction_type not in ("v_prediction", "epsilon"):
+        raise RiffError(f"the model's scheduler predicts {prediction_type!r}; v_prediction and epsilon can be trained")
+    return prediction_type == "v_prediction"

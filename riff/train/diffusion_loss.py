@@ -1,0 +1,76 @@
+"""The loss of a fine-tuning step: new clips, the model's own, and what a new word says of the tempo."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from riff.objective import add_noise, loss_weights, stratified_timesteps
+from riff.train.batches import Batches, Drawn
+from riff.train.captions import Texts
+
+# Noised clips that one measurement of the validation loss is the mean of, at least.
+MEASURED = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionLoss:
+    """Draws a batch by its number and weighs the model's errors on it.
+
+    Attributes:
+        scheduler: of the checkpoint: its noise schedule and what it predicts.
+        vae: of the checkpoint: how its latents are scaled.
+        texts: all that the model is told.
+        embeds: (n, tokens, D) of them, or None where the text encoder's part changes.
+        batches: of the new clips.
+        own: of clips that the model drew itself, or None.
+        own_weight: of their loss.
+        snr_gamma: Min-SNR weighting; None weighs all timesteps alike.
+    """
+
+    scheduler: Any
+    vae: Any
+    texts: Texts
+    embeds: Tensor | None
+    batches: Batches
+    own: Batches | None = None
+    own_weight: float = 1.0
+    snr_gamma: float | None = None
+
+    def __call__(self, model: nn.Module, generator: torch.Generator, number: int) -> tuple[Tensor, dict[str, float]]:
+        """Loss of micro-batch ``number`` and the figures to log."""
+        loss = self.error(model, self.batches.draw(number, generator), generator)
+        if self.own is None:
+            return loss, {}
+        own = self.error(model, self.own.draw(number, generator), generator)
+        figures = {"loss/new": float(loss.detach()), "loss/own": float(own.detach())}
+        return loss + self.own_weight * own, figures
+
+    def error(self, model: nn.Module, drawn: Drawn, generator: torch.Generator) -> Tensor:
+        """Weighted squared error on one batch, at timesteps and with noise drawn with ``generator``."""
+        config = self.vae.config
+        latents = (drawn.latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+        alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
+        timesteps = stratified_timesteps(len(latents), len(alphas), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        noisy, target = add_noise(latents, noise, timesteps, alphas, prediction_type=kind)
+        device = next(model.parameters()).device
+        predicted = model(noisy.to(device), timesteps.to(device), self.told(drawn.texts).to(device)).float()
+        errors = (predicted - target.to(device)).pow(2).mean(dim=(1, 2, 3))
+        weights = loss_weights(timesteps, alphas, snr_gamma=self.snr_gamma, prediction_type=kind)
+        return (errors * weights.to(device)).mean()
+
+    def told(self, texts: Tensor) -> Tensor:
+        """Prompt embeddings, or token ids, of texts by their numbers."""
+        return self.texts.input_ids[texts].long() if self.embeds is None else self.embeds[texts].float()
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, heldout: Batches) -> float:
+        """The loss on held-out clips, with the same noise and timesteps whenever it is asked."""
+        rounds = max(heldout.per_epoch, -(-MEASURED // heldout.batch_size))
+        losses = []
+        for number in range(rounds):
+            generator = torch.Generator().manual_seed(number)
+            losses.append(float(self.error(model, heldout.draw(number, generator), generator)))
+        return sum(losses) / len(losses)

@@ -1,0 +1,189 @@
+"""What a fine-tuning run is asked for, checked, completed to suit the model, and kept in the run's folder."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from riff.errors import RiffError
+from riff.files import write_json
+
+RECIPE_NAME = "recipe.json"
+METHODS = ("lora", "full", "textual-inversion")
+# What may change from one call to the next without changing what is learned.
+FREE = (
+    "max_train_steps", "num_train_epochs", "time_budget", "validation_prompt", "validation_steps",
+    "checkpointing_steps", "report_to", "license", "train_data_dir",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A fine-tuning run. Names are those of diffusers' training scripts where these have one; None suits the model.
+
+    Attributes:
+        train_data_dir: the data set's folder.
+        pretrained_model_name_or_path: the model, as for :meth:`riff.RiffPipeline.from_pretrained`.
+        method: "lora" (Hu et al., 2021), "full" (all of the UNet), or "textual-inversion" (one word only; Gal et al.,
+            2022).
+        trigger: a new word for what is learned; None takes the unknown word that most captions name, if there is one.
+        initializer_token: word whose embedding the new word begins with.
+        train_text_encoder: train the text encoder as well.
+        rank: of the LoRA.
+        lora_targets: "attention", or "attention+conv", which small models need.
+        train_batch_size: clips per step and process.
+        gradient_accumulation_steps: batches per optimizer step.
+        max_train_steps: optimizer steps in all; None takes epochs, else as many as ``time_budget`` allows.
+        num_train_epochs: in place of it, how often each clip is seen.
+        time_budget: minutes of training where neither is given; 100 to 1500 steps.
+        learning_rate: peak rate of AdamW.
+        lr_scheduler: "cosine" or "constant".
+        lr_warmup_steps: steps of linear rise.
+        snr_gamma: Min-SNR weighting (Hang et al., 2023); None weighs all timesteps alike.
+        max_grad_norm: gradients are scaled down to this norm.
+        mixed_precision: "no", "fp16" or "bf16".
+        gradient_checkpointing: less memory for more time.
+        use_ema: end with a running average of the weights.
+        ema_decay: of that average.
+        use_8bit_adam: bitsandbytes' AdamW.
+        caption_dropout: share of captions replaced by the empty one.
+        caption_shuffles: further texts of each caption with its tags in another order.
+        augment_gain: decibels by which clips are also softer and louder; 0 is none.
+        augment_pitch: semitones by which clips without a key in their caption are also lower and higher.
+        augment_shift: let clips begin at any of their bars, the end leading back into the start.
+        with_prior_preservation: learn clips that the model drew itself beside the new ones.
+        class_prompts: of these clips: a text file, or "auto".
+        num_class_images: how many of them.
+        prior_loss_weight: of their loss.
+        validation_prompt: drawn while training and at the end.
+        validation_steps: steps between measurements of the validation loss, and between drawings.
+        checkpointing_steps: steps between checkpoints.
+        report_to: tracker of accelerate's.
+        license: of what comes out, for its card.
+        seed: of everything random.
+    """
+
+    train_data_dir: str
+    pretrained_model_name_or_path: str = "riff-mini"
+    method: str = "lora"
+    trigger: str | None = None
+    initializer_token: str | None = None
+    train_text_encoder: bool = False
+    rank: int = 16
+    lora_targets: str | None = None
+    train_batch_size: int | None = None
+    gradient_accumulation_steps: int = 1
+    max_train_steps: int | None = None
+    num_train_epochs: int | None = None
+    time_budget: float = 12.0
+    learning_rate: float | None = None
+    lr_scheduler: str = "cosine"
+    lr_warmup_steps: int = 20
+    snr_gamma: float | None = 5.0
+    max_grad_norm: float = 1.0
+    mixed_precision: str | None = None
+    gradient_checkpointing: bool = False
+    use_ema: bool = True
+    ema_decay: float = 0.995
+    use_8bit_adam: bool = False
+    caption_dropout: float = 0.0
+    caption_shuffles: int = 2
+    augment_gain: float = 0.0
+    augment_pitch: int = 0
+    augment_shift: bool = False
+    with_prior_preservation: bool | None = None
+    class_prompts: str = "auto"
+    num_class_images: int = 96
+    prior_loss_weight: float = 1.0
+    validation_prompt: tuple[str, ...] = ()
+    validation_steps: int = 250
+    checkpointing_steps: int = 250
+    report_to: str = "tensorboard"
+    license: str = "other"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices: dict[str, tuple[Any, ...]] = {
+            "method": METHODS,
+            "lora_targets": (None, "attention", "attention+conv"),
+            "lr_scheduler": ("cosine", "constant"),
+            "mixed_precision": (None, "no", "fp16", "bf16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise RiffError(f"{name} is {getattr(self, name)!r}; use one of {[x for x in allowed if x]}")
+        least = {
+            "rank": 1, "train_batch_size": 1, "gradient_accumulation_steps": 1, "max_train_steps": 1,
+            "num_train_epochs": 1, "validation_steps": 1, "checkpointing_steps": 1, "num_class_images": 1,
+            "lr_warmup_steps": 0, "seed": 0, "time_budget": 0, "max_grad_norm": 0, "learning_rate": 0,
+            "prior_loss_weight": 0, "caption_shuffles": 0, "caption_dropout": 0, "ema_decay": 0,
+        }  # fmt: skip
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value < float("inf"):
+                raise RiffError(f"{name} is {value!r}; use a number of at least {low}")
+        for name in ("caption_dropout", "ema_decay"):
+            if getattr(self, name) >= 1:
+                raise RiffError(f"{name} is {getattr(self, name)!r}; use a number below 1")
+        if self.learning_rate == 0:
+            raise RiffError("learning_rate is 0, with which nothing is learned; use a number such as 0.001")
+        if self.method == "textual-inversion" and self.train_text_encoder:
+            raise RiffError("textual-inversion learns one word and leaves the text encoder; drop train_text_encoder")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return {**dataclasses.asdict(self), "validation_prompt": list(self.validation_prompt)}
+
+
+def read_recipe(run: Path) -> dict[str, Any] | None:
+    """What an earlier call settled for this run; None where the run is new.
+
+    Raises:
+        RiffError: the folder holds other things than a run, or its recipe is damaged.
+    """
+    path = run / RECIPE_NAME
+    if not path.is_file():
+        if run.is_dir() and any(run.iterdir()):
+            raise RiffError(f"{run} holds files but no {RECIPE_NAME}, so it is no run of riff train; use a new folder")
+        if run.exists() and not run.is_dir():
+            raise RiffError(f"{run} is a file; give the folder of the run")
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RiffError(f"{path} is damaged ({error}); restore it, or begin a new run in another folder") from error
+
+
+def continued(asked: Recipe, saved: dict[str, Any]) -> Recipe:
+    """The recipe of a run that goes on: what was settled when it began, and what may change as it is asked for now.
+
+    Raises:
+        RiffError: something else has changed; every change is named.
+    """
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    settled = {name: value for name, value in saved.items() if name in known}
+    default = Recipe(asked.train_data_dir).to_dict()
+    wanted = asked.to_dict()
+    changed = [
+        f"{name} {settled.get(name)!r} -> {value!r}"
+        for name, value in wanted.items()
+        if name not in FREE and value != settled.get(name) and value != default[name]
+    ]
+    if changed:
+        raise RiffError(
+            f"this run was begun otherwise: {', '.join(changed)}; give what it was begun with, or a new folder"
+        )
+    free = {name: wanted[name] for name in FREE if wanted[name] != default[name] and wanted[name] is not None}
+    fields = settled | free
+    return Recipe(**{**fields, "validation_prompt": tuple(fields["validation_prompt"])})
+
+
+def save_recipe(run: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
+    """Write the recipe with what else must not change while the run goes on."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / RECIPE_NAME, recipe.to_dict() | facts)
+
+
+def prompts_of(recipe: Recipe) -> tuple[str, ...]:
+    """The validation prompts asked for, else the trigger word, else one that any model can draw."""
+    return recipe.validation_prompt or ((recipe.trigger,) if recipe.trigger else ("piano",))
