@@ -83,6 +83,7 @@ LAYERS = {
         "tagger",
         "bench",
         "train",
+        "prepare",
     },
     4: {"cli"},
 }

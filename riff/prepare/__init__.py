@@ -1,0 +1,7 @@
+"""Music in, a data set of captioned spectrogram pictures out: :func:`prepare`."""
+
+from riff.prepare.report import Report
+from riff.prepare.run import prepare
+from riff.prepare.settings import PrepareSettings
+
+__all__ = ["PrepareSettings", "Report", "prepare"]

@@ -1,0 +1,174 @@
+"""Where a stretch of music is cut into clips: whole bars from its own downbeats, or equal numbers of columns."""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from riff.beats import Beats, track_beats
+from riff.config import SpectrogramConfig
+from riff.errors import RiffError
+from riff.prepare.settings import PrepareSettings
+from riff.tempo import TempoMap
+
+EVEN_BPM = 120.0  # of clips in which no even beat is heard
+EDGE = 0.05  # seconds of silence that may complete a clip at an end of a sound: beats are placed no better
+LEAD = 0.25  # seconds of what was used that a next stretch begins with, so that its first beat has something before it
+# What a clip's beats may be off an even, linearly changing tempo, as a share of a beat, root mean square.
+MOST_UNEVEN = 0.06
+MOST_CHANGE = 1.25  # longest beat of a clip over its shortest
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """Where a clip lies in a sound.
+
+    Attributes:
+        start: seconds; down to ``-EDGE``, where silence comes before the sound.
+        end: seconds; up to ``EDGE`` after the sound's end.
+        columns: of its picture.
+        beats: seconds of its beats and of the one that ends it; empty where none are known.
+        steady: whether those beats are even enough to be believed.
+    """
+
+    start: float
+    end: float
+    columns: int
+    beats: tuple[float, ...] = ()
+    steady: bool = True
+
+    @property
+    def bpm(self) -> float | None:
+        """Mean tempo in beats per minute."""
+        return 60.0 * (len(self.beats) - 1) / (self.end - self.start) if self.beats else None
+
+    def beats_within(self) -> Beats | None:
+        """Its beats counted from its start, as :func:`riff.beats.track_beats` gives them."""
+        if not self.beats:
+            return None
+        times = tuple(time - self.start for time in self.beats)
+        return Beats(times, 0, float(self.bpm or EVEN_BPM), max(0.0, 1.0 - math.sqrt(12.0) * unevenness(self.beats)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Cuts of a sound in order, and the seconds after which the next stretch begins with what was not cut."""
+
+    cuts: list[Cut]
+    used: float
+
+
+def plan_cuts(sound: Tensor, settings: PrepareSettings, beats_per_bar: int) -> Plan:
+    """Decide where to cut.
+
+    Args:
+        sound: (C, T) at the config's rate.
+        settings: grid, bars and overlap.
+        beats_per_bar: 3 or 4.
+    """
+    config, seconds = settings.config, sound.shape[-1] / settings.config.sample_rate
+    if config.grid == "seconds":
+        return _even(seconds, config.width * config.hop_length / config.sample_rate, config.width, settings.overlap)
+    try:
+        found = track_beats(sound.mean(0), config.sample_rate, beats_per_bar=beats_per_bar)
+    except RiffError:  # too short, silent, or no beat
+        return _on_even_beats(seconds, settings, beats_per_bar)
+    return _on_beats(found, seconds, settings, beats_per_bar)
+
+
+def beats_in_clip(settings: PrepareSettings, beats_per_bar: int) -> int:
+    """Beats in a clip on the beats grid."""
+    return settings.bars_per_clip * beats_per_bar
+
+
+def unevenness(beats: tuple[float, ...]) -> float:
+    """How far beats lie, root mean square, from the nearest tempo that changes evenly, as a share of their mean length.
+
+    That is a parabola through the times, so a player's drift counts for nothing and a wrong beat for much.
+    """
+    times = np.asarray(beats)
+    index = np.arange(len(times))
+    off = times - np.polyval(np.polyfit(index, times, 2), index) if len(times) > 3 else np.zeros(1)
+    return float(np.sqrt(np.mean(off**2)) / np.diff(times).mean())
+
+
+def draw_span(sound: Tensor, cuts: list[Cut], config: SpectrogramConfig) -> list[Tensor]:
+    """The mel of each cut, (C, M, N) >= 0, its ends seen in the context of the sound before and after.
+
+    Args:
+        sound: (C, T).
+        cuts: of one kind: all with beats of one tracking, or all without.
+        config: geometry.
+    """
+    from riff.spectrogram import waveform_to_mel
+
+    rate = config.sample_rate
+    drawn: list[Tensor] = []
+    for run in _runs(cuts):
+        start, end = run[0].start, max(cut.end for cut in run)
+        part = stretch(sound, start, end, rate)
+        if config.grid == "seconds":
+            mel = waveform_to_mel(part, config)
+            firsts = [round((cut.start - start) * rate / config.hop_length) for cut in run]
+        else:
+            times = sorted({time for cut in run for time in cut.beats})
+            tempo = TempoMap.from_beats(times) if run[0].beats else TempoMap.constant(EVEN_BPM)
+            mel = waveform_to_mel(part, config, bpm=tempo)
+            firsts = [round(float(tempo.beats_at(cut.start - start)) * config.frames_per_beat) for cut in run]
+        drawn += [_columns(mel, first, cut.columns) for first, cut in zip(firsts, run, strict=True)]
+    return drawn
+
+
+def stretch(sound: Tensor, start: float, end: float, rate: int) -> Tensor:
+    """The samples from ``start`` to ``end`` seconds, silence where there are none."""
+    first, last = round(start * rate), round(end * rate)
+    part = sound[:, max(first, 0) : max(last, 0)]
+    return torch.nn.functional.pad(part, (max(-first, 0), max(last - max(first, 0) - part.shape[-1], 0)))
+
+
+def _columns(mel: Tensor, first: int, count: int) -> Tensor:
+    part = mel[..., first : first + count]
+    return torch.nn.functional.pad(part, (0, count - part.shape[-1]))  # rounding may cost a last column
+
+
+def _runs(cuts: list[Cut]) -> list[list[Cut]]:
+    """Cuts that touch or overlap, together: nothing between them is drawn, and what they share is drawn once."""
+    runs: list[list[Cut]] = []
+    for cut in cuts:
+        if runs and cut.start <= runs[-1][-1].end + 1e-6 and bool(cut.beats) == bool(runs[-1][-1].beats):
+            runs[-1].append(cut)
+        else:
+            runs.append([cut])
+    return runs
+
+
+def _even(seconds: float, length: float, columns: int, overlap: float) -> Plan:
+    """Equal clips from the start on, whose starts are whole columns apart."""
+    column = length / columns
+    step = max(1, round(columns * (1.0 - overlap))) * column
+    count = max(0, math.floor((seconds - length) / step + 1e-9) + 1)
+    return Plan([Cut(step * n, step * n + length, columns) for n in range(count)], step * count)
+
+
+def _on_even_beats(seconds: float, settings: PrepareSettings, beats_per_bar: int) -> Plan:
+    """The even grid on which music without a beat is laid, if it is kept at all."""
+    count = beats_in_clip(settings, beats_per_bar)
+    plan = _even(seconds, count * 60.0 / EVEN_BPM, count * settings.config.frames_per_beat, settings.overlap)
+    return Plan([dataclasses.replace(cut, steady=False) for cut in plan.cuts], plan.used)
+
+
+def _on_beats(found: Beats, seconds: float, settings: PrepareSettings, beats_per_bar: int) -> Plan:
+    times, count = found.times, beats_in_clip(settings, beats_per_bar)
+    step = max(1, round(settings.bars_per_clip * (1.0 - settings.overlap))) * beats_per_bar
+    first, cuts = found.downbeat, []
+    while first < len(times) and times[first] < -EDGE:
+        first += beats_per_bar
+    while first + count < len(times) and times[first + count] <= seconds + EDGE:
+        beats = times[first : first + count + 1]
+        intervals = np.diff(beats)
+        steady = unevenness(beats) <= MOST_UNEVEN and float(intervals.max() / intervals.min()) <= MOST_CHANGE
+        cuts.append(Cut(beats[0], beats[-1], count * settings.config.frames_per_beat, beats, steady))
+        first += step
+    return Plan(cuts, max(0.0, times[first] - LEAD) if first < len(times) else seconds)

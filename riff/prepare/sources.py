@@ -1,0 +1,148 @@
+"""Finding music: sound files in a folder, with the words that stand beside them."""
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from riff.errors import RiffError
+from riff.prepare.captions import Captions
+
+READS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif")
+# Sound that libsndfile does not read: named in the report rather than passed over.
+OTHER_SOUND = (".m4a", ".aac", ".wma", ".ape", ".wv", ".mp4", ".mka", ".ac3", ".dsf", ".caf", ".amr", ".mid", ".midi")
+_MOST_BYTES = 80  # of a clip's name before its number; a name may have 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One piece of music, before it is opened.
+
+    Attributes:
+        name: path below MUSIC with ``/``, as the data set and the report name it.
+        path: where it is; of a ``datasets`` row, where the data set is.
+        stamp: changes whenever the content does.
+        prefix: of the file names of its clips.
+        words: the user's captions for it, the first being the main one; empty if there are none.
+        size: bytes, for the progress.
+        row: ``"split:number"`` in a ``datasets`` data set; empty for a file.
+    """
+
+    name: str
+    path: str
+    stamp: str
+    prefix: str
+    words: tuple[str, ...] = ()
+    size: int = 0
+    row: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What was found.
+
+    Attributes:
+        sources: to be cut, sorted by name, names and prefixes unique.
+        unused: names of sound that cannot be used and why.
+        no_audio: captions whose sound is not there, each as one line.
+        ignored: suffix of files that are no music to their number.
+    """
+
+    sources: list[Source]
+    unused: dict[str, str] = dataclasses.field(default_factory=dict)
+    no_audio: list[str] = dataclasses.field(default_factory=list)
+    ignored: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def list_folder(music: Path, *, without: Path | None = None) -> Listing:
+    """Find the sound files in a folder and below, or a single one.
+
+    Args:
+        music: the folder or file.
+        without: a folder that is not searched: the data set's own.
+
+    Raises:
+        RiffError: it does not exist or holds no sound.
+    """
+    if not music.exists():
+        raise RiffError(f"{music} does not exist; give a folder of music (or hf:NAME for a datasets data set)")
+    root = music if music.is_dir() else music.parent
+    unused: dict[str, str] = {}
+    captions, sounds, ignored = Captions(), [], Counter[str]()
+    for folder, files in _walk(music, without, unused):
+        captions.read_folder(folder, files)
+        for file in files:
+            suffix = file.suffix.lower()
+            if suffix in READS:
+                sounds.append(file)
+            elif suffix in OTHER_SOUND:
+                unused[shown(file, root)] = f"{suffix} is not read; convert it to FLAC or WAV"
+            elif not captions.is_caption(file):
+                ignored[suffix or "(none)"] += 1
+    if not sounds:
+        more = f" ({len(unused)} of other kinds: convert them to FLAC)" if unused else ""
+        raise RiffError(f"{music} holds no sound file with one of the suffixes {', '.join(READS)}{more}")
+    found = []
+    for file in sounds:
+        try:
+            status = file.stat()
+        except OSError as error:  # a link that leads nowhere, or a file that went since
+            unused[shown(file, root)] = f"cannot be read ({(error.strerror or str(error)).lower()})"
+            continue
+        stamp = f"{status.st_size}:{status.st_mtime_ns}"
+        found.append(Source(shown(file, root), str(file), stamp, "", captions.of(file), status.st_size))
+    no_audio = captions.unclaimed({os.path.normpath(file) for file in sounds}, root)
+    return Listing(with_prefixes(found), unused, no_audio + captions.problems, dict(sorted(ignored.items())))
+
+
+def shown(path: Path, root: Path) -> str:
+    """The path below ``root`` as text that any file can hold; bytes that are no UTF-8 become ``\\xff``."""
+    relative = os.path.relpath(path, root).replace(os.sep, "/")
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+
+
+def with_prefixes(sources: list[Source]) -> list[Source]:
+    """Sources sorted by name with a prefix each; where several have the same stem, a hash of the name follows it."""
+    stems = {source.name: stem_of(source.name) for source in sources}
+    counts = Counter(stem.casefold() for stem in stems.values())
+    named = []
+    for source in sorted(sources, key=lambda source: source.name):
+        stem = stems[source.name]
+        alone = counts[stem.casefold()] == 1
+        named.append(dataclasses.replace(source, prefix=stem if alone else apart(source.name)))
+    return named
+
+
+def apart(name: str) -> str:
+    """A prefix for the source ``name`` that no other one has."""
+    return f"{stem_of(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def stem_of(name: str) -> str:
+    """A source's stem as every file system, JSON and shell takes it: letters of any script, digits, ``_ . -``."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(name).stem).strip("._-")
+    return stem.encode("utf-8")[:_MOST_BYTES].decode("utf-8", "ignore") or "clip"
+
+
+def _walk(music: Path, without: Path | None, unused: dict[str, str]) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders and their files, sorted, hidden ones left out; a folder that several links lead to is seen once."""
+    if not music.is_dir():
+        beside = [music.with_suffix(".txt"), *(music.parent / f"metadata{end}" for end in (".jsonl", ".csv"))]
+        yield music.parent, [music, *(path for path in beside if path.is_file())]
+        return
+
+    def note(error: OSError) -> None:
+        unused[shown(Path(error.filename), music)] = f"the folder cannot be read ({(error.strerror or '').lower()})"
+
+    seen: set[str] = {os.path.realpath(without)} if without else set()
+    for folder, folders, files in os.walk(music, followlinks=True, onerror=note):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(folder), [Path(folder) / name for name in sorted(files) if not name.startswith(".")]
