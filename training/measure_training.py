@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import statistics
 import subprocess
@@ -61,7 +62,7 @@ class Clock:
     def figures(self) -> dict[str, float]:
         """Medians over the steps, in seconds, and MiB before the first step and from there on."""
         counted = self.stamps[WARM_UP:]
-        pairs = list(zip(counted, counted[1:], strict=False))
+        pairs = list(itertools.pairwise(counted))
         return {
             "seconds": statistics.median(b[0] - a[0] for a, b in pairs),
             "processor_seconds": statistics.median(b[1] - a[1] for a, b in pairs),
