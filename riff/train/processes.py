@@ -88,6 +88,16 @@ def largest_over(accelerator: Any, value: int) -> int:
     return int(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
 
 
+def same_everywhere(accelerator: Any, value: object) -> bool:
+    """Whether all processes hold the same as the main one."""
+    if accelerator.num_processes == 1:
+        return True
+    from accelerate.utils import broadcast_object_list
+
+    [wanted] = broadcast_object_list([value])
+    return largest_over(accelerator, int(value != wanted)) == 0
+
+
 def figures_over(accelerator: Any, figures: list[dict[str, float]]) -> dict[str, float]:
     """The mean of every figure over the micro-batches of all processes that gave it."""
     from accelerate.utils import gather_object

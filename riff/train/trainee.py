@@ -16,7 +16,7 @@ from riff.errors import RiffError
 from riff.train.health import Health
 from riff.train.micro import NumberedLoss, generator_of, micro_batch_numbers
 from riff.train.optimizer import new_optimizer, optimizer_to_tensors, tensors_to_optimizer
-from riff.train.processes import figures_over, gathered, largest_over, mean_over, on_main, sharded_like
+from riff.train.processes import figures_over, gathered, mean_over, on_main, same_everywhere, sharded_like
 from riff.train.runs import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from riff.train.settings import LoopSettings, changes, learning_rate_at, recipe_of
 from riff.train.summary import lifted, plain
@@ -60,8 +60,10 @@ class Trainee:
             for folder, fault in passed:
                 warnings.warn(f"passed over the damaged checkpoint {folder}: {fault}", stacklevel=3)
         step = found.step if found else 0
-        if largest_over(self.accelerator, step) + largest_over(self.accelerator, -step) != 0:
+        if not same_everywhere(self.accelerator, step):
             raise RiffError(f"the processes find different checkpoints in {self.run}; put it where all of them see it")
+        if not same_everywhere(self.accelerator, self.recipe):
+            raise RiffError("the processes were given different settings; start all of them with the same command")
         if found:
             self._check(found, allow_changes)
             self._take_up(found)
