@@ -4,23 +4,19 @@ import csv
 import dataclasses
 import io
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from riff.config import CONFIG_NAME, SpectrogramConfig
-from riff.errors import RiffError, SystemProblem
-from riff.exif import exif_to_config
+from riff.errors import RiffError
 from riff.files import check_readable
-from riff.image import MAX_PIXELS, pil_to_image
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from riff.parquet import list_shard
+from riff.pictures import Listed, decode_picture, described_by, picture_size, with_captions
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "heldout", "test")}
@@ -108,17 +104,8 @@ def load_dataset(folder: str | Path) -> tuple[list[ClipSet], list[ClipSet], Spec
     return (
         _by_width(listed["train"], root, config),
         _by_width(listed["validation"], root, config) if listed["validation"] else [],
-        config or _described_by(listed["train"][0]),
+        config or described_by(listed["train"][0]),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Listed:
-    """A clip of which it is known where its picture is."""
-
-    name: str
-    clip: dict[str, Any]
-    content: Callable[[], bytes]
 
 
 def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -129,7 +116,7 @@ def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _list_files(place: Path) -> list[_Listed]:
+def _list_files(place: Path) -> list[Listed]:
     """The clips of one ``imagefolder``."""
     source = next(place / name for name in METADATA if (place / name).is_file())
     listed = []
@@ -139,7 +126,7 @@ def _list_files(place: Path) -> list[_Listed]:
             raise RiffError(f"{source}, entry {number}, has no file_name; give each clip the name of its picture")
         path = place / name
         check_readable(path, expected=f"the picture that {source.name} names, or take its line out")
-        listed.append(_Listed(str(path), _with_captions(fields), path.read_bytes))
+        listed.append(Listed(str(path), with_captions(fields), path.read_bytes))
     if not listed:
         raise RiffError(f"{source} lists no clips; make the data set again with riff prepare")
     return listed
@@ -155,19 +142,11 @@ def _rows(source: Path) -> list[dict[str, Any]]:
         raise RiffError(f"{source} cannot be read ({error}); restore it or make the data set again") from error
 
 
-def _with_captions(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields with ``captions``: their own, else the ``text``, else one that is empty."""
-    captions = fields.get("captions")
-    if not isinstance(captions, list) or not captions:
-        captions = [fields.get("text") or ""]
-    return {**fields, "captions": [str(text) for text in captions]}
-
-
-def _by_width(listed: list[_Listed], root: Path, config: SpectrogramConfig | None) -> list[ClipSet]:
-    config = config or _described_by(listed[0])
-    widths: dict[int, list[_Listed]] = {}
+def _by_width(listed: list[Listed], root: Path, config: SpectrogramConfig | None) -> list[ClipSet]:
+    config = config or described_by(listed[0])
+    widths: dict[int, list[Listed]] = {}
     for each in listed:
-        width, height = _size(each)
+        width, height = picture_size(each)
         if height != config.n_mels:
             raise RiffError(
                 f"{each.name} is {height} pixels high and the data set's pictures have {config.n_mels} rows; "
@@ -177,7 +156,7 @@ def _by_width(listed: list[_Listed], root: Path, config: SpectrogramConfig | Non
     return [_clip_set(width, members, config) for width, members in sorted(widths.items(), reverse=True)]
 
 
-def _clip_set(width: int, members: list[_Listed], config: SpectrogramConfig) -> ClipSet:
+def _clip_set(width: int, members: list[Listed], config: SpectrogramConfig) -> ClipSet:
     return ClipSet(
         width,
         [each.clip for each in members],
@@ -186,127 +165,21 @@ def _clip_set(width: int, members: list[_Listed], config: SpectrogramConfig) -> 
     )
 
 
-def _open(content: bytes, name: str) -> "Image":
-    import PIL.Image
-
-    try:
-        picture = PIL.Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "WEBP"])
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise RiffError(f"{name} is damaged or no PNG, JPEG or WebP picture; restore it or take it out") from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise RiffError(f"{name} is {picture.width} x {picture.height} pixels large; at most {MAX_PIXELS} are read")
-    return picture
-
-
-def _size(listed: _Listed) -> tuple[int, int]:
-    """Columns and rows of a picture, from its header."""
-    with _open(listed.content(), listed.name) as picture:
-        return picture.size
-
-
-def describe_picture(picture: "Image", name: str) -> SpectrogramConfig | None:
-    """The config that a picture carries: riff's text chunk or Riffusion's EXIF tags."""
-    try:
-        if text := picture.info.get("riff"):
-            return SpectrogramConfig.from_dict(json.loads(text)["config"])
-        tagged = exif_to_config(dict(picture.getexif()))
-    except (RiffError, KeyError, TypeError, ValueError, OSError, SyntaxError, struct.error) as error:
-        raise RiffError(f"{name} describes itself wrongly ({error}); make it anew or take it out") from error
-    return None if tagged is None else tagged[0]
-
-
-def _described_by(listed: _Listed) -> SpectrogramConfig:
-    """The config of a folder without one: its first picture's, else Riffusion's with as many rows."""
-    with _open(listed.content(), listed.name) as picture:
-        own = describe_picture(picture, listed.name)
-        return own or dataclasses.replace(SpectrogramConfig.riffusion(), n_mels=picture.height)
-
-
-def decode_picture(content: bytes, name: str, config: SpectrogramConfig) -> Tensor:
-    """A picture file's bytes as (C, M, N) in [0, 1].
-
-    Raises:
-        RiffError: it is damaged, or made with another config than the data set's.
-    """
-    with _open(content, name) as picture:
-        own = describe_picture(picture, name)
-        if own is not None and (wrong := differing_fields(own, config)):
-            raise RiffError(f"{name} was made with another config than the data set: {wrong}; take it out or remake it")
-        try:
-            picture.load()
-        except (OSError, SyntaxError, ValueError, struct.error) as error:
-            raise RiffError(f"{name} is damaged ({error}); restore it or take it out") from error
-        return pil_to_image(picture, config)
-
-
-def differing_fields(one: SpectrogramConfig, other: SpectrogramConfig) -> str:
-    """How two configs' pictures differ, "n_mels 512 and 256, ..."; empty where they mean the same.
-
-    The usual width is no difference: pictures of several widths are trained on side by side.
-    """
-    first, second = one.to_dict(), other.to_dict()
-    ignored = {"width"}
-    if one.amplitude == other.amplitude == "decibel":
-        ignored |= {"power"}
-    if one.amplitude == other.amplitude == "power":
-        ignored |= {"reference", "db_range"}
-    if one.channels == other.channels == 1:
-        ignored |= {"stereo"}
-    if one.grid == other.grid == "seconds":
-        ignored |= {"frames_per_beat"}
-    names = [name for name in first if name not in ignored and first[name] != second[name]]
-    return ", ".join(f"{name} {first[name]} and {second[name]}" for name in names)
-
-
 def _own_config(root: Path) -> SpectrogramConfig | None:
     return SpectrogramConfig.load(root) if (root / CONFIG_NAME).is_file() else None
 
 
 def _load_parquet(root: Path, shards: list[Path]) -> tuple[list[ClipSet], list[ClipSet], SpectrogramConfig]:
-    listed: dict[str, list[_Listed]] = {"train": [], "validation": []}
+    listed: dict[str, list[Listed]] = {"train": [], "validation": []}
     for shard in shards:
         split = shard.name.partition("-")[0].removesuffix(".parquet")
         name = next((name for name, known in SPLITS.items() if split in known), "train")
-        listed[name] += _list_shard(shard)
+        listed[name] += list_shard(shard)
     if not listed["train"]:
         raise RiffError(f"{root} has Parquet shards, but no clip to train on; make the data set again")
     config = _own_config(root)
     sets = {name: _by_width(members, root, config) if members else [] for name, members in listed.items()}
-    return sets["train"], sets["validation"], config or _described_by(listed["train"][0])
-
-
-def _list_shard(shard: Path) -> list[_Listed]:
-    """The clips of a Parquet shard; pictures are read by row group, the last one is kept."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise SystemProblem("Parquet shards need pyarrow; install it: python -m pip install pyarrow") from error
-    try:
-        file = parquet.ParquetFile(shard)
-        names = [name for name in file.schema_arrow.names if name != "image"]
-        if "image" not in file.schema_arrow.names:
-            raise RiffError(f"{shard} has no column image; make the data set again with riff prepare --shards")
-        groups = [file.read_row_group(number, columns=names).to_pylist() for number in range(file.num_row_groups)]
-    except (OSError, pyarrow.ArrowException) as error:
-        raise RiffError(f"{shard} cannot be read ({error}); restore it or make the data set again") from error
-    kept: dict[int, list[Any]] = {}
-
-    def picture(group: int, row: int) -> bytes:
-        if group not in kept:
-            kept.clear()
-            kept[group] = file.read_row_group(group, columns=["image"]).column("image").to_pylist()
-        return bytes((kept[group][row] or {}).get("bytes") or b"")
-
-    return [
-        _Listed(f"{shard}, row {row} of group {group}", _with_captions(fields), _later(picture, group, row))
-        for group, rows in enumerate(groups)
-        for row, fields in enumerate(rows)
-    ]
-
-
-def _later(picture: Callable[[int, int], bytes], group: int, row: int) -> Callable[[], bytes]:
-    return lambda: picture(group, row)
+    return sets["train"], sets["validation"], config or described_by(listed["train"][0])
 
 
 def _from_arrays(folder: Path | None) -> list[ClipSet]:

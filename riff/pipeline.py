@@ -137,7 +137,8 @@ class RiffPipeline:
         """Put a LoRA on top of the model; several add up. Needs the extra ``riff-music[lora]``.
 
         Args:
-            path: a ``.safetensors`` file in diffusers' or kohya's layout.
+            path: a ``.safetensors`` file in diffusers' or kohya's layout, or a folder that ``riff train`` wrote. Words
+                in ``learned_embeds.safetensors`` beside it are learned as well.
             weight: how much of it, 0 to 2; a timeline can change it on the way.
 
         Returns:
@@ -150,6 +151,8 @@ class RiffPipeline:
         check_number(weight, "weight", 0, 2)
         name = put_lora(self.pipeline, Path(path))
         adapters = self.pipeline.get_list_adapters().get("unet", [])
+        if name not in adapters:  # it teaches words or the text encoder only
+            return name
         self._lora_weights[name] = weight
         self.pipeline.set_adapters(adapters, [self._lora_weights.get(each, 1.0) for each in adapters])
         return name

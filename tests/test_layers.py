@@ -51,6 +51,8 @@ LAYERS = {
         "request",
         "reading",
         "plan",
+        "pictures",
+        "parquet",
         "dataset",
         "provenance",
         "codec",

@@ -4,9 +4,11 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from riff.cli.arguments import number
@@ -144,6 +146,7 @@ def _train(args: argparse.Namespace) -> None:
         raise RiffError("give the data set's folder once, for example: riff train my-dataset -o runs/mine")
     from riff.train.finetune import fine_tune
     from riff.train.recipe import Recipe
+    from riff.train.share import check_token, push
 
     names = Recipe.__dataclass_fields__
     given: dict[str, Any] = {
@@ -155,14 +158,21 @@ def _train(args: argparse.Namespace) -> None:
         recipe = Recipe(**given | {"snr_gamma": None})
     if not args.quiet:
         print(f"the same by accelerate: accelerate launch -m riff.train {_words(args)}", file=sys.stderr)
+    if args.push_to_hub:
+        check_token()
     outcome = fine_tune(recipe, args.output_dir)
+    main_process = os.environ.get("RANK", "0") == "0"
     if outcome is None:
-        print("stopped with a checkpoint; the same command goes on from here", file=sys.stderr)
+        if main_process:
+            print("riff: stopped with a checkpoint; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130)
+    if not main_process:
+        return
+    where = push(outcome.model, args.hub_model_id or Path(args.output_dir).resolve().name) if args.push_to_hub else None
     if args.json:
-        print(json.dumps({"model": str(outcome.model), **outcome.figures}))
+        print(json.dumps({"model": str(outcome.model), "hub": where, **outcome.figures}))
     else:
-        print(outcome.model)
+        print(outcome.model if where is None else f"{outcome.model}\n{where}")
 
 
 def _words(args: argparse.Namespace) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from riff.checkpoint import save_checkpoint
-from riff.config import SpectrogramConfig
-from riff.dataset import ClipSet
-from riff.files import write_json
-from riff.prior import MusicPrior
+from riff.files import write_json, write_text
 from riff.train.adapter import Tuning
+from riff.train.card import Facts, make_card
 from riff.train.recipe import Recipe, prompts_of
+from riff.train.settle import Base, Data
+
+FIGURES_NAME = "figures.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Outcome:
 
     Attributes:
         model: folder of the LoRA or of the whole model.
-        samples: sound files drawn with it.
+        samples: sounds and pictures drawn with it.
         figures: losses, seconds and counts.
     """
 
@@ -31,27 +32,32 @@ class Outcome:
 
 
 def write_outcome(
-    run: Path,
-    recipe: Recipe,
-    tuning: Tuning,
-    config: SpectrogramConfig,
-    prior: MusicPrior | None,
-    training: list[ClipSet],
-    validation: list[ClipSet],
-    figures: dict[str, Any],
+    run: Path, recipe: Recipe, base: Base, tuning: Tuning, data: Data, figures: dict[str, Any]
 ) -> Outcome:
-    """Write the model of a finished run, draw samples with it as a user would, and say how it came about."""
+    """Write the model of a finished run, draw samples with it as a user would, and say how it came about.
+
+    Args:
+        run: folder of the run.
+        recipe: settled.
+        base: the model it began with, whose parts now are the trained ones.
+        tuning: what was trained.
+        data: the clips.
+        figures: what was measured.
+    """
     folder = run / "model"
+    trained = sum(parameter.numel() for parameter in tuning.model.parameters() if parameter.requires_grad)
     if recipe.method == "full":
         tuning.settle()
-        save_checkpoint(tuning.parts, config, folder, prior=prior, force=True)
+        save_checkpoint(tuning.parts, base.config, folder, prior=base.prior, force=True)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tuning.save(folder)
-        config.save(folder)
-    figures = figures | {"steps": recipe.max_train_steps, "clips": sum(len(each) for each in training)}
+        base.config.save(folder)
+    facts = Facts.of(data, trained, tuning.word)
+    figures = figures | {"steps": recipe.max_train_steps, "clips": facts.clips, "trained_parameters": trained}
     samples = _draw_samples(run, recipe, folder)
-    write_json(run / "figures.json", figures)
+    write_json(run / FIGURES_NAME, figures)
+    write_text(folder / "README.md", make_card(run.resolve().name, recipe, facts, figures, samples))
     return Outcome(folder, samples, figures)
 
 
@@ -65,15 +71,14 @@ def _draw_samples(run: Path, recipe: Recipe, folder: Path) -> list[Path]:
     else:
         pipe = RiffPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
         pipe.load_lora(folder)
-    place = run / "samples"
-    place.mkdir(exist_ok=True)
+    places = [run / "samples", folder / "samples"]
+    for place in places:
+        place.mkdir(exist_ok=True)
     samples = []
     for number, prompt in enumerate(prompts_of(recipe)):
-        clip = pipe(prompt, seed=recipe.seed).clips[0]
+        clip = pipe(prompt, seed=recipe.seed + number).clips[0]
         for suffix in (".png", ".wav"):
-            samples.append(place / f"sample-{number:02d}{suffix}")
+            samples.append(places[0] / f"sample-{number:02d}{suffix}")
             clip.save(samples[-1], force=True)
-    (folder / "samples").mkdir(exist_ok=True)
-    for path in samples:
-        shutil.copyfile(path, folder / "samples" / path.name)
+            shutil.copyfile(samples[-1], places[1] / samples[-1].name)
     return samples

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from riff.config import SpectrogramConfig
 from riff.diffusion import PlainPrediction, denoise
 from riff.errors import RiffError
 from riff.latents import downsampling, draw_noise
 from riff.model import Model
 from riff.plan import usual_columns
-from riff.prior import MusicPrior
 from riff.prompt import embed_prompt, split_known
 from riff.reading import Reading, read_prompt
 from riff.train.batches import TrainSet
@@ -58,21 +56,12 @@ def class_prompts(source: str, parts: Any, *, closed: bool) -> list[str]:
 
 
 def draw_class_clips(
-    parts: Any,
-    config: SpectrogramConfig,
-    prior: MusicPrior | None,
-    prompts: list[str],
-    *,
-    count: int,
-    seed: int,
-    folder: Path,
+    model: Model, prompts: list[str], *, count: int, seed: int, folder: Path
 ) -> list[tuple[list[str], Latents]]:
     """Draw ``count`` clips of the prompts, in turn, with the model as it is.
 
     Args:
-        parts: the untouched model.
-        config: of its pictures.
-        prior: its music prior, or None.
+        model: the untouched model.
         prompts: what to draw.
         count: of clips.
         seed: of the first noise.
@@ -81,7 +70,7 @@ def draw_class_clips(
     Returns:
         For each width: what the model was told of each clip, and its latents.
     """
-    model = Model(parts, config, prior, "")
+    parts, config, prior = model.parts, model.config, model.prior
     readings = [read_prompt(text, bpm=None, keyscale=None, parts=parts, prior=prior) for text in prompts]
     asked = [readings[number % len(readings)] for number in range(count)]
     widths: dict[int, list[tuple[int, Reading]]] = {}

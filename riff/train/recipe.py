@@ -12,8 +12,8 @@ RECIPE_NAME = "recipe.json"
 METHODS = ("lora", "full", "textual-inversion")
 # What may change from one call to the next without changing what is learned.
 FREE = (
-    "max_train_steps", "num_train_epochs", "time_budget", "validation_prompt", "validation_steps",
-    "checkpointing_steps", "report_to", "license", "train_data_dir",
+    "max_train_steps", "validation_prompt", "validation_steps", "checkpointing_steps", "report_to", "license",
+    "train_data_dir",
 )  # fmt: skip
 
 
@@ -135,53 +135,71 @@ class Recipe:
         return {**dataclasses.asdict(self), "validation_prompt": list(self.validation_prompt)}
 
 
-def read_recipe(run: Path) -> dict[str, Any] | None:
-    """What an earlier call settled for this run; None where the run is new.
+@dataclasses.dataclass(frozen=True)
+class SavedRecipe:
+    """What a run was asked for when it began, what was settled, and a hash of the data set."""
 
-    Raises:
-        RiffError: the folder holds other things than a run, or its recipe is damaged.
-    """
-    path = run / RECIPE_NAME
-    if not path.is_file():
-        if run.is_dir() and any(run.iterdir()):
-            raise RiffError(f"{run} holds files but no {RECIPE_NAME}, so it is no run of riff train; use a new folder")
-        if run.exists() and not run.is_dir():
-            raise RiffError(f"{run} is a file; give the folder of the run")
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RiffError(f"{path} is damaged ({error}); restore it, or begin a new run in another folder") from error
+    asked: Recipe
+    settled: Recipe
+    data: str
+
+    @classmethod
+    def load(cls, run: Path) -> "SavedRecipe | None":
+        """That of a run; None where the run is new.
+
+        Raises:
+            RiffError: the folder holds other things than a run, or its recipe is damaged.
+        """
+        path = run / RECIPE_NAME
+        if not path.is_file():
+            if run.exists() and not run.is_dir():
+                raise RiffError(f"{run} is a file; give the folder of the run")
+            if run.is_dir() and any(each.name != "cache" for each in run.iterdir()):
+                raise RiffError(f"{run} holds files but no {RECIPE_NAME}, so it is no run of riff train; use another")
+            return None
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            return cls(_from_dict(fields["asked"]), _from_dict(fields["settled"]), str(fields["data"]))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RiffError(f"{path} is damaged ({error}); restore it, or begin a new run elsewhere") from error
+
+    @classmethod
+    def expect(cls, run: Path) -> "SavedRecipe":
+        """That of a run that has one."""
+        found = cls.load(run)
+        if found is None:
+            raise RiffError(f"{run / RECIPE_NAME} is missing; all processes must see the same folder")
+        return found
+
+    def save(self, run: Path) -> None:
+        """Write it into the run's folder."""
+        run.mkdir(parents=True, exist_ok=True)
+        fields = {"asked": self.asked.to_dict(), "settled": self.settled.to_dict(), "data": self.data}
+        write_json(run / RECIPE_NAME, fields)
+
+    def continued(self, asked: Recipe, data: str) -> Recipe:
+        """The settled recipe, with what may change as it is asked for now.
+
+        Raises:
+            RiffError: something else has changed; every change is named.
+        """
+        old, new = self.asked.to_dict(), asked.to_dict()
+        changed = [
+            f"{name} {old[name]!r} -> {new[name]!r}" for name in old if name not in FREE and old[name] != new[name]
+        ]
+        if data != self.data:
+            changed.append(f"the clips or captions of {asked.train_data_dir}")
+        if changed:
+            raise RiffError(
+                f"this run was begun otherwise: {', '.join(changed)}; begin a new one in another folder, "
+                "or give what it was begun with"
+            )
+        free = {name: getattr(asked, name) for name in FREE if new[name] != old[name] and new[name] is not None}
+        return dataclasses.replace(self.settled, **free)
 
 
-def continued(asked: Recipe, saved: dict[str, Any]) -> Recipe:
-    """The recipe of a run that goes on: what was settled when it began, and what may change as it is asked for now.
-
-    Raises:
-        RiffError: something else has changed; every change is named.
-    """
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    settled = {name: value for name, value in saved.items() if name in known}
-    default = Recipe(asked.train_data_dir).to_dict()
-    wanted = asked.to_dict()
-    changed = [
-        f"{name} {settled.get(name)!r} -> {value!r}"
-        for name, value in wanted.items()
-        if name not in FREE and value != settled.get(name) and value != default[name]
-    ]
-    if changed:
-        raise RiffError(
-            f"this run was begun otherwise: {', '.join(changed)}; give what it was begun with, or a new folder"
-        )
-    free = {name: wanted[name] for name in FREE if wanted[name] != default[name] and wanted[name] is not None}
-    fields = settled | free
+def _from_dict(fields: dict[str, Any]) -> Recipe:
     return Recipe(**{**fields, "validation_prompt": tuple(fields["validation_prompt"])})
-
-
-def save_recipe(run: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
-    """Write the recipe with what else must not change while the run goes on."""
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / RECIPE_NAME, recipe.to_dict() | facts)
 
 
 def prompts_of(recipe: Recipe) -> tuple[str, ...]:
