@@ -27,6 +27,7 @@ from riff.train.health import MAX_BAD_STEPS, WINDOW
 from riff.train.lock import sole_trainer
 from riff.train.loop import LoopSettings, NumberedLoss, train
 from riff.train.runs import Checkpoint, load_checkpoint, save_checkpoint
+from riff.train.stop import StopFlag
 from riff.train.summary import read_summary
 
 pytest.importorskip("accelerate")
@@ -203,10 +204,11 @@ def test_training_killed_at_every_file_operation_ends_with_the_same_bits(tmp_pat
         assert_same(tmp_path / "whole", run)
 
 
-def test_killed_over_and_over_at_any_instant_training_ends_with_the_same_bits(tmp_path: Path):
-    settings = dataclasses.replace(SETTINGS, steps=40)
+@pytest.mark.parametrize(("kills", "steps"), [(12, 40), pytest.param(200, 2000, marks=pytest.mark.slow)])
+def test_killed_over_and_over_at_any_instant_training_ends_with_the_same_bits(tmp_path: Path, kills: int, steps: int):
+    settings = dataclasses.replace(SETTINGS, steps=steps)
     whole_training(tmp_path / "whole", settings)
-    delays = torch.rand(12, generator=torch.Generator().manual_seed(1)).mul(0.25).tolist()
+    delays = torch.rand(kills, generator=torch.Generator().manual_seed(1)).mul(0.25).tolist()
     for delay in delays:
         child = os.fork()
         if child == 0:
@@ -229,6 +231,19 @@ def test_a_full_disk_while_saving_is_one_line_with_exit_code_5_and_the_run_goes_
     assert in_child(starved) == 5
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["step-00000001"]
     assert load_checkpoint(tmp_path / "run")[0].step == 1
+
+
+@pytest.mark.parametrize("limit", [1, 40, 300, 600, 900])
+def test_training_on_a_disk_that_fills_up_ends_with_one_line_and_goes_on_to_the_same_bits(tmp_path: Path, limit: int):
+    def starved() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        whole_training(tmp_path / "run")
+
+    assert in_child(starved) == 5
+    assert not list((tmp_path / "run").glob("*.tmp-*"))
+    whole_training(tmp_path / "run")
+    whole_training(tmp_path / "whole")
+    assert_same(tmp_path / "whole", tmp_path / "run")
 
 
 SCRIPT = """
@@ -318,6 +333,13 @@ def test_the_first_signal_saves_and_a_second_one_leaves_at_once(tmp_path: Path, 
     else:
         assert time.monotonic() - began < 1.9  # the micro-batch itself takes two seconds
         assert load_checkpoint(tmp_path / "run") == (None, [])
+
+
+def test_what_a_launcher_echoes_right_after_a_signal_is_no_second_one():
+    with StopFlag(launched=True) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGINT
 
 
 def test_a_second_trainer_is_refused_and_the_lock_goes_with_a_killed_one(tmp_path: Path):

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -49,9 +49,9 @@ def _lock(file: IO[str], run: Path) -> None:
         ) from error
     except OSError:  # a file system without locks; the trainer works there as well
         return
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with suppress(OSError):  # on a full disk the name is missing, and the lock holds all the same
+        file.truncate(0)
+        os.write(file.fileno(), str(os.getpid()).encode())
 
 
 def _clear_drafts(run: Path) -> None:

@@ -2,11 +2,14 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from riff.errors import SystemProblem
 from riff.train.settings import LoopSettings
 
 logger = logging.getLogger(__name__)
@@ -21,13 +24,15 @@ class RunLog:
 
     def __init__(self, accelerator: Any, run: Path, settings: LoopSettings, first: int, last: int) -> None:
         self.accelerator, self.first, self.last = accelerator, first, last
+        self.folder = run / "logs"
         self.writer: Any = None
         main = accelerator.is_main_process
         if main:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What a killed run wrote after its last checkpoint is drawn over.
-            self.writer = SummaryWriter(str(run / "logs"), purge_step=first + 1 if first else None)
+            with self._disk():
+                # What a killed run wrote after its last checkpoint is drawn over.
+                self.writer = SummaryWriter(str(self.folder), purge_step=first + 1 if first else None)
         if accelerator.log_with:
             accelerator.init_trackers("riff", config=dict(vars(settings)))
         self.bar = tqdm(total=last, initial=first, disable=None if main else True, unit="step")
@@ -39,16 +44,31 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
         if self.writer is not None:
-            self.writer.close()
+            try:
+                self.writer.close()
+            except OSError as error:  # the checkpoints are what counts, and they are written
+                logger.warning("the end of the log in %s could not be written (%s)", self.folder, error)
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
     def write(self, figures: dict[str, float], done: int) -> None:
         """Log figures under their names as of ``done`` steps."""
         if self.writer is not None:
-            for name, value in figures.items():
-                self.writer.add_scalar(name, value, done)
+            with self._disk():
+                for name, value in figures.items():
+                    self.writer.add_scalar(name, value, done)
         self.accelerator.log(figures, step=done)
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise SystemProblem(
+                f"cannot write the log in {self.folder}: {reason}; make room, and the same command goes on from the "
+                "last checkpoint"
+            ) from error
 
     def pace(self, figures: dict[str, float], done: int) -> None:
         """Log a step's figures with the speed, and show them."""

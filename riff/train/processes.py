@@ -1,5 +1,6 @@
 """What the processes of a run do together: start, agree, gather what is sharded. With one process nearly nothing."""
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from riff.errors import RiffError
 from riff.fields import show
 from riff.train.settings import LoopSettings
 
+# The others wait so long for the main process to render previews or save; ten minutes, NCCL's own, can be too few.
+PATIENCE = datetime.timedelta(hours=2)
+
 
 def new_accelerator(settings: LoopSettings, logs: str, device: str | None) -> Any:
     """Accelerate's view of this process and its fellows.
@@ -18,7 +22,7 @@ def new_accelerator(settings: LoopSettings, logs: str, device: str | None) -> An
         RiffError: fp16 without a GPU, a tracker that accelerate does not know or that is not installed, or sharding of
             the first kind (FSDP1), whose weights are no longer the model's own.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
     # The state is shared by all accelerators of a process and would refuse a second run with another precision.
@@ -29,6 +33,7 @@ def new_accelerator(settings: LoopSettings, logs: str, device: str | None) -> An
         cpu=device == "cpu",
         log_with=_trackers(settings.report_to) or None,
         project_dir=logs,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise RiffError("mixed_precision is fp16, which needs a GPU; use bf16 or no")
