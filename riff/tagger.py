@@ -144,8 +144,13 @@ class Tagger:
         features, owner = embed(self.net, windows), torch.tensor(owners)
         return torch.stack([features[owner == index].mean(0) for index in range(len(images))])
 
-    def picture(self, waveform: Tensor, sample_rate: int, *, bpm: float | None = None) -> Tensor:
-        """The picture (1, M, N) by which :meth:`tag` hears a sound, from the bar it begins in; arguments as there."""
+    def picture(
+        self, waveform: Tensor, sample_rate: int, *, bpm: float | None = None, downbeat: float | None = None
+    ) -> Tensor:
+        """The picture (1, M, N) by which :meth:`tag` hears a sound, from the bar it begins in; arguments as there.
+
+        With ``downbeat``, seconds to a first beat of a bar, and ``bpm`` nothing is tracked.
+        """
         import torch
 
         from riff.image import mel_to_image
@@ -157,7 +162,7 @@ class Tagger:
             raise RiffError("a sound to be tagged is empty or holds NaN or infinite samples; use another")
         if float(mono.abs().max()) < 1e-4:
             raise RiffError("a silent sound cannot be tagged; use one with music in it")
-        laid = lay(Recording(mono, sample_rate), self.config, bpm=bpm, downbeat=None, beats_per_bar=4)
+        laid = lay(Recording(mono, sample_rate), self.config, bpm=bpm, downbeat=downbeat, beats_per_bar=4)
         return mel_to_image(waveform_to_mel(laid.waveform[0], self.config, bpm=laid.tempo), self.config)
 
     def _windows(self, images: Tensor, columns: Sequence[int] | None) -> tuple[Tensor, list[int]]:
