@@ -23,7 +23,7 @@ from riff.train.augment import Variant
 from riff.train.captions import Texts
 
 SHARD = 128  # clips a shard: what a kill costs at most
-BATCH = 8
+PIXELS = 2**19  # encoded at a time: an autoencoder's first layers need some 2 kB for each
 logger = logging.getLogger(__name__)
 
 
@@ -103,8 +103,9 @@ def _encoding(
     @torch.no_grad()
     def work() -> dict[str, Tensor]:
         parts: list[dict[str, Tensor]] = []
-        for start in range(0, len(numbers), BATCH):
-            chunk = numbers[start : start + BATCH]
+        size = max(1, PIXELS // (config.n_mels * clips.width * len(variants)))
+        for start in range(0, len(numbers), size):
+            chunk = numbers[start : start + size]
             images = torch.stack([variant.apply(clips.read(i), config) for i in chunk for variant in variants])
             parts.append(_distribution(vae, images))
             tell(len(chunk))

@@ -48,6 +48,8 @@ def write_outcome(
     trained = sum(parameter.numel() for parameter in tuning.model.parameters() if parameter.requires_grad)
     if recipe.method == "full":
         tuning.settle()
+        for part in (tuning.parts.unet, tuning.parts.text_encoder, tuning.parts.vae):
+            part.half()  # as models are shared; what is lost is far below what a step changes
         save_checkpoint(tuning.parts, base.config, folder, prior=base.prior, force=True)
     else:
         folder.mkdir(parents=True, exist_ok=True)
