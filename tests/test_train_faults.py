@@ -501,3 +501,19 @@ def test_the_same_run_under_another_version_of_the_json_is_still_whole(tmp_path:
         (folder / "manifest.json").write_text(text)
         with pytest.raises(ModelError, match="every checkpoint"):
             load_checkpoint(tmp_path)
+
+
+def test_8_bit_adam_goes_on_to_the_same_bits(tmp_path: Path):
+    pytest.importorskip("bitsandbytes")
+
+    def wide() -> nn.Module:
+        torch.manual_seed(0)  # matrices below 4096 numbers stay in 32 bits
+        return nn.Sequential(nn.Linear(1, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 1))
+
+    settings = dataclasses.replace(SETTINGS, use_8bit_adam=True, learning_rate=1e-3)
+    assert train(wide(), LOSS, settings, tmp_path / "whole", device="cpu")
+    for until in (5, None):
+        assert train(wide(), LOSS, settings, tmp_path / "halves", until=until, device="cpu")
+    kinds = {value.dtype for value in load_checkpoint(tmp_path / "whole")[0].tensors["optimizer"].values()}
+    assert torch.uint8 in kinds
+    assert_same(tmp_path / "whole", tmp_path / "halves")

@@ -32,19 +32,24 @@ def new_optimizer(parameters: Iterable[nn.Parameter], settings: LoopSettings, *,
 
 
 def optimizer_to_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat tensors, ``<parameter index>.<name>``."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
-    }
+    """An optimizer's state as flat tensors: ``<parameter index>.<name>``, or ``<index>.<group>.<name>`` in 8 bits."""
+    flat: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            inner = {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+            flat |= {f"{index}.{key}": torch.as_tensor(each) for key, each in inner.items()}
+    return flat
 
 
 def tensors_to_optimizer(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """The inverse of :func:`optimizer_to_tensors`, into an optimizer over the same parameters."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
+        index, *groups, name = key.split(".")
+        place = state.setdefault(int(index), {})
+        for group in groups:
+            place = place.setdefault(group, {})
         # 8-bit Adam counts its steps in a plain int, torch's in a float tensor.
         plain = value.ndim == 0 and not value.is_floating_point()
-        state.setdefault(int(index), {})[name] = int(value) if plain else value
+        place[name] = int(value) if plain else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
