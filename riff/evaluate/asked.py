@@ -138,8 +138,9 @@ def _file_of(row: dict[str, Any]) -> str:
 
 
 def _places(files: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Every way to name each file, the exact ones winning."""
+    """Every way to name each file, the exact ones winning; ``riff render --prompts`` puts a number before a name."""
     root = folder if folder.is_dir() else folder.parent
+    bare = {re.sub(r"^\d{4,}-", "", file.stem): file for file in files}
     exact = {file.relative_to(root).as_posix(): file for file in files}
     whole = {file.as_posix(): file for file in files}
-    return {file.stem: file for file in files} | {file.name: file for file in files} | whole | exact
+    return bare | {file.stem: file for file in files} | {file.name: file for file in files} | whole | exact

@@ -1,4 +1,4 @@
-"""The result of an evaluation: figures in sections, clips with what was measured of each, and what could not be read."""
+"""The result of an evaluation: figures in sections, clips with what was measured of each, unreadable files."""
 
 import dataclasses
 import math

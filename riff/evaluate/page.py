@@ -1,0 +1,259 @@
+"""The report of an evaluation as one web page that needs nothing from elsewhere."""
+
+import base64
+import html
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from riff import __version__
+from riff.audio import load_audio, save_audio
+from riff.cards import Card, read_card
+from riff.errors import RiffError
+from riff.evaluate.figures import Figure
+from riff.evaluate.plots import histogram, interval_bar, scatter
+from riff.evaluate.report import ClipRow, Evaluation, Section, show_interval, show_value
+from riff.files import write_text
+from riff.style import SCRIPT, STYLE
+
+PLAYED = 6  # of the best clips, and of the worst
+SECONDS = 20.0  # of each that are embedded
+MOST_NAMES = 500  # in a list on the page; report.json has all
+_RATE = 44100
+_CSS = """
+body { max-width: 76rem; }
+section { margin: 0 0 2.2rem; }
+section > h2 { font-size: 1.25rem; margin: 0 0 .7rem; display: block; }
+section > p { margin: .3rem 0 .8rem; color: var(--soft); max-width: 60rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .9rem; }
+.tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: .8rem 1rem; }
+.tiles b { display: block; font-size: 1.55rem; letter-spacing: -.02em; font-variant-numeric: tabular-nums; }
+.tiles span { display: block; font-size: .84rem; line-height: 1.35; }
+.tiles small { display: block; color: var(--soft); font-size: .8rem; }
+.sheet { background: var(--card); border: 1px solid var(--line); border-radius: 14px; overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 500; color: var(--soft); font-size: .8rem; }
+th, td { padding: .5rem .6rem; border-top: 1px solid var(--line); vertical-align: middle; }
+tr:first-child > th, tr:first-child > td { border-top: 0; }
+th:first-child, td:first-child { padding-left: 1rem; } th:last-child, td:last-child { padding-right: 1rem; }
+.number { text-align: right; white-space: nowrap; } .soft { color: var(--soft); }
+.wide { min-width: 15rem; } .missing { color: var(--soft); font-style: italic; }
+td details { font-size: .84rem; color: var(--soft); } td summary { padding: 0; color: var(--ink); font-size: .92rem; }
+svg.bar { display: block; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: .9rem; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: .8rem 1rem; }
+figcaption { display: flex; flex-direction: column; margin-bottom: .4rem; font-size: .88rem; }
+figcaption span { color: var(--soft); font-size: .8rem; }
+svg { max-width: 100%; height: auto; font: 11px system-ui, sans-serif; fill: var(--soft); }
+figure svg { display: block; width: 100%; }
+.ours { fill: var(--accent); } circle.ours { fill-opacity: .8; } .theirs { fill: none; stroke: #d99000;
+  stroke-width: 1.6; } .floor { stroke: var(--line); } .frame { fill: none; stroke: var(--line); }
+.empty { fill: var(--line); } .range { stroke: var(--ink); stroke-width: 1.4; }
+.key { display: flex; gap: 1.2rem; font-size: .84rem; color: var(--soft); margin: 0 0 .8rem; }
+.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .4rem;
+  vertical-align: -.08rem; background: var(--accent); }
+.key i + i, .key .ring { background: none; border: 2px solid #d99000; }
+main h2 { -webkit-line-clamp: 3; }
+.all td { padding-top: .3rem; padding-bottom: .3rem; font-size: .84rem; } .all td:nth-child(2) { min-width: 16rem; }
+.lines { font-size: .88rem; color: var(--soft); overflow-wrap: anywhere; }
+dl.words { grid-template-columns: minmax(10rem, 22rem) 1fr; font-size: .88rem; gap: .4rem 1.4rem; }
+dl.words dt { white-space: normal; } dl.words dd { color: var(--soft); max-height: none; }
+@media (max-width: 40rem) { dl.words { display: block; } dl.words dd { margin-bottom: .6rem; } }
+"""
+
+
+def write_page(path: str | Path, result: Evaluation) -> Path:
+    """Write the page, wholly or not at all.
+
+    Args:
+        path: the file.
+        result: what is shown; the best and the worst of its clips are read again, to be heard and seen.
+
+    Raises:
+        RiffError, SystemProblem: as in :func:`riff.files.atomic_path`.
+    """
+    title = html.escape(result.title)
+    find = '<input type="search" placeholder="find in clips" aria-label="find in clips" hidden>'
+    parts = [
+        f"<header><div><h1>{title}</h1><p>{html.escape(_summary(result))}</p></div>{find}</header>",
+        _tiles(result),
+        *(_section(section) for section in result.sections),
+        _plots(result),
+        *_players(result.clips),
+        _all_clips(result.clips),
+        _problems(result.problems),
+        _definitions(result.sections),
+        f'<p class="origin">Measured with riff {__version__} eval. All figures are in report.json.</p>',
+    ]
+    write_text(
+        path,
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="riff {__version__} eval">\n<meta name="color-scheme" content="light dark">\n'
+        f"<title>{title} · evaluation</title>\n<style>{STYLE}{_CSS}</style>\n</head>\n<body>\n"
+        f"{chr(10).join(part for part in parts if part)}\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
+    )
+    return Path(path)
+
+
+def _summary(result: Evaluation) -> str:
+    count = len(result.clips)
+    words = [f"{count} clip{'' if count == 1 else 's'}"] if count else []
+    if result.settings.get("reference"):
+        words.append(f"against {len(result.reference)} of {result.settings['reference']}")
+    if result.settings.get("round_trip"):
+        words.append(f"round trip of {result.settings['round_trip']}")
+    if result.problems:
+        words.append(f"{len(result.problems)} files could not be used")
+    return " · ".join(words)
+
+
+def _tiles(result: Evaluation) -> str:
+    """The first figure of each section that has a value, and all shares of the obedience, large."""
+    chosen: list[Figure] = []
+    for section in result.sections:
+        measured = [figure for figure in section.figures if math.isfinite(figure.value)]
+        shares = [figure for figure in measured if figure.unit == "share"] if section.title == "Obedience" else []
+        chosen += shares[:5] or measured[:1]
+    if not chosen:
+        return ""
+    boxes = []
+    for figure in chosen[:10]:
+        spread = show_interval(figure)
+        small = f"95 %: {spread}" if spread else f"n = {figure.n}"
+        boxes.append(
+            f"<div><b>{html.escape(show_value(figure))}</b><span>{html.escape(figure.name)}</span>"
+            f"<small>{html.escape(small)}</small></div>"
+        )
+    return f'<section class="tiles">{"".join(boxes)}</section>'
+
+
+def _section(section: Section) -> str:
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in section.notes)
+    if not section.figures:
+        return f"<section><h2>{html.escape(section.title)}</h2>{notes}</section>" if notes else ""
+    rows = "".join(_row(figure) for figure in section.figures)
+    head = (
+        '<tr><th>figure</th><th class="number">value</th><th>95 % interval</th><th></th><th class="number">n</th></tr>'
+    )
+    return (
+        f"<section><h2>{html.escape(section.title)}</h2>{notes}"
+        f'<div class="sheet"><table>{head}{rows}</table></div></section>'
+    )
+
+
+def _row(figure: Figure) -> str:
+    name = html.escape(figure.name)
+    if figure.definition:
+        name = f"<details><summary>{name}</summary>{html.escape(figure.definition)}</details>"
+    kind = "number" if math.isfinite(figure.value) else "number missing"
+    bar = interval_bar(figure.value, figure.low, figure.high) if figure.unit == "share" else ""
+    return (
+        f'<tr><td class="wide">{name}</td><td class="{kind}">{html.escape(show_value(figure))}</td>'
+        f'<td class="soft">{html.escape(show_interval(figure))}</td><td>{bar}</td>'
+        f'<td class="number soft">{figure.n or ""}</td></tr>'
+    )
+
+
+def _plots(result: Evaluation) -> str:
+    drawn = [
+        scatter(f"clips by {name}", places.get("generated", []), places.get("reference", []), "two main axes of all")
+        for name, places in result.maps.items()
+    ]
+    for name in dict.fromkeys(name for clip in result.clips for name in clip.values):
+        ours = [clip.values.get(name, math.nan) for clip in result.clips]
+        theirs = [values.get(name, math.nan) for values in result.reference]
+        drawn.append(histogram(name, ours, theirs))
+    drawn = [plot for plot in drawn if plot]
+    if not drawn:
+        return ""
+    ring = '<span><i class="ring"></i>reference</span>' if result.reference else ""
+    key = f'<p class="key"><span><i></i>{html.escape(result.title)}</span>{ring}</p>'
+    return f'<section><h2>How the clips are distributed</h2>{key}<div class="plots">{"".join(drawn)}</div></section>'
+
+
+def _players(clips: list[ClipRow]) -> Iterator[str]:
+    """The best and the worst, if there is anything to tell them apart; else the first ones."""
+    ranked = [clip for clip in clips if math.isfinite(clip.score)]
+    if len({clip.score for clip in ranked}) < 2:
+        if clips:
+            yield _cards("Some of the clips", clips[: 2 * PLAYED])
+        return
+    count = min(PLAYED, len(ranked) // 2)
+    yield _cards("Best clips", ranked[:count])
+    yield _cards("Worst clips", ranked[::-1][:count])
+
+
+def _cards(title: str, clips: list[ClipRow]) -> str:
+    cards = "\n".join(_card(clip) for clip in clips)
+    return f"<section><h2>{title}</h2>\n<main>\n{cards}\n</main></section>"
+
+
+def _card(clip: ClipRow) -> str:
+    card = read_card(Path(clip.path))
+    name = html.escape(clip.name, quote=True)
+    picture = '<p class="nothing">no picture</p>'
+    if card.picture:
+        picture = f'<img src="{card.picture}" alt="spectrogram" width="448" height="112">'
+    facts = [f"score {clip.score:.2f}" if math.isfinite(clip.score) else "", f"{card.seconds:.1f} s", *clip.reasons]
+    listed = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts if fact)
+    return (
+        f'<article><div class="picture">{picture}<i></i></div><div class="text">'
+        f'<h2>{html.escape(clip.asked.get("prompt") or clip.name)}</h2><ul class="facts">{listed}</ul>'
+        f"{_player(card, Path(clip.path), name)}<footer><span>{name}</span></footer></div></article>"
+    )
+
+
+def _player(card: Card, path: Path, name: str) -> str:
+    problem = card.problem
+    if not problem:
+        try:
+            return f'<audio controls preload="none" src="{_sound(path)}" aria-label="{name}"></audio>'
+        except RiffError as error:
+            problem = str(error)
+    return f'<p class="problem">{html.escape(problem)}</p>'
+
+
+def _sound(path: Path) -> str:
+    """The beginning of a clip as the text that stands in ``src``."""
+    waveform, _ = load_audio(path, sample_rate=_RATE, duration=SECONDS)
+    waveform = waveform if len(waveform) <= 2 else waveform.mean(0, keepdim=True)
+    with tempfile.TemporaryDirectory() as folder:
+        content = save_audio(Path(folder) / "clip.mp3", waveform, _RATE).read_bytes()
+    return f"data:audio/mpeg;base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _all_clips(clips: list[ClipRow]) -> str:
+    if not clips:
+        return ""
+    columns = list(dict.fromkeys(name for clip in clips for name in clip.values))
+    head = "".join(f'<th class="number">{html.escape(name)}</th>' for name in ("score", *columns))
+    rows = []
+    for clip in clips[:MOST_NAMES]:
+        numbers = [clip.score, *(clip.values.get(name, math.nan) for name in columns)]
+        cells = "".join(f'<td class="number">{f"{number:.4g}" if number == number else ""}</td>' for number in numbers)
+        prompt = html.escape(clip.asked.get("prompt", ""))
+        rows.append(f"<tr><td>{html.escape(clip.name)}</td><td>{prompt}</td>{cells}</tr>")
+    return (
+        f"<section><details><summary>all clips, one by one</summary>"
+        f'<div class="sheet all"><table><tr><th>file</th><th>prompt</th>{head}</tr>{"".join(rows)}</table></div>'
+        f"</details></section>"
+    )
+
+
+def _problems(problems: list[str]) -> str:
+    if not problems:
+        return ""
+    lines = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems[:MOST_NAMES])
+    return f'<section><h2>Files that could not be used</h2><ul class="lines">{lines}</ul></section>'
+
+
+def _definitions(sections: list[Section]) -> str:
+    words = "".join(
+        f"<dt>{html.escape(figure.name)}</dt><dd>{html.escape(figure.definition)}</dd>"
+        for section in sections
+        for figure in section.figures
+        if figure.definition
+    )
+    return f'<section><h2>Definitions</h2><dl class="words">{words}</dl></section>' if words else ""
