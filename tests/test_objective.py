@@ -51,3 +51,20 @@ def test_min_snr_weights_are_those_of_the_paper_at_known_points():
 def test_a_gamma_that_is_not_positive_is_refused():
     with pytest.raises(RiffError, match="snr_gamma is 0"):
         loss_weights(torch.tensor([0]), torch.tensor([0.5]), snr_gamma=0)
+
+
+def test_models_that_predict_the_noise_get_the_noise_and_its_own_weights():
+    latents, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(2)).unbind(0)
+    alphas = torch.tensor([0.5, 0.9, 0.01])  # SNR 1, 9 and about 0.01
+    noisy, target = add_noise(latents, noise, torch.tensor([0, 1, 2]), alphas, prediction_type="epsilon")
+    assert torch.equal(target, noise)
+    torch.testing.assert_close(noisy[0], 0.5**0.5 * (latents[0] + noise[0]))
+    weights = loss_weights(torch.tensor([0, 1, 2]), alphas, snr_gamma=5.0, prediction_type="epsilon")
+    torch.testing.assert_close(weights, torch.tensor([1.0, 5.0 / 9.0, 1.0]))
+
+
+def test_another_prediction_type_is_refused():
+    with pytest.raises(RiffError, match="'sample'"):
+        add_noise(
+            torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.tensor([0]), torch.ones(1), prediction_type="sample"
+        )
