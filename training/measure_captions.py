@@ -180,9 +180,10 @@ def measured_rows(cases: list[Case]) -> list[Row]:
         "low-passed at 700 Hz": ("warm", "dark"),
         "high-passed at 2.5 kHz": ("bright",),
     }
-    for name, names in wanted.items():
-        hits = sum(bool({case.planted[name].loudness, case.planted[name].brightness} & set(names)) for case in changed)
-        rows.append(Row(f"{names[0]}, planted: {name}", len(changed), hits, len(changed)))
+    for name, fitting in wanted.items():
+        heard = [case.planted[name] for case in changed]
+        hits = sum(bool({told.loudness, told.brightness} & set(fitting)) for told in heard)
+        rows.append(Row(f"{fitting[0]}, planted: {name}", len(changed), hits, len(changed)))
     return rows
 
 

@@ -138,7 +138,8 @@ def describe(
     """Describe a clip.
 
     Args:
-        waveform: (C, T), one channel or two, as loud as it was recorded, which is what "quiet" and "loud" speak of.
+        waveform: (C, T), one channel or two, as loud as its picture, so that "quiet" and "loud" are true of that; one
+            that was brought to the model's level (:data:`riff.laying.LEVEL`) is neither.
         sample_rate: samples per second, in Hz.
         beats: of the clip; None says no tempo.
         image: the clip's picture (1, M, N), beginning with a bar; None, or one of a config that the tagger does not

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-BANDS = 64
+BANDS = 64  # before those that would hold no bin are left out
 LOWEST, HIGHEST = 40.0, 16000.0  # Hz
 HARMONIC, PERCUSSIVE = 31, 9  # frames and bands of the medians
 FULL_DB = 40.0  # below the loudest cell, down to which a cell counts as filled
@@ -65,13 +65,16 @@ def measure(waveform: Tensor, sample_rate: int) -> Features | None:
 
 
 def band_levels(mono: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Amplitudes (N, 64) in bands of equal ratio, 85 times a second, and the bands' centres in Hz."""
+    """Amplitudes (N, at most 64) in bands of equal ratio, 86 times a second, and the bands' centres in Hz.
+
+    Low bands are one bin of the transform, and there are fewer where half the rate is below 16 kHz.
+    """
     window, hop = round(0.0464 * sample_rate), round(0.0116 * sample_rate)
     padded = np.pad(mono, window // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * np.hanning(window)
     level = np.abs(np.fft.rfft(frames.astype(np.float32), axis=1))
-    top = min(HIGHEST, sample_rate / 2)
-    edges = np.unique(np.geomspace(LOWEST, top, BANDS + 1) * window / sample_rate // 1).astype(int)
+    corners = np.geomspace(LOWEST, HIGHEST, BANDS + 1)
+    edges = np.unique(corners[corners <= sample_rate / 2] * window / sample_rate // 1).astype(int)
     bands = np.add.reduceat(level[:, : edges[-1]], edges[:-1], axis=1)
     return bands, np.sqrt(edges[:-1] + 0.5) * np.sqrt(edges[1:] + 0.5) * sample_rate / window
 
