@@ -31,7 +31,7 @@ from riff.prepare.sources import Source
 from riff.prepare.stream import Stream, blocks
 from riff.tempo import TempoMap
 
-BLOCK = 150.0  # seconds that are worked on at once: most songs in two, and some hundred megabytes
+BLOCK = 100.0  # seconds that are worked on at once: most songs in two, at 0.4 GB beside the libraries
 AUTO_CAPTIONS = 4  # a clip's captions under --caption auto
 KEY_SECONDS = 40.0  # from the middle of a block, of which its key is measured
 LEAST_KEY = 0.6  # correlation with a key's profile below which none is said
