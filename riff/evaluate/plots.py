@@ -99,11 +99,10 @@ def interval_bar(value: float, low: float, high: float) -> str:
 
 
 def _figure(title: str, below: str, inside: str, wide: int, high: int) -> str:
-    name = html.escape(title)
-    return (
-        f"<figure><figcaption><b>{name}</b><span>{html.escape(below)}</span></figcaption>"
-        f"<svg viewBox='0 0 {wide} {high}' role='img' aria-label=\"{html.escape(title, quote=True)}\">{inside}</svg></figure>"
-    )
+    words = f"<b>{html.escape(title)}</b><span>{html.escape(below)}</span>"
+    label = html.escape(title, quote=True)
+    svg = f"<svg viewBox='0 0 {wide} {high}' role='img' aria-label=\"{label}\">{inside}</svg>"
+    return f"<figure><figcaption>{words}</figcaption>{svg}</figure>"
 
 
 def _short(value: float) -> str:
