@@ -135,10 +135,11 @@ _UNITS = {"share": "%"}
 def _number(value: float, unit: str) -> str:
     if unit == "share":
         value *= 100.0
+        return f"{value:.0f}" if value in (0.0, 100.0) else f"{value:.1f}"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if value == 0 or unit == "share" or abs(value) >= 1000:
-        return f"{value:.1f}".removesuffix(".0") if unit == "share" or value == 0 else f"{value:.0f}"
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:.0f}"
     # Three digits that count, but not in the form 1e-05 above a millionth.
     digits = max(0, min(6, 2 - math.floor(math.log10(abs(value)))))
     return f"{value:.{digits}f}" if abs(value) >= 1e-6 else f"{value:.1e}"
