@@ -26,8 +26,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
     model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
     model.add_argument(
-        "--lora", action="append", default=[], type=_lora, metavar="FILE[:WEIGHT]",
-        help="a LoRA to put on top, with a weight from 0 to 2, default 1; repeatable",
+        "--lora", action="append", default=[], type=_lora, metavar="LORA[:WEIGHT]",
+        help="a LoRA to put on top: a file, or the RUN/model of riff train, with a weight from 0 to 2; repeatable",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 

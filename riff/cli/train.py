@@ -98,7 +98,7 @@ def _add_optimizer(group: Any) -> None:
     group.add_argument("--lr_scheduler", choices=["cosine", "constant"], help="default cosine")
     group.add_argument("--lr_warmup_steps", type=number(0, 10**9, whole=True), help="default 20")
     group.add_argument("--max_grad_norm", type=number(0, 10**6), help="default 1")
-    group.add_argument("--snr_gamma", type=number(0, 1000), help="Min-SNR weighting, default 5; 0 turns it off")
+    group.add_argument("--snr_gamma", type=number(0, 1000), help="Min-SNR weighting, such as 5; default none")
     group.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], help="default what is fastest here")
     group.add_argument("--gradient_checkpointing", action="store_true", default=None, help="less memory, more time")
     group.add_argument("--use_8bit_adam", action="store_true", default=None, help="needs bitsandbytes")

@@ -1,6 +1,7 @@
 """All that a fine-tuning run works out once: latents, the model's own clips, texts; then the model is made ready."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from riff.trigger import is_one_token
 
 # Learning rate of a new word's embedding, whatever the rest's is.
 WORD_LEARNING_RATE = 1e-3
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,8 @@ def _tuning(recipe: Recipe, base: Base) -> Tuning:
     parts, word = base.parts, recipe.trigger
     alone = recipe.method == "textual-inversion"
     if word is not None and is_one_token(word, parts.tokenizer) and not alone:
-        word = None  # the model has it already: it is taught as any other
+        logger.info("the model has the word %r already; it is taught as any other", word)
+        word = None
     tuning = prepare_tuning(
         parts,
         recipe.method,  # type: ignore[arg-type]

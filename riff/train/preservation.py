@@ -32,7 +32,8 @@ CLASS_PROMPTS = (
     "tango, accordion", "flamenco guitar", "waltz, strings", "classical piano", "string quartet",
     "baroque, harpsichord", "church bells", "choir", "gospel, organ", "lullaby, music box", "march, brass",
     "chiptune", "synthwave", "epic orchestra, drums", "horror, strings", "celtic, flute", "klezmer, clarinet",
-    "afrobeat", "polka", "new age, harp", "video game music", "boogie woogie piano", "surf rock",
+    "afrobeat", "polka", "new age, harp", "video game music", "ragtime piano", "boom bap", "chinese music",
+    "orchestral", "sacred music", "boogie woogie piano", "surf rock",
 )  # fmt: skip
 logger = logging.getLogger(__name__)
 

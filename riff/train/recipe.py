@@ -39,7 +39,8 @@ class Recipe:
         learning_rate: peak rate of AdamW.
         lr_scheduler: "cosine" or "constant".
         lr_warmup_steps: steps of linear rise.
-        snr_gamma: Min-SNR weighting (Hang et al., 2023); None weighs all timesteps alike.
+        snr_gamma: Min-SNR weighting (Hang et al., 2023); None weighs all timesteps alike, as riff-mini was
+            trained: with velocities Min-SNR leaves next to nothing of the noisiest ones, which decide on the music.
         max_grad_norm: gradients are scaled down to this norm.
         mixed_precision: "no", "fp16" or "bf16".
         gradient_checkpointing: less memory for more time.
@@ -79,7 +80,7 @@ class Recipe:
     learning_rate: float | None = None
     lr_scheduler: str = "cosine"
     lr_warmup_steps: int = 20
-    snr_gamma: float | None = 5.0
+    snr_gamma: float | None = None
     max_grad_norm: float = 1.0
     mixed_precision: str | None = None
     gradient_checkpointing: bool = False
