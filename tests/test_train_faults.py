@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -517,3 +518,45 @@ def test_8_bit_adam_goes_on_to_the_same_bits(tmp_path: Path):
     kinds = {value.dtype for value in load_checkpoint(tmp_path / "whole")[0].tensors["optimizer"].values()}
     assert torch.uint8 in kinds
     assert_same(tmp_path / "whole", tmp_path / "halves")
+
+
+def spoil(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "emptied":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "truncated", "one bit flipped"])
+def test_whatever_happens_to_a_file_of_the_newest_checkpoint_the_one_before_is_taken_aloud(tmp_path: Path, how: str):
+    whole_training(tmp_path / "whole")
+    newest = max((tmp_path / "whole").glob("step-*"))
+    names = sorted(path.name for path in newest.iterdir())
+    assert names == ["ema.safetensors", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    for name in names:
+        run = tmp_path / name
+        shutil.copytree(tmp_path / "whole", run)
+        spoil(run / newest.name / name, how)
+        with pytest.warns(UserWarning, match=rf"passed over the damaged checkpoint .*{newest.name}: \w+\.\w+"):
+            whole_training(run)
+        assert_same(tmp_path / "whole", run)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's own thread
+def test_a_run_folder_that_is_deleted_during_training_is_made_again(tmp_path: Path):
+    run = tmp_path / "run"
+
+    def loss(model: nn.Module, generator: torch.Generator, number: int) -> tuple[Tensor, dict[str, float]]:
+        if number == 10:
+            shutil.rmtree(run)
+        return epoch_loss(model, generator, number)
+
+    assert train(new_model(), NumberedLoss(loss), SETTINGS, run, validation=distance, device="cpu")
+    whole_training(tmp_path / "whole")
+    assert_same(tmp_path / "whole", run)

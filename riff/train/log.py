@@ -2,8 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,7 @@ class RunLog:
         self.writer: Any = None
         main = accelerator.is_main_process
         if main:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with self._disk():
-                # What a killed run wrote after its last checkpoint is drawn over.
-                self.writer = SummaryWriter(str(self.folder), purge_step=first + 1 if first else None)
+            self._open(first)
         if accelerator.log_with:
             accelerator.init_trackers("riff", config=dict(vars(settings)))
         self.bar = tqdm(total=last, initial=first, disable=None if main else True, unit="step")
@@ -54,15 +48,24 @@ class RunLog:
     def write(self, figures: dict[str, float], done: int) -> None:
         """Log figures under their names as of ``done`` steps."""
         if self.writer is not None:
-            with self._disk():
-                for name, value in figures.items():
-                    self.writer.add_scalar(name, value, done)
+            try:
+                self._scalars(figures, done)
+            except OSError as error:  # of its thread: the folder was deleted, or the disk is full
+                logger.warning("a part of the log in %s is lost (%s)", self.folder, error)
+                self._open(0)
+                self._scalars(figures, done)
         self.accelerator.log(figures, step=done)
 
-    @contextmanager
-    def _disk(self) -> Iterator[None]:
+    def _scalars(self, figures: dict[str, float], done: int) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, done)
+
+    def _open(self, first: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         try:
-            yield
+            # What a killed run wrote after its last checkpoint is drawn over.
+            self.writer = SummaryWriter(str(self.folder), purge_step=first + 1 if first else None)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise SystemProblem(

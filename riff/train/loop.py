@@ -118,8 +118,9 @@ class _Course:
             if stopped_by is not None or done % self.settings.checkpointing_steps == 0 or done == last:
                 self._publish(done, stopped_by)
             if stopped_by is not None:
-                name = signal.Signals(stopped_by).name
-                logger.info("stopped by %s at step %d of %d; the same command goes on from there", name, done, last)
+                if self.accelerator.is_main_process:
+                    name = signal.Signals(stopped_by).name
+                    logger.info("stopped by %s at step %d of %d; the same command goes on from there", name, done, last)
                 return stopped_by
         return None
 
