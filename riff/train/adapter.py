@@ -54,37 +54,17 @@ class LearnedWord(nn.Module):
 
 
 class Tuned(nn.Module):
-    """Text encoder and UNet as one forward pass, of which only what is trained is in the state.
-
-    A checkpoint of a LoRA run so holds megabytes of adapters and not gigabytes of a model that stays as it is.
-    """
+    """Text encoder and UNet as one forward pass; what of them is frozen is not in the loop's checkpoints."""
 
     def __init__(self, unet: Any, text_encoder: Any) -> None:
         super().__init__()
         self.unet = unet
         self.text_encoder = text_encoder
-        self.register_state_dict_post_hook(_drop_frozen)
-        self.register_load_state_dict_post_hook(_excuse_frozen)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, told: Tensor) -> Tensor:
         """(B, L, H, W), (B,), and token ids (B, tokens) or prompt embeddings (B, tokens, D), to (B, L, H, W)."""
         prompt_embeds = told if told.is_floating_point() else self.text_encoder(told).last_hidden_state
         return self.unet(noisy, timesteps, encoder_hidden_states=prompt_embeds).sample
-
-
-def _trained_names(model: nn.Module) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _drop_frozen(model: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    kept = {prefix + name for name in _trained_names(model)}
-    for name in [name for name in state if name.startswith(prefix) and name not in kept]:
-        del state[name]
-
-
-def _excuse_frozen(model: nn.Module, problems: Any) -> None:
-    trained = _trained_names(model)
-    problems.missing_keys[:] = [name for name in problems.missing_keys if name in trained]
 
 
 @dataclasses.dataclass(frozen=True)
