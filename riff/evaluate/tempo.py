@@ -10,6 +10,7 @@ from riff.errors import RiffError
 _SLOWEST, _FASTEST = 48.0, 190.0
 _STEP = 0.0005  # of a tempo, between candidates
 _HARMONICS = 12
+_OCTAVES = (1.0, 1 / 3, 1 / 2, 2.0, 3.0)
 _LEVELS = (1 / 3, 1 / 2, 2 / 3, 1.0, 3 / 2, 2.0, 3.0)
 
 
@@ -20,7 +21,8 @@ def measure_tempo(waveform: Tensor | np.ndarray, sample_rate: int, *, expected: 
     is the period at whose multiples the envelope resembles itself most (autocorrelation comb, Scheirer
     1998). It is then refined, within 4 %, to the frequency whose harmonics hold the most energy: there all
     onsets on the grid add in phase, so the peak is narrow and unbiased. Which metrical level is the beat
-    stays ambiguous: compare with :func:`tempo_error`.
+    stays a guess, that it lies near 108 (listeners tap near there, Parncutt 1994; centre and width were
+    chosen on 160 composed clips): compare with :func:`tempo_error`.
 
     Args:
         waveform: sound, shape (C, T) or (T,); at least one second.
@@ -38,10 +40,10 @@ def measure_tempo(waveform: Tensor | np.ndarray, sample_rate: int, *, expected: 
     if not envelope.max() > 0:
         raise RiffError("the clip has no onsets, so no tempo can be measured; use sound that changes")
     tempi = _SLOWEST * np.exp(np.arange(0.0, math.log(_FASTEST / _SLOWEST), _STEP))
-    # Listeners tap near 120 beats per minute (Parncutt 1994); a very wide prior only breaks ties between
-    # levels.
-    prior = np.exp(-0.5 * (np.log2(tempi / 115.0) / 4.0) ** 2)
-    coarse = float(tempi[int(np.argmax(_resemblance(bands, rate, tempi) * prior))])
+    # A very wide prior: which period it is, is for the sound alone to say.
+    resemblance = _resemblance(bands, rate, tempi)
+    coarse = float(tempi[int(np.argmax(resemblance * _prior(tempi, 115.0, 4.0)))])
+    coarse = _level_of(coarse, resemblance, tempi)
     near = coarse * np.exp(np.arange(-0.04, 0.04, _STEP))
     measured = float(near[int(np.argmax(_comb(envelope, rate, near)))])
     if expected is None:
@@ -89,6 +91,22 @@ def onset_envelopes(waveform: Tensor | np.ndarray, sample_rate: int) -> tuple[np
     box = np.ones(2 * round(0.15 * rate) + 1)
     smooth = np.stack([np.convolve(band, box / box.size, mode="same") for band in bands])
     return np.clip(bands - smooth, 0.0, None), rate
+
+
+def _prior(tempi: np.ndarray, centre: float, octaves: float) -> np.ndarray:
+    weights: np.ndarray = np.exp(-0.5 * (np.log2(tempi / centre) / octaves) ** 2)
+    return weights
+
+
+def _level_of(found: float, resemblance: np.ndarray, tempi: np.ndarray) -> float:
+    """The multiple of a period that is most likely the beat: one at which the sound resembles itself, near 108."""
+    weighed = resemblance * _prior(tempi, 108.0, 1.0)
+    best, most = found, -1.0
+    for level in _OCTAVES:
+        near = np.flatnonzero(np.abs(np.log(tempi / (found * level))) < 0.02)
+        if near.size and weighed[near].max() > most:
+            best, most = float(tempi[near[int(np.argmax(weighed[near]))]]), float(weighed[near].max())
+    return best
 
 
 def _resemblance(bands: np.ndarray, rate: float, tempi: np.ndarray) -> np.ndarray:
