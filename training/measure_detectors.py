@@ -3,10 +3,10 @@
     python -m training.measure_detectors --clips 500
     python -m training.measure_detectors --clips 500 --json detectors.json
 
-Clips of two and of four bars in turn, of seeds that neither the composer's training set nor any choice in the
-detectors has seen, are played by FluidSynth. riff's are measured beside librosa's beat tracker (``librosa.beat.beat_track``
-on 22,050 Hz, as it comes) and beside the plain Krumhansl profiles (Krumhansl & Kessler 1982) correlated with the mean of
-``librosa.feature.chroma_cqt``. "Rhythmic" clips have drums in them. Any octave: a third, half, twice or thrice as well.
+Clips of two and of four bars in turn, of seeds that neither the training of the tagger nor any choice in the detectors
+has seen, are played by FluidSynth. riff's are measured beside librosa's beat tracker (``librosa.beat.beat_track`` on
+22,050 Hz, as it comes) and beside the plain Krumhansl profiles (Krumhansl & Kessler 1982) correlated with the mean of
+``librosa.feature.chroma_cqt``. "Rhythmic" clips have drums. Any octave: a third, half, twice or thrice as well.
 """
 
 from __future__ import annotations

@@ -1,0 +1,211 @@
+"""Sounds that are others over again: in a set, of a training set, and two makings of one recipe.
+
+A sound is found again by its landmarks, pairs of peaks of its spectrogram (Wang 2003): a hash says two frequencies and
+the time between them, and a copy shares many hashes with the original at one shift in time. Ten thousand clips are one
+sorted array of some millions of hashes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from riff.evaluate.figures import Figure, share_figure
+from riff.evaluate.sounds import Sound
+
+RATE = 11025
+_WINDOW, _HOP = 1024, 256
+_NEIGHBOURHOOD = (21, 11)  # bins and frames in which a peak is the loudest
+_FAN, _NEAREST, _FARTHEST = 6, 2, 63  # pairs from a peak, and frames between its partners
+_FLOOR_DB = 50.0
+COPY = 0.10  # share of a sound's hashes found in another, at one shift, from which it is a copy of it
+LEAST = 20  # and so many of them
+SHARED = 200  # clips a hash may be in, beyond which it says nothing (a metronome's click)
+
+
+def fingerprint(sound: Sound) -> np.ndarray:
+    """The landmarks of a sound.
+
+    Returns:
+        (k, 2) int64: hash and frame (23 ms) of each; none for silence.
+    """
+    from scipy.ndimage import maximum_filter
+
+    from riff.audio import resample
+
+    mono = resample(sound.mono[None], sound.sample_rate, RATE)[0].numpy().astype(np.float64)
+    mono = np.pad(mono, (0, max(0, 2 * _WINDOW - mono.size)))
+    frames = np.lib.stride_tricks.sliding_window_view(mono, _WINDOW)[::_HOP] * np.hanning(_WINDOW)
+    level = 20.0 * np.log10(np.abs(np.fft.rfft(frames, axis=1)).T + 1e-9)  # (bins, frames)
+    highest = maximum_filter(level, _NEIGHBOURHOOD, mode="constant", cval=-np.inf)
+    peaks = (level == highest) & (level > level.max() - _FLOOR_DB) & (level > -40.0)
+    times, bins = np.nonzero(peaks.T)
+    return _pairs(times, bins)
+
+
+def _pairs(times: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    rows = []
+    for ahead in range(1, 40):  # the next peaks in time, up to the fan of each
+        later = np.arange(ahead, len(times))
+        gap = times[later] - times[later - ahead]
+        fits = (gap >= _NEAREST) & (gap <= _FARTHEST)
+        first, second = later[fits] - ahead, later[fits]
+        hashes = (bins[first].astype(np.int64) << 16) | (bins[second].astype(np.int64) << 6) | gap[fits]
+        rows.append(np.stack([hashes, times[first], first], axis=1))
+    every = np.concatenate(rows) if rows else np.empty((0, 3), np.int64)
+    order = np.argsort(every[:, 2], kind="stable")  # by peak, the nearest partner first
+    every = every[order]
+    starts = np.searchsorted(every[:, 2], every[:, 2])
+    found: np.ndarray = every[np.arange(len(every)) - starts < _FAN][:, :2]
+    return found.astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """What a sound is most like.
+
+    Attributes:
+        index: of the sound in the searched set; -1 where it shares nothing with any.
+        share: of its hashes that are in that one, at one shift in time.
+        count: how many they are.
+    """
+
+    index: int
+    share: float
+    count: int
+
+    @property
+    def copy(self) -> bool:
+        """Whether it is a copy."""
+        return self.share >= COPY and self.count >= LEAST
+
+
+class Index:
+    """Fingerprints of many sounds, searchable.
+
+    Args:
+        prints: one of each sound, of :func:`fingerprint`.
+    """
+
+    def __init__(self, prints: Sequence[np.ndarray]) -> None:
+        owner = np.repeat(np.arange(len(prints)), [len(found) for found in prints])
+        every = np.concatenate([*prints, np.empty((0, 2), np.int64)])
+        order = np.argsort(every[:, 0], kind="stable")
+        self.hashes, self.frames, self.owner = every[order, 0], every[order, 1], owner[order]
+        self.size = len(prints)
+
+    def search(self, found: np.ndarray, *, leave_out: int | None = None) -> Match:
+        """The sound that shares most.
+
+        Args:
+            found: of the sound that is looked for.
+            leave_out: index of a sound that does not count: itself.
+        """
+        low = np.searchsorted(self.hashes, found[:, 0], side="left")
+        high = np.searchsorted(self.hashes, found[:, 0], side="right")
+        counts = np.where(high - low <= SHARED * 4, high - low, 0)
+        if not counts.sum():
+            return Match(-1, 0.0, 0)
+        query = np.repeat(np.arange(len(found)), counts)
+        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(low, counts)
+        owners, shift = self.owner[place], self.frames[place] - found[query, 1]
+        if leave_out is not None:
+            kept = owners != leave_out
+            query, owners, shift = query[kept], owners[kept], shift[kept]
+        if not len(owners):
+            return Match(-1, 0.0, 0)
+        # One hash counts once for a sound and shift; two neighbouring shifts are one, for resampling moves frames.
+        best, where = 0, -1
+        for half in (0, 1):
+            votes = np.unique(np.stack([owners, (shift + half) // 2, query], axis=1), axis=0)
+            groups, sizes = np.unique(votes[:, :2], axis=0, return_counts=True)
+            most = int(np.argmax(sizes))
+            if sizes[most] > best:
+                best, where = int(sizes[most]), int(groups[most, 0])
+        return Match(where, best / len(found), best)
+
+
+def copies_within(prints: Sequence[np.ndarray]) -> list[Match]:
+    """For each sound of a set, the other that it shares most with."""
+    index = Index(prints)
+    return [index.search(found, leave_out=number) for number, found in enumerate(prints)]
+
+
+def copies_of(prints: Sequence[np.ndarray], training: Index) -> list[Match]:
+    """For each sound, the one of a training set that it shares most with."""
+    return [training.search(found) for found in prints]
+
+
+def copy_figures(within: Sequence[Match], training: Sequence[Match] | None = None) -> list[Figure]:
+    """Shares of copies.
+
+    Args:
+        within: of :func:`copies_within`.
+        training: of :func:`copies_of`; None if there was no training set.
+    """
+    how = f"at least {COPY:.0%} and {LEAST} of its spectral landmarks (Wang 2003) are those of"
+    figures = [share_figure("Copies within the set", [match.copy for match in within], f"{how} another clip.")]
+    if training is not None:
+        definition = f"{how} a clip of the training set, shifted in time or not."
+        figures.append(share_figure("Copies of the training set", [match.copy for match in training], definition))
+    return figures
+
+
+def diversity(rows: np.ndarray, reference: np.ndarray | None, name: str) -> Figure:
+    """How far a set's clips are from each other: the mean distance of two, over the reference's where there is one.
+
+    Args:
+        rows: features (n, d).
+        reference: features (m, d) or None.
+        name: of the embedding.
+
+    Returns:
+        The figure with its bootstrap interval over clips (a clip and itself never paired); NaN of fewer than 3 clips.
+    """
+    from riff.evaluate.distances import mean_distance
+
+    title = f"Diversity ({name})"
+    definition = f"Mean distance of two clips in {name}"
+    definition += "; 1 is as various as the reference." if reference is not None else ", in its own units."
+    if len(rows) < 3 or (reference is not None and len(reference) < 3):
+        return Figure(title, float("nan"), n=len(rows), definition=definition)
+    scale = mean_distance(reference)[0] if reference is not None else 1.0
+    value, low, high = (number / max(scale, 1e-12) for number in mean_distance(rows))
+    return Figure(title, value, "", low, high, len(rows), definition)
+
+
+def determinism(made: Sequence[Mapping[str, str]], digests: Sequence[str]) -> Figure:
+    """Of files that claim one recipe, the share that equal the first of them.
+
+    Args:
+        made: what each file says of its making; a file without a seed claims no recipe.
+        digests: of each file's samples, as :func:`digest` gives them.
+
+    Returns:
+        The figure; NaN where no two files claim the same recipe.
+    """
+    recipes: dict[str, list[str]] = {}
+    for fields, value in zip(made, digests, strict=True):
+        if fields.get("seed"):
+            recipes.setdefault(json.dumps(dict(fields), sort_keys=True), []).append(value)
+    same = [value == values[0] for values in recipes.values() for value in values[1:]]
+    definition = "Files that say they were made alike (model, seed, prompt and all else) hold the same samples."
+    return share_figure("Same recipe, same sound", same, definition)
+
+
+def digest(sound: Sound) -> str:
+    """SHA-256 of a sound's rate and samples, whatever the file's format says beside them."""
+    import hashlib
+
+    found = hashlib.sha256(f"{sound.sample_rate} {tuple(sound.waveform.shape)}".encode())
+    found.update(sound.waveform.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def most_copied(matches: Sequence[Match]) -> list[tuple[int, int]]:
+    """Index in the searched set and number of copies of it, the most copied first."""
+    return Counter(match.index for match in matches if match.copy).most_common()
