@@ -26,6 +26,7 @@ CONFIG = SpectrogramConfig()
 EVEN = Beats(tuple(0.5 * n for n in range(9)), 0, 120.0, 1.0)
 WHOLE = Description(
     bpm=84.2,
+    pace="slow",
     keyscale="A minor",
     brightness="dark",
     density="sparse",
@@ -151,6 +152,7 @@ def test_every_word_is_in_the_vocabulary_of_riff_mini() -> None:
     for number in range(600):
         told = Description(
             bpm=rng.uniform(50.0, 180.0),
+            pace=rng.choice(("slow", "mid-tempo", "fast", None)),
             keyscale=rng.choice(("F# minor", "C major")),
             loudness=rng.choice(("quiet", "loud", None)),
             brightness=rng.choice(("bright", "warm", "dark")),
@@ -205,6 +207,21 @@ def test_tagger_and_measure_that_disagree_about_drums_say_nothing() -> None:
     assert Description(drums=True, percussive=False).attributes().drums is None
     assert Description(drums=None, percussive=True).attributes().drums is True
     assert Description(drums=False, percussive=None).attributes().drums is False
+
+
+def test_a_tempo_that_may_be_half_or_twice_the_true_one_is_not_said_in_words() -> None:
+    bursts = _clip(_noise(0.06) + _noise(0.0625) + 0.2 * _chord())
+    slow, fast = (Beats(EVEN.times, 0, bpm, 1.0) for bpm in (60.0, 160.0))
+    few, many = _clip(_tone(220.0)), bursts
+    assert _told(few, slow).pace == "slow"
+    assert _told(few, fast).pace is None
+    assert _told(many, slow).pace is None
+    assert _told(few, Beats(EVEN.times, 0, 100.0, 1.0)).pace == "mid-tempo"
+
+
+def test_an_instrument_that_the_genre_names_is_not_said_twice() -> None:
+    told = Description(genre="drum and bass", instruments=("bass", "piano"))
+    assert told.captions("", random.Random(0), 1) == ["drum and bass, piano"]
 
 
 def test_attributes_are_dropped_about_as_often_as_the_rates_say() -> None:

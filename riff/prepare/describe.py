@@ -22,10 +22,15 @@ from riff.prepare import features, wording
 from riff.tagger import Tagger, Tags
 
 STEADY = 0.8  # steadiness of beats from which a tempo is said
+# Beats per minute up to which music is slow, from which it is fast, and which are neither, as riff-mini has it.
+SLOW, FAST = 90.0, 126.0
+MODERATE = (84.0, 122.0)
+# Notes per beat above which a slow tempo may be half the true one, and below which a fast one may be twice it.
+MOST_IN_SLOW, LEAST_IN_FAST = 10.0, 8.0
 # LUFS: EBU R 128 asks for -23 and streaming services for -14, so that -9 is a loud master. Composed clips, at the level
 # of riff.laying, lie between -25.8 and -17.4.
 QUIET, LOUD = -26.0, -9.0
-WARM, BRIGHT = 1400.0, 4700.0  # Hz of the centroid: the lowest and the highest tenth of composed clips
+WARM, BRIGHT = 1700.0, 4000.0  # Hz of the centroid: the lowest and the highest 15 % of composed clips
 SPARSE, BUSY = 9.0, 28.0  # estimated notes per second
 PERCUSSIVE, TONAL = 0.53, 0.30  # percussive shares above which 98 % have drums, and below which 92 % have none
 SURE_OF_DRUMS = 0.9
@@ -66,6 +71,7 @@ class Description:
 
     Attributes:
         bpm: tempo in beats per minute.
+        pace: "slow", "mid-tempo" or "fast", where the tempo is not half or twice what one would count.
         keyscale: such as "F# minor".
         loudness: "quiet" or "loud".
         brightness: "bright", "warm", or "dark" for what is warm and in minor.
@@ -77,6 +83,7 @@ class Description:
     """
 
     bpm: float | None = None
+    pace: str | None = None
     keyscale: str | None = None
     loudness: str | None = None
     brightness: str | None = None
@@ -123,6 +130,7 @@ class Description:
             drums=self._drums(),
             key=self.keyscale or "",
             bpm=self.bpm,
+            pace=self.pace or "",
         )
 
     def _drums(self) -> bool | None:
@@ -168,8 +176,10 @@ def describe(
         heard = _tracked(tagger, waveform, sample_rate, beats.bpm if beats is not None and steady else None)
         keyscale, least = _untracked_key(tagger, waveform, sample_rate), SURE_OF_INSTRUMENT_TRACKED
         genre = _sure(heard.genres, SURE_OF_GENRE)
+    bpm = beats.bpm if beats is not None and steady else None
     return Description(
-        bpm=beats.bpm if beats is not None and steady else None,
+        bpm=bpm,
+        pace=None if bpm is None else _pace(bpm, measured.notes),
         keyscale=keyscale,
         loudness=_beyond(measured.lufs, QUIET, LOUD, "quiet", "loud"),
         brightness=_beyond(measured.centroid, WARM, BRIGHT, _low_word(keyscale), "bright"),
@@ -209,6 +219,16 @@ def _sure(ranked: dict[str, float], least: float) -> str | None:
 def _beyond(value: float, low: float, high: float, low_word: str, high_word: str) -> str | None:
     """The word for a value at or below ``low``, or at or above ``high``."""
     return low_word if value <= low else high_word if value >= high else None
+
+
+def _pace(bpm: float, notes: float) -> str | None:
+    """A tempo in a word; trackers take half or twice the tempo, which the notes per beat betray."""
+    per_beat = notes * 60.0 / bpm
+    if bpm <= SLOW and per_beat <= MOST_IN_SLOW:
+        return "slow"
+    if bpm >= FAST and per_beat >= LEAST_IN_FAST:
+        return "fast"
+    return "mid-tempo" if MODERATE[0] <= bpm <= MODERATE[1] else None
 
 
 def _low_word(keyscale: str | None) -> str:

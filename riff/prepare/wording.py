@@ -12,14 +12,11 @@ from riff.music import parse_bpm, parse_keyscale
 RATES = {"genre": 0.8, "adjectives": 0.3, "instruments": 0.65, "drums": 0.3, "key": 0.45, "tempo": 0.45}
 WORD_RATE = 0.35  # of a tempo in words where it is said at all
 
-# Lowest and highest tempo, and the words for it, as riff-mini knows them.
-TEMPO = (
-    (0.0, 68.0, ("very slow", "extremely slow", "really slow")),
-    (0.0, 90.0, ("slow", "unhurried", "leisurely", "downtempo")),
-    (84.0, 122.0, ("mid-tempo", "moderate")),
-    (126.0, 999.0, ("fast", "uptempo", "quick", "brisk")),
-    (152.0, 999.0, ("very fast", "rapid", "really fast")),
-)
+PACES = {
+    "slow": ("slow", "unhurried", "leisurely", "downtempo"),
+    "mid-tempo": ("mid-tempo", "moderate"),
+    "fast": ("fast", "uptempo", "quick", "brisk"),
+}
 ADJECTIVES = {
     "quiet": ("quiet", "soft"),
     "loud": ("loud", "powerful"),
@@ -60,6 +57,7 @@ class Attributes:
         drums: whether there are any.
         key: such as "F# minor".
         bpm: beats per minute.
+        pace: a key of :data:`PACES`.
     """
 
     genre: str = ""
@@ -68,6 +66,7 @@ class Attributes:
     drums: bool | None = None
     key: str = ""
     bpm: float | None = None
+    pace: str = ""
 
 
 def without_what_is_said(attributes: Attributes, words: str) -> Attributes:
@@ -92,11 +91,13 @@ def drop(attributes: Attributes, rng: random.Random) -> Attributes:
         drums=attributes.drums if says["drums"] else None,
         key=attributes.key if says["key"] else "",
         bpm=attributes.bpm if says["tempo"] else None,
+        pace=attributes.pace if says["tempo"] else "",
     )
 
 
 def tags(words: str, attributes: Attributes) -> str:
     """Everything as comma tags in a fixed order and the plainest words: "waltz, warm, piano, no drums, A minor"."""
+    attributes = _unnamed(attributes)
     drums = "" if attributes.drums is None else DRUMS[attributes.drums][0]
     bpm = "" if attributes.bpm is None else BPM_FORMS[0].format(bpm=round(attributes.bpm))
     rest = (*attributes.adjectives, *attributes.instruments, drums, attributes.key, bpm)
@@ -111,9 +112,9 @@ def compose(words: str, attributes: Attributes, rng: random.Random) -> str:
         attributes: to be said, all of them.
         rng: source of every choice.
     """
-    head = _head(words)
+    head, attributes = _head(words), _unnamed(attributes)
     adjectives = [rng.choice(ADJECTIVES[word]) for word in attributes.adjectives]
-    number, tempo = _tempo(attributes.bpm, rng)
+    number, tempo = _tempo(attributes, rng)
     drums = "" if attributes.drums is None else rng.choice(DRUMS[attributes.drums])
     style = rng.random()
     if style < 0.45:
@@ -145,14 +146,21 @@ def _sentence(
     return _joined(" ".join([subject, *clauses]), drums)
 
 
-def _tempo(bpm: float | None, rng: random.Random) -> tuple[str, str]:
-    """A tempo in numbers or, sometimes, in words."""
-    if bpm is None:
+def _tempo(attributes: Attributes, rng: random.Random) -> tuple[str, str]:
+    """A tempo in numbers or, sometimes, in a word."""
+    if attributes.bpm is None:
         return "", ""
-    fitting = [word for low, high, names in TEMPO if low <= bpm <= high for word in names]
-    if fitting and rng.random() < WORD_RATE:
-        return "", rng.choice(fitting)
-    return rng.choice(BPM_FORMS).format(bpm=round(bpm)), ""
+    if attributes.pace and rng.random() < WORD_RATE:
+        return "", rng.choice(PACES[attributes.pace])
+    return rng.choice(BPM_FORMS).format(bpm=round(attributes.bpm)), ""
+
+
+def _unnamed(attributes: Attributes) -> Attributes:
+    """Without the instruments that the genre names: "drum and bass" has a bass."""
+    genre = attributes.genre.split()
+    return dataclasses.replace(
+        attributes, instruments=tuple(name for name in attributes.instruments if name not in genre)
+    )
 
 
 def _head(words: str) -> str:
