@@ -16,7 +16,7 @@ from riff.evaluate.figures import Figure
 
 FRECHET = (
     "Squared Fréchet distance of the Gaussians fitted to two sets of {name}, one row a clip (Dowson & Landau 1982); "
-    "grows as clips get fewer, so compare equal numbers only. 95 % bootstrap over the clips of both sets, its bias taken off."
+    "grows as clips get fewer, so compare equal numbers only. 95 % bootstrap over both sets' clips, its bias taken off."
 )
 FRECHET_LIMIT = (
     "Fréchet distance of {name}, fitted over 1/N by a line through 15 sizes of the evaluated set and read at N = "

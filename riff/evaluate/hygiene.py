@@ -66,7 +66,7 @@ def hygiene(found: Sequence[Hygiene]) -> list[Figure]:
     over = "Highest sample after oversampling four times (ITU-R BS.1770-4, annex 2)"
     return [
         mean_figure(
-            "Loudness", [one.loudness for one in found], "LUFS", "Integrated loudness (ITU-R BS.1770-4), mean."
+            "Loudness", [one.loudness for one in found], "LUFS", "Integrated (ITU-R BS.1770-4), mean over clips."
         ),
         mean_figure(
             "Loudness spread",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from riff.errors import RiffError
@@ -60,21 +60,21 @@ class Heard:
     instruments: frozenset[str] = frozenset()
 
 
-def asked_of(sound: Sound, prompt: str | None = None) -> Asked:
-    """What was asked of a clip: by ``prompt``, or by what riff wrote into the file.
+def asked_of(fields: Mapping[str, str]) -> Asked:
+    """What was asked of a clip.
 
     Args:
-        sound: its metadata says prompt, bpm, keyscale and genre, as far as they are known.
-        prompt: replaces the file's; tempo and key of the file then count only where this prompt names none.
+        fields: any of prompt, bpm, keyscale and genre as text, such as a sound's metadata. A tempo or key of its own
+            counts before one in the prompt; what cannot be read counts as not asked.
     """
-    said = sound.metadata
-    written = said.get("prompt", "") if prompt is None else prompt
-    tempi = [parse_bpm(written), _number(said.get("bpm"))]
-    keys = [parse_keyscale(written), _key(said.get("keyscale"))]
-    if prompt is None:  # an argument counts before the prompt
-        tempi, keys = tempi[::-1], keys[::-1]
-    genres = genres_in(said["genre"]) if said.get("genre") and prompt is None else genres_in(written)
-    return Asked(written, tempi[0] or tempi[1], keys[0] or keys[1], genres, instruments_in(written))
+    prompt = fields.get("prompt", "")
+    return Asked(
+        prompt,
+        _number(fields.get("bpm")) or parse_bpm(prompt),
+        _key(fields.get("keyscale")) or parse_keyscale(prompt),
+        genres_in(fields.get("genre") or prompt),
+        instruments_in(prompt),
+    )
 
 
 def hear(sound: Sound, tagger: Tagger | None = None) -> Heard:
