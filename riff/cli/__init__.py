@@ -15,13 +15,27 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 import riff
-from riff.cli import bench, convert, decode, encode, extend, info, inpaint, prepare, remix, render, train, walk
+from riff.cli import (
+    bench,
+    convert,
+    decode,
+    encode,
+    evaluate,
+    extend,
+    info,
+    inpaint,
+    prepare,
+    remix,
+    render,
+    train,
+    walk,
+)
 from riff.errors import RiffError
 
 # In the order of the help.
 VERBS = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (render, walk, remix, extend, inpaint, encode, decode, prepare, train, convert, info, bench)
+    module.__name__.rpartition(".")[2].replace("evaluate", "eval"): module
+    for module in (render, walk, remix, extend, inpaint, encode, decode, prepare, train, convert, evaluate, info, bench)
 }
 EXIT_CODES = """\
 exit codes:

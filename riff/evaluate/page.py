@@ -41,6 +41,7 @@ th:first-child, td:first-child { padding-left: 1rem; } th:last-child, td:last-ch
 .wide { min-width: 15rem; } .missing { color: var(--soft); font-style: italic; }
 td details { font-size: .84rem; color: var(--soft); } td summary { padding: 0; color: var(--ink); font-size: .92rem; }
 svg.bar { display: block; }
+.figures { table-layout: fixed; min-width: 44rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: .9rem; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: .8rem 1rem; }
 figcaption { display: flex; flex-direction: column; margin-bottom: .4rem; font-size: .88rem; }
@@ -50,6 +51,8 @@ figure svg { display: block; width: 100%; }
 .ours { fill: var(--accent); } circle.ours { fill-opacity: .8; } .theirs { fill: none; stroke: #d99000;
   stroke-width: 1.6; } .floor { stroke: var(--line); } .frame { fill: none; stroke: var(--line); }
 .empty { fill: var(--line); } .range { stroke: var(--ink); stroke-width: 1.4; }
+.maps { margin-bottom: .9rem; } footer > span:only-child { margin: 0; }
+col.value { width: 9rem; } col.range { width: 11rem; } col.bar { width: 9rem; } col.n { width: 5rem; }
 .key { display: flex; gap: 1.2rem; font-size: .84rem; color: var(--soft); margin: 0 0 .8rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .4rem;
   vertical-align: -.08rem; background: var(--accent); }
@@ -105,7 +108,7 @@ def _summary(result: Evaluation) -> str:
     if result.settings.get("round_trip"):
         words.append(f"round trip of {result.settings['round_trip']}")
     if result.problems:
-        words.append(f"{len(result.problems)} files could not be used")
+        words.append(f"{len(result.problems)} could not be used")
     return " · ".join(words)
 
 
@@ -134,12 +137,11 @@ def _section(section: Section) -> str:
     if not section.figures:
         return f"<section><h2>{html.escape(section.title)}</h2>{notes}</section>" if notes else ""
     rows = "".join(_row(figure) for figure in section.figures)
-    head = (
-        '<tr><th>figure</th><th class="number">value</th><th>95 % interval</th><th></th><th class="number">n</th></tr>'
-    )
+    sizes = "".join(f'<col class="{name}">' for name in ("name", "value", "range", "bar", "n"))
+    names = '<th>figure</th><th class="number">value</th><th>95 % interval</th><th></th><th class="number">n</th>'
     return (
-        f"<section><h2>{html.escape(section.title)}</h2>{notes}"
-        f'<div class="sheet"><table>{head}{rows}</table></div></section>'
+        f'<section><h2>{html.escape(section.title)}</h2>{notes}<div class="sheet">'
+        f'<table class="figures"><colgroup>{sizes}</colgroup><tr>{names}</tr>{rows}</table></div></section>'
     )
 
 
@@ -157,20 +159,23 @@ def _row(figure: Figure) -> str:
 
 
 def _plots(result: Evaluation) -> str:
-    drawn = [
+    maps = [
         scatter(f"clips by {name}", places.get("generated", []), places.get("reference", []), "two main axes of all")
         for name, places in result.maps.items()
     ]
+    drawn = []
     for name in dict.fromkeys(name for clip in result.clips for name in clip.values):
         ours = [clip.values.get(name, math.nan) for clip in result.clips]
         theirs = [values.get(name, math.nan) for values in result.reference]
         drawn.append(histogram(name, ours, theirs))
     drawn = [plot for plot in drawn if plot]
-    if not drawn:
+    if not drawn and not maps:
         return ""
     ring = '<span><i class="ring"></i>reference</span>' if result.reference else ""
     key = f'<p class="key"><span><i></i>{html.escape(result.title)}</span>{ring}</p>'
-    return f'<section><h2>How the clips are distributed</h2>{key}<div class="plots">{"".join(drawn)}</div></section>'
+    grids = f'<div class="plots maps">{"".join(maps)}</div>' if maps else ""
+    grids += f'<div class="plots">{"".join(drawn)}</div>'
+    return f"<section><h2>How the clips are distributed</h2>{key}{grids}</section>"
 
 
 def _players(clips: list[ClipRow]) -> Iterator[str]:

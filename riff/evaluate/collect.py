@@ -1,0 +1,158 @@
+"""From measured files to figures: the sections of an evaluation, and its clips with the best first."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from riff.evaluate.closeness import likeness, main_axes
+from riff.evaluate.distances import LIMIT_FROM, frechet, frechet_limit, kernel_distance
+from riff.evaluate.figures import Figure, mean_figure
+from riff.evaluate.obedience import Asked, Heard, obedience
+from riff.evaluate.report import ClipRow, Evaluation, Section
+from riff.evaluate.tempo import tempo_error
+
+if TYPE_CHECKING:
+    from riff.evaluate.measure import Measured, Plan, Role
+
+FEWEST = 20  # clips on each side, below which a distance says nothing
+FIRM = 50  # from which a kernel distance is known to be stable (Chung et al. 2025)
+
+
+def collect(by_role: dict[Role, list[Measured]], plan: Plan, root: Path) -> Evaluation:
+    """The evaluation, without title, settings and problems.
+
+    Args:
+        by_role: what was measured.
+        plan: by what.
+        root: the folder that clips are named in.
+    """
+    ours, theirs = by_role["generated"], by_role["reference"]
+    result = Evaluation("")
+    if theirs:
+        result.sections.append(_distribution(ours, theirs, result))
+    if ours:
+        result.sections.append(_obedience(ours))
+        result.clips = _ranked(ours, theirs, root)
+    result.reference = [_values(measured) for measured in theirs]
+    return result
+
+
+def _distribution(ours: list[Measured], theirs: list[Measured], result: Evaluation) -> Section:
+    figures: list[Figure] = []
+    generated, reference = _features(ours), _features(theirs)
+    smallest = min(len(next(iter(side.values()), ())) for side in (generated, reference))
+    notes = [
+        f"{len(left)} of the {name} are too short or silent to be compared: {left[0]}"
+        for name, side in (("clips", ours), ("reference", theirs))
+        if (left := [measured.unembedded for measured in side if measured.unembedded])
+    ]
+    for name in (name for name in generated if name in reference):
+        a, b = generated[name], reference[name]
+        ours_at, theirs_at = main_axes(a, b)
+        result.maps[name] = {"generated": ours_at.round(4).tolist(), "reference": theirs_at.round(4).tolist()}
+    if smallest < FEWEST:
+        return Section("Distribution", figures, (*notes, _too_few(len(ours), len(theirs))))
+    for name in (name for name in generated if name in reference):
+        a, b = generated[name], reference[name]
+        figures += [kernel_distance(a, b, name), frechet(a, b, name), frechet_limit(a, b, name)]
+    if smallest < LIMIT_FROM:
+        notes.append(f"The limit for many clips needs {LIMIT_FROM} clips.")
+    if smallest < FIRM:
+        notes.append(
+            f"Fewer than {FIRM} clips on one side: trust the interval rather than the value, and compare Fréchet "
+            "distances only between sets of this size."
+        )
+    return Section("Distribution", figures, tuple(notes))
+
+
+def _too_few(ours: int, theirs: int) -> str:
+    return (
+        f"No distance is given: it needs {FEWEST} clips on each side to mean anything, {FIRM} to be firm, and there "
+        f"are {ours} clips and {theirs} of the reference."
+    )
+
+
+def _features(side: list[Measured]) -> dict[str, np.ndarray]:
+    embedded = [measured for measured in side if measured.vectors]
+    names = embedded[0].vectors if embedded else ()
+    return {name: np.stack([measured.vectors[name] for measured in embedded]) for name in names}
+
+
+def _obedience(ours: list[Measured]) -> Section:
+    figures = obedience([measured.wanted for measured in ours], [measured.heard for measured in ours])
+    scores = [measured.text_score for measured in ours if math.isfinite(measured.text_score)]
+    if scores:
+        definition = "Mean cosine of sound and prompt in CLAP (Wu et al. 2023); comparable within one checkpoint only."
+        figures.append(mean_figure("Text score (CLAP)", scores, "", definition))
+    asked = [figure for figure in figures if figure.n]
+    if not asked:
+        return Section("Obedience", [], ("Nobody said what was asked: give --prompts, or files that riff wrote.",))
+    silent = [figure.name for figure in figures if not figure.n]
+    notes = (f"Nothing was asked of: {', '.join(silent)}.",) if silent else ()
+    return Section("Obedience", asked, notes)
+
+
+def _values(measured: Measured) -> dict[str, float]:
+    """What is plotted and listed of a clip."""
+    values: dict[str, float] = {}
+    if measured.heard is not None and measured.wanted.bpm and measured.heard.bpm:
+        values["tempo error, any octave (%)"] = 100.0 * tempo_error(measured.heard.bpm, measured.wanted.bpm)
+    return values
+
+
+def _ranked(ours: list[Measured], theirs: list[Measured], root: Path) -> list[ClipRow]:
+    """The clips, best first: by the mean of what was obeyed, of hygiene, and of how usual it is in the reference."""
+    near = _likeness(ours, theirs)
+    rows = []
+    for measured in ours:
+        points, reasons = _points(measured.wanted, measured.heard)
+        name = measured.path.relative_to(root).as_posix()
+        if measured.path in near:
+            points.append(near[measured.path])
+            reasons.append(f"more usual than {100 * near[measured.path]:.0f} % of the reference")
+        score = float(np.mean(points)) if points else math.nan
+        asked = {field: measured.metadata[field] for field in _ASKED if measured.metadata.get(field)}
+        rows.append(ClipRow(name, str(measured.path), asked, _values(measured), score, tuple(reasons)))
+    return sorted(rows, key=lambda row: (-row.score if math.isfinite(row.score) else math.inf, row.name))
+
+
+_ASKED = ("prompt", "bpm", "keyscale", "genre")
+
+
+def _points(wanted: Asked, heard: Heard) -> tuple[list[float], list[str]]:
+    """0..1 for each thing that was asked, and in words what was heard."""
+    points: list[float] = []
+    reasons: list[str] = []
+    if wanted.bpm:
+        points.append(float(heard.bpm is not None and tempo_error(heard.bpm, wanted.bpm) <= 0.04))
+        reasons.append(f"{_tempo(heard.bpm)}, asked {wanted.bpm:.4g}")
+    if wanted.keyscale:
+        points.append(float(heard.keyscale == wanted.keyscale))
+        reasons.append(f"{heard.keyscale or 'no key'}, asked {wanted.keyscale}")
+    if wanted.genres and heard.genre:
+        points.append(float(heard.genre in wanted.genres))
+        reasons.append(f"heard as {heard.genre.replace('_', ' ')}")
+    if wanted.instruments and heard.genre:
+        found = [bool(heard.instruments & set(names)) for names in wanted.instruments]
+        points.append(sum(found) / len(found))
+        reasons.append(f"{sum(found)} of {len(found)} instruments heard")
+    return points, reasons
+
+
+def _tempo(bpm: float | None) -> str:
+    return "no tempo" if bpm is None else f"{bpm:.1f} bpm"
+
+
+def _likeness(ours: list[Measured], theirs: list[Measured]) -> dict[Path, float]:
+    """By the first embedding, for each embedded clip; empty with fewer than 20 of the reference."""
+    embedded = [measured for measured in ours if measured.vectors]
+    reference = _features(theirs)
+    if not embedded or not reference or len(theirs) < FEWEST:
+        return {}
+    name = next(iter(reference))
+    shares = likeness(np.stack([measured.vectors[name] for measured in embedded]), reference[name])
+    return {measured.path: float(share) for measured, share in zip(embedded, shares, strict=True)}

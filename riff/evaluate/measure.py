@@ -1,0 +1,133 @@
+"""One file of an evaluation, measured in whichever process it falls to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from riff.errors import RiffError
+from riff.evaluate.choices import load_clap, load_embedding
+from riff.evaluate.obedience import Asked, asked_of, hear, text_scores
+from riff.evaluate.sounds import Sound, load_sound
+from riff.tagger import Tagger
+
+Role = Literal["generated", "reference", "training", "round trip"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What all processes need to know.
+
+    Attributes:
+        embeddings: by which sets are compared; empty without a reference.
+        checkpoint: whose latents are meant; None is riff-mini.
+        download: whether weights of others may be fetched.
+        clap: where CLAP's weights are if its text score is wanted; "" is the local cache.
+        copies: whether fingerprints are taken.
+        trips: whether sounds make the round trip.
+    """
+
+    embeddings: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    download: bool = False
+    clap: str | None = None
+    copies: bool = False
+    trips: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One file, why it is measured, and what was asked of it (None: what it says itself)."""
+
+    path: Path
+    role: Role
+    asked: dict[str, str] | None = None
+
+
+@dataclasses.dataclass
+class Measured:
+    """What came of a file.
+
+    Attributes:
+        path: the file.
+        role: why it was measured.
+        problem: why it could not be; all else is then empty.
+        metadata: what it says of itself, or the list says of it.
+        wanted: what was asked, as :class:`riff.evaluate.obedience.Asked`.
+        heard: what was heard, as :class:`riff.evaluate.obedience.Heard`.
+        vectors: features by the name of the embedding.
+        unembedded: why there are none.
+        text_score: CLAP's, NaN without it.
+        rows: by group of measurements, as the group's module returns them.
+    """
+
+    path: Path
+    role: Role
+    problem: str = ""
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    wanted: Any = None
+    heard: Any = None
+    vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    unembedded: str = ""
+    text_score: float = math.nan
+    rows: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Meter:
+    """The measuring of one process: networks are loaded once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.embeddings = [load_embedding(name, plan.checkpoint, download=plan.download) for name in plan.embeddings]
+        self.tagger = Tagger.load()
+        self.clap = None if plan.clap is None else load_clap(plan.clap, download=plan.download)
+
+    def __call__(self, task: Task) -> Measured:
+        """Measure a file; one that cannot be read has a problem, and no exception leaves here."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self._measure(task)
+        except RiffError as error:
+            return Measured(task.path, task.role, str(error))
+        except Exception as error:  # a decoder's or a library's; one file must not end the others
+            return Measured(task.path, task.role, f"{task.path}: {type(error).__name__}: {error}")
+
+    def _measure(self, task: Task) -> Measured:
+        sound = load_sound(task.path)
+        measured = Measured(task.path, task.role, metadata={**sound.metadata, **(task.asked or {})})
+        if task.role in ("generated", "reference"):
+            self._embed(sound, measured)
+        if task.role == "generated":
+            self._obey(sound, task, measured)
+        return measured
+
+    def _embed(self, sound: Sound, measured: Measured) -> None:
+        try:
+            measured.vectors = {embedding.name: embedding.row(sound) for embedding in self.embeddings}
+        except RiffError as error:  # silence, or a click; its hygiene can still be measured
+            measured.unembedded = str(error)
+
+    def _obey(self, sound: Sound, task: Task, measured: Measured) -> None:
+        measured.wanted = _wanted(sound.metadata, task.asked)
+        measured.heard = hear(sound, self.tagger)
+        if self.clap is not None and measured.wanted.prompt:
+            measured.text_score = text_scores(self.clap, [sound], [measured.wanted.prompt]).value
+
+
+def make_meter(plan: Plan) -> Meter:
+    """For :func:`riff.evaluate.crew.run_all`; raises ModelError where weights are missing."""
+    return Meter(plan)
+
+
+def _wanted(own: dict[str, str], listed: dict[str, str] | None) -> Asked:
+    """What was asked; where the list says nothing of tempo or key, in a field or in the prompt, the file does."""
+    if listed is None:
+        return asked_of(own)
+    wanted, before = asked_of({"prompt": own.get("prompt", ""), **listed}), asked_of(own)
+    return dataclasses.replace(wanted, bpm=wanted.bpm or before.bpm, keyscale=wanted.keyscale or before.keyscale)

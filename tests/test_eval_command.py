@@ -1,0 +1,166 @@
+"""``riff eval``: what it prints and writes, that mistakes are one line, and that a bad file is named and counted."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from riff.audio import save_audio
+from riff.cli import main
+from riff.errors import RiffError
+from riff.evaluate.asked import read_asked
+from riff.evaluate.choices import OFFLINE, check_embeddings
+from riff.evaluate.closeness import likeness, main_axes
+from riff.evaluate.figures import Figure
+from riff.evaluate.plots import histogram
+from riff.evaluate.report import ClipRow, Evaluation, Section, show_interval, show_value
+from riff.provenance import provenance, sound_tags
+
+RATE = 22050
+
+
+def music(bpm: float, hertz: float, seconds: float = 4.0) -> torch.Tensor:
+    """A note on each beat, (1, T)."""
+    time = torch.arange(round(seconds * RATE), dtype=torch.float64) / RATE
+    since = time % (60.0 / bpm)
+    tone = sum(torch.sin(2 * math.pi * hertz * k * time) / k for k in (1, 2, 3, 4))
+    return (0.3 * tone * torch.exp(-6.0 * since))[None].float()
+
+
+def folder_of(path: Path, count: int, *, first: int = 0, made: bool = False) -> Path:
+    path.mkdir()
+    for index in range(count):
+        number = first + index
+        bpm, hertz = 90.0 + 5 * (number % 9), 220.0 * 2 ** ((number * 5 % 12) / 12)
+        tags = sound_tags(provenance(f"synth arpeggio, {bpm:g} bpm", model="riff-mini", bpm=bpm)) if made else None
+        save_audio(path / f"{index:04d}-clip.wav", music(bpm, hertz), RATE, metadata=tags)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips that say what was asked, one that is no sound, one that is cut short."""
+    folder = folder_of(tmp_path_factory.mktemp("eval") / "clips", 3, made=True)
+    (folder / "broken.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEjunk")
+    (folder / "text.flac").write_text("no sound at all")
+    return folder
+
+
+# The list of what was asked.
+
+
+def files(folder: Path, *names: str) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    return sorted(folder / name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".csv", "file,prompt,bpm,key\n0000-a.wav,slow jazz,84,F# minor\n0001-b.wav,house,120,\n"),
+        (".jsonl", '{"file": "0000-a", "prompt": "slow jazz", "bpm": 84, "key": "Gb minor"}\n'
+                   '{"name": "b", "text": "house", "tempo": 120}\n'),
+        (".tsv", "path\tcaption\ttempo\tkeyscale\n./0000-a.wav\tslow jazz\t84\tf# min\nb\thouse\t120\t\n"),
+    ],
+)  # fmt: skip
+def test_lists_in_every_form_say_the_same(tmp_path: Path, suffix: str, text: str) -> None:
+    a, b = files(tmp_path / "clips", "0000-a.wav", "0001-b.wav")
+    listed = tmp_path / f"list{suffix}"
+    listed.write_text(text)
+    asked, problems = read_asked(listed, [a, b], tmp_path / "clips")
+    assert problems == []
+    assert asked == {
+        a: {"prompt": "slow jazz", "bpm": "84", "keyscale": "F# minor"},
+        b: {"prompt": "house", "bpm": "120"},
+    }
+
+
+def test_prompts_without_files_belong_to_them_in_order(tmp_path: Path) -> None:
+    a, b = files(tmp_path / "clips", "0000-a.wav", "0001-b.wav")
+    listed = tmp_path / "list.txt"
+    listed.write_text("# mine\nslow jazz\n\nhouse\n")
+    assert read_asked(listed, [a, b], tmp_path / "clips")[0] == {a: {"prompt": "slow jazz"}, b: {"prompt": "house"}}
+    listed.write_text("slow jazz\n")
+    with pytest.raises(RiffError, match=r"holds 1 prompts and .* 2 sounds"):
+        read_asked(listed, [a, b], tmp_path / "clips")
+
+
+def test_a_line_whose_file_is_missing_or_whose_values_are_wrong_is_named(tmp_path: Path) -> None:
+    found = files(tmp_path / "clips", "a.wav", "b.wav")
+    listed = tmp_path / "list.csv"
+    listed.write_text("file,prompt,bpm\na.wav,jazz,90\nb.wav,house,fast\nghost.wav,rock,100\n")
+    asked, problems = read_asked(listed, found, tmp_path / "clips")
+    assert list(asked) == [found[0]]
+    assert problems == [
+        f"list.csv line 4: 'ghost.wav' is not in {tmp_path / 'clips'}",
+        "list.csv line 3: bpm is 'fast'; use a number from 20 to 400",
+    ]
+    listed.write_text("file,prompt\nghost.wav,rock\n")
+    with pytest.raises(RiffError, match="fits none of the 2 sounds"):
+        read_asked(listed, found, tmp_path / "clips")
+
+
+# Embeddings, figures, plots.
+
+
+def test_an_unknown_embedding_is_met_with_the_nearest() -> None:
+    assert check_embeddings([]) == OFFLINE
+    assert check_embeddings(["mel", "clap=/x", "mel"]) == ("mel", "clap=/x")
+    with pytest.raises(RiffError, match="did you mean tagger"):
+        check_embeddings(["tager"])
+    with pytest.raises(RiffError, match="only clap=FOLDER"):
+        check_embeddings(["mel=/x"])
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "interval"),
+    [
+        (Figure("a", 0.875, "share", 0.69, 0.957, 24), "87.5 %", "69.0 to 95.7"),
+        (Figure("a", -14.237, "LUFS"), "-14.2 LUFS", ""),
+        (Figure("a", 0.00123, "", -0.0004, 0.003), "0.00123", "-0.000400 to 0.00300"),
+        (Figure("a", 12345.6, "Hz"), "12346 Hz", ""),
+        (Figure("a", math.nan, "dB"), "not measured", ""),
+        (Figure("a", 0.0, "dB"), "0 dB", ""),
+        (Figure("a", -math.inf, "dB"), "-∞ dB", ""),
+    ],
+)
+def test_figures_are_shown_with_unit_and_interval(figure: Figure, value: str, interval: str) -> None:
+    assert (show_value(figure), show_interval(figure)) == (value, interval)
+
+
+def test_the_result_becomes_json_without_nan() -> None:
+    figures = [Figure("a", math.nan), Figure("b", 1.0, low=-math.inf)]
+    result = Evaluation("x", [Section("s", figures)], [ClipRow("a", "a", values={"v": math.nan})])
+    text = json.dumps(result.to_dict(), allow_nan=False)
+    assert json.loads(text)["sections"][0]["figures"][0]["value"] is None
+    assert result.measured
+
+
+def test_a_histogram_counts_every_clip_and_leaves_out_what_is_no_number() -> None:
+    assert histogram("x", [1.0, 1.0], [1.0]) == ""
+    assert histogram("x", [math.nan], []) == ""
+    drawn = histogram("a < b", [0.0, 1.0, math.nan], [0.5])
+    assert drawn.count("<rect") == 2
+    assert "a &lt; b" in drawn and "<polyline" in drawn
+
+
+def test_likeness_is_even_for_the_same_kind_and_zero_for_strangers() -> None:
+    rng = np.random.default_rng(0)
+    same, reference, strangers = rng.normal(size=(80, 6)), rng.normal(size=(90, 6)), rng.normal(size=(5, 6)) + 20
+    assert likeness(same, reference).mean() == pytest.approx(0.5, abs=0.1)
+    assert likeness(strangers, reference).max() == 0.0
+
+
+def test_main_axes_find_the_direction_in_which_clips_differ() -> None:
+    rng = np.random.default_rng(0)
+    points = np.zeros((40, 5))
+    points[:, 3] = rng.normal(size=40) * 10
+    points[:, 1] = rng.normal(size=40)
+    ours, theirs = main_axes(points[:30], points[30:])
+    assert np.abs(np.corrcoef(np.concatenate([ours, theirs])[:, 0], points[:, 3])[0, 1]) > 0.999
+    assert main_axes(points[:1], points[:0])[0].shape == (1, 2)
