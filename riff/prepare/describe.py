@@ -166,17 +166,10 @@ def describe(
     measured = features.measure(waveform, sample_rate)
     if measured is None:
         return Description()
-    steady = beats is not None and beats.steadiness >= STEADY
-    tagger = _tagger()
-    if image is not None and tagger.reads(config):
-        heard = tagger.tag_pictures(image[None])[0]
-        keyscale, least = _sure(heard.keys, SURE_OF_KEY), SURE_OF_INSTRUMENT
-        genre = _sure(heard.genres, SURE_OF_GENRE)
-    else:
-        heard = _tracked(tagger, waveform, sample_rate, beats.bpm if beats is not None and steady else None)
-        keyscale, least = _untracked_key(tagger, waveform, sample_rate), SURE_OF_INSTRUMENT_TRACKED
-        genre = _sure(heard.genres, SURE_OF_GENRE)
-    bpm = beats.bpm if beats is not None and steady else None
+    bpm = beats.bpm if beats is not None and beats.steadiness >= STEADY else None
+    heard, keyscale, instruments = _listen(waveform, sample_rate, bpm, image if _tagger().reads(config) else None)
+    genre = _sure(heard.genres, SURE_OF_GENRE)
+    attack = _beyond(measured.percussive, TONAL, PERCUSSIVE, "tonal", "percussive")
     return Description(
         bpm=bpm,
         pace=None if bpm is None else _pace(bpm, measured.notes),
@@ -185,12 +178,22 @@ def describe(
         brightness=_beyond(measured.centroid, WARM, BRIGHT, _low_word(keyscale), "bright"),
         density=_beyond(measured.notes, SPARSE, BUSY, "sparse", "busy"),
         drums=_drums(heard),
-        percussive={"percussive": True, "tonal": False}.get(
-            _beyond(measured.percussive, TONAL, PERCUSSIVE, "tonal", "percussive") or ""
-        ),
-        instruments=_families(heard, least),
+        percussive=None if attack is None else attack == "percussive",
+        instruments=instruments,
         genre=None if genre is None else genre.replace("_", " "),
     )
+
+
+def _listen(
+    waveform: Tensor, sample_rate: int, bpm: float | None, image: Tensor | None
+) -> tuple[Tags, str | None, tuple[str, ...]]:
+    """What the tagger hears, the key and the families it is sure of; by a picture of its own where there is none."""
+    tagger = _tagger()
+    if image is not None:
+        heard = tagger.tag_pictures(image[None])[0]
+        return heard, _sure(heard.keys, SURE_OF_KEY), _families(heard, SURE_OF_INSTRUMENT)
+    heard = _tracked(tagger, waveform, sample_rate, bpm)
+    return heard, _untracked_key(tagger, waveform, sample_rate), _families(heard, SURE_OF_INSTRUMENT_TRACKED)
 
 
 @functools.cache
