@@ -11,8 +11,11 @@ import numpy as np
 from riff.evaluate.closeness import likeness, main_axes
 from riff.evaluate.distances import LIMIT_FROM, frechet, frechet_limit, kernel_distance
 from riff.evaluate.figures import Figure, mean_figure
-from riff.evaluate.obedience import Asked, Heard, obedience
+from riff.evaluate.form import Form, form
+from riff.evaluate.hygiene import hygiene
+from riff.evaluate.obedience import obedience
 from riff.evaluate.report import ClipRow, Evaluation, Section
+from riff.evaluate.roundtrip import trip_figures
 from riff.evaluate.tempo import tempo_error
 
 if TYPE_CHECKING:
@@ -36,9 +39,25 @@ def collect(by_role: dict[Role, list[Measured]], plan: Plan, root: Path) -> Eval
         result.sections.append(_distribution(ours, theirs, result))
     if ours:
         result.sections.append(_obedience(ours))
+        result.sections.append(_told("Form", form(_forms(ours), _forms(theirs))))
+        result.sections.append(_told("Hygiene", hygiene([one.hygiene for one in ours if one.hygiene])))
         result.clips = _ranked(ours, theirs, root)
+    if trips := [measured.trips for measured in by_role["round trip"]]:
+        result.sections.append(_told("Round trip", trip_figures(trips)))
     result.reference = [_values(measured) for measured in theirs]
     return result
+
+
+def _told(title: str, figures: list[Figure], *notes: str) -> Section:
+    """A section of the figures that stand on something; the others are named below."""
+    empty = [figure.name for figure in figures if not figure.n]
+    if empty and len(empty) < len(figures):
+        notes = (*notes, f"Nothing to measure by: {', '.join(empty)}.")
+    return Section(title, [figure for figure in figures if figure.n], notes)
+
+
+def _forms(side: list[Measured]) -> list[Form]:
+    return [measured.form for measured in side if measured.form]
 
 
 def _distribution(ours: list[Measured], theirs: list[Measured], result: Evaluation) -> Section:
@@ -83,24 +102,40 @@ def _features(side: list[Measured]) -> dict[str, np.ndarray]:
 
 
 def _obedience(ours: list[Measured]) -> Section:
-    figures = obedience([measured.wanted for measured in ours], [measured.heard for measured in ours])
+    pairs = [(measured.wanted, measured.heard) for measured in ours if measured.wanted and measured.heard]
+    figures = obedience([wanted for wanted, _ in pairs], [heard for _, heard in pairs])
     scores = [measured.text_score for measured in ours if math.isfinite(measured.text_score)]
     if scores:
         definition = "Mean cosine of sound and prompt in CLAP (Wu et al. 2023); comparable within one checkpoint only."
         figures.append(mean_figure("Text score (CLAP)", scores, "", definition))
-    asked = [figure for figure in figures if figure.n]
-    if not asked:
+    if not any(figure.n for figure in figures):
         return Section("Obedience", [], ("Nobody said what was asked: give --prompts, or files that riff wrote.",))
-    silent = [figure.name for figure in figures if not figure.n]
-    notes = (f"Nothing was asked of: {', '.join(silent)}.",) if silent else ()
-    return Section("Obedience", asked, notes)
+    return _told("Obedience", figures)
 
 
 def _values(measured: Measured) -> dict[str, float]:
     """What is plotted and listed of a clip."""
     values: dict[str, float] = {}
-    if measured.heard is not None and measured.wanted.bpm and measured.heard.bpm:
+    if measured.wanted and measured.heard and measured.wanted.bpm and measured.heard.bpm:
         values["tempo error, any octave (%)"] = 100.0 * tempo_error(measured.heard.bpm, measured.wanted.bpm)
+    if measured.hygiene:
+        found = measured.hygiene
+        values |= {
+            "loudness (LUFS)": found.loudness,
+            "true peak (dBTP)": found.true_peak,
+            "bandwidth (kHz)": found.bandwidth / 1000.0,
+            "silence (%)": 100.0 * found.silent,
+            "clipped samples (%)": 100.0 * found.clipped,
+            "DC offset": found.offset,
+            "stereo correlation": found.correlation,
+        }
+    if measured.form:
+        values |= {
+            "onset sharpness (dB)": measured.form.sharpness,
+            "roughness": measured.form.roughness,
+            "largest level step (LU)": measured.form.level_step,
+            "loop seam, flux": measured.form.seam_flux,
+        }
     return values
 
 
@@ -109,7 +144,7 @@ def _ranked(ours: list[Measured], theirs: list[Measured], root: Path) -> list[Cl
     near = _likeness(ours, theirs)
     rows = []
     for measured in ours:
-        points, reasons = _points(measured.wanted, measured.heard)
+        points, reasons = _points(measured)
         name = measured.path.relative_to(root).as_posix()
         if measured.path in near:
             points.append(near[measured.path])
@@ -123,10 +158,19 @@ def _ranked(ours: list[Measured], theirs: list[Measured], root: Path) -> list[Cl
 _ASKED = ("prompt", "bpm", "keyscale", "genre")
 
 
-def _points(wanted: Asked, heard: Heard) -> tuple[list[float], list[str]]:
-    """0..1 for each thing that was asked, and in words what was heard."""
+def _points(measured: Measured) -> tuple[list[float], list[str]]:
+    """0..1 for each thing that was asked and 0 for each fault, and in words what was heard."""
     points: list[float] = []
     reasons: list[str] = []
+    if measured.hygiene and measured.hygiene.clipped > 0:
+        points.append(0.0)
+        reasons.append("clips")
+    if measured.hygiene and measured.hygiene.silent > 0.5:
+        points.append(0.0)
+        reasons.append("mostly silent")
+    if measured.wanted is None or measured.heard is None:
+        return points, reasons
+    wanted, heard = measured.wanted, measured.heard
     if wanted.bpm:
         points.append(float(heard.bpm is not None and tempo_error(heard.bpm, wanted.bpm) <= 0.04))
         reasons.append(f"{_tempo(heard.bpm)}, asked {wanted.bpm:.4g}")

@@ -6,13 +6,17 @@ import dataclasses
 import math
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from riff.checkpoint import load_checkpoint
 from riff.errors import RiffError
 from riff.evaluate.choices import load_clap, load_embedding
-from riff.evaluate.obedience import Asked, asked_of, hear, text_scores
+from riff.evaluate.form import Form, measure_form
+from riff.evaluate.hygiene import Hygiene, inspect
+from riff.evaluate.obedience import Asked, Heard, asked_of, hear, text_scores
+from riff.evaluate.roundtrip import Trip, round_trip
 from riff.evaluate.sounds import Sound, load_sound
 from riff.tagger import Tagger
 
@@ -63,19 +67,23 @@ class Measured:
         vectors: features by the name of the embedding.
         unembedded: why there are none.
         text_score: CLAP's, NaN without it.
-        rows: by group of measurements, as the group's module returns them.
+        hygiene: as :class:`riff.evaluate.hygiene.Hygiene`.
+        form: as :class:`riff.evaluate.form.Form`.
+        trips: as :class:`riff.evaluate.roundtrip.Trip`, one a rung.
     """
 
     path: Path
     role: Role
     problem: str = ""
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-    wanted: Any = None
-    heard: Any = None
+    wanted: Asked | None = None
+    heard: Heard | None = None
     vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     unembedded: str = ""
     text_score: float = math.nan
-    rows: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hygiene: Hygiene | None = None
+    form: Form | None = None
+    trips: list[Trip] = dataclasses.field(default_factory=list)
 
 
 class Meter:
@@ -85,6 +93,7 @@ class Meter:
         self.plan = plan
         self.embeddings = [load_embedding(name, plan.checkpoint, download=plan.download) for name in plan.embeddings]
         self.tagger = Tagger.load()
+        self.ladder = load_checkpoint(plan.checkpoint) if plan.trips else None
         self.clap = None if plan.clap is None else load_clap(plan.clap, download=plan.download)
 
     def __call__(self, task: Task) -> Measured:
@@ -103,6 +112,11 @@ class Meter:
         measured = Measured(task.path, task.role, metadata={**sound.metadata, **(task.asked or {})})
         if task.role in ("generated", "reference"):
             self._embed(sound, measured)
+            measured.hygiene = inspect(sound)
+            measured.form = measure_form(sound)
+        if task.role == "round trip" and self.ladder is not None:
+            pipeline, config, _ = self.ladder
+            measured.trips = round_trip(sound, config, vae=pipeline.vae)
         if task.role == "generated":
             self._obey(sound, task, measured)
         return measured

@@ -51,7 +51,8 @@ figure svg { display: block; width: 100%; }
 .ours { fill: var(--accent); } circle.ours { fill-opacity: .8; } .theirs { fill: none; stroke: #d99000;
   stroke-width: 1.6; } .floor { stroke: var(--line); } .frame { fill: none; stroke: var(--line); }
 .empty { fill: var(--line); } .range { stroke: var(--ink); stroke-width: 1.4; }
-.maps { margin-bottom: .9rem; } footer > span:only-child { margin: 0; }
+.maps { margin-bottom: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
+footer > span:only-child { margin: 0; }
 col.value { width: 9rem; } col.range { width: 11rem; } col.bar { width: 9rem; } col.n { width: 5rem; }
 .key { display: flex; gap: 1.2rem; font-size: .84rem; color: var(--soft); margin: 0 0 .8rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .4rem;
@@ -104,21 +105,23 @@ def _summary(result: Evaluation) -> str:
     count = len(result.clips)
     words = [f"{count} clip{'' if count == 1 else 's'}"] if count else []
     if result.settings.get("reference"):
-        words.append(f"against {len(result.reference)} of {result.settings['reference']}")
+        words.append(f"against {len(result.reference)} of {Path(result.settings['reference']).name}")
     if result.settings.get("round_trip"):
-        words.append(f"round trip of {result.settings['round_trip']}")
+        words.append(f"round trip of {Path(result.settings['round_trip']).name}")
     if result.problems:
         words.append(f"{len(result.problems)} could not be used")
     return " · ".join(words)
 
 
 def _tiles(result: Evaluation) -> str:
-    """The first figure of each section that has a value, and all shares of the obedience, large."""
+    """The first figure of each section that has a value, large; of the obedience one of each kind."""
     chosen: list[Figure] = []
     for section in result.sections:
         measured = [figure for figure in section.figures if math.isfinite(figure.value)]
-        shares = [figure for figure in measured if figure.unit == "share"] if section.title == "Obedience" else []
-        chosen += shares[:5] or measured[:1]
+        kinds: dict[str, Figure] = {}
+        for figure in measured if section.title == "Obedience" else measured[:1]:
+            kinds.setdefault(figure.name.split()[0].strip(","), figure)
+        chosen += kinds.values()
     if not chosen:
         return ""
     boxes = []
