@@ -8,7 +8,6 @@ import errno
 import json
 import logging
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -31,6 +30,7 @@ from riff.train.runs import Checkpoint, load_checkpoint, save_checkpoint
 from riff.train.stop import StopFlag
 from riff.train.summary import read_summary
 
+resource = pytest.importorskip("resource")
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
