@@ -1,5 +1,6 @@
 """Music becomes a data set: whole bars on the grid, captions, splits, restarts, shards, a report."""
 
+import itertools
 import json
 import os
 import signal
@@ -49,7 +50,7 @@ def song(bpm: float = 120.0, seconds: float = 20.0, *, seed: int = 0, rate: int 
         part = (0.3 * noise * np.exp(-t / 0.01) + 0.8 * deep)[: max(0, total - start)]
         sound[start : start + len(part)] += part
     bars = [*times[::4], seconds]
-    for first, last in zip(bars, bars[1:], strict=False):
+    for first, last in itertools.pairwise(bars):
         span = np.arange(round(first * rate), min(round(last * rate), total))
         for _ in range(3):
             pitch = 220.0 * 2 ** (rng.integers(0, 18) / 12)

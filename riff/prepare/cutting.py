@@ -18,7 +18,8 @@ EDGE = 0.05  # seconds of silence that may complete a clip at an end of a sound:
 LEAD = 0.25  # seconds of what was used that a next stretch begins with, so that its first beat has something before it
 # What a clip's beats may be off an even, linearly changing tempo, as a share of a beat, root mean square.
 MOST_UNEVEN = 0.04
-MOST_CHANGE = 1.2  # longest beat of a clip over its shortest; beats 10 ms off at random stay below both, those of noise above
+# Beats 10 ms off at random stay below both.
+MOST_CHANGE = 1.2  # longest beat of a clip over its shortest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 ROWS, COLUMNS = 32, 32
 RANGE = 50.0  # decibels below a clip's loudest cell that count; what lies deeper differs between two encodings
-# Cosine from which two clips are one: copies through MP3 or Vorbis have 0.998, repeated bars with other velocities 0.99,
+# Cosine from which two clips are one: copies through MP3 or Vorbis have 0.998, repeated bars 0.99,
 # clips of different composed songs at most 0.45.
 ALIKE = 0.99
 _PART = 1024  # clips compared at once

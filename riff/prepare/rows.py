@@ -47,16 +47,19 @@ def list_rows(music: str | Path, settings: PrepareSettings) -> Listing:
     place = str(music)
     sources: list[Source] = []
     unused: dict[str, str] = {}
+    names: set[str] = set()
     for split, table in _splits(place).items():
         audio, text = _columns(table, place, settings.text_column)
-        has_bytes = hasattr(table, "_fingerprint")
-        stamp = table._fingerprint if has_bytes else ""
+        stamp = table._fingerprint  # changes with the content of the data set
         texts = table.select_columns([name for name in (text, "captions") if name in table.column_names])
         paths = table.select_columns([audio])
         for number in range(len(table)):
             words = words_of(_text_row(texts[number]), text or "text")
             sound = paths[number][audio]
             name = f"{split}/{_name(sound, number)}"
+            if name in names:
+                name = f"{split}/{number:06d}-{_name(sound, number)}"
+            names.add(name)
             if not isinstance(sound, dict) or not (sound.get("bytes") or sound.get("path")):
                 unused[name] = "the row holds no sound"
                 continue

@@ -129,7 +129,7 @@ def _unpack(path: Path, staged: Path) -> None:
 def read_pictures(dataset: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
     """File names and PNG bytes of those clips that are in shards."""
     paths = sorted((dataset / "data").glob("*.parquet"))
-    for path in paths:
+    for path in paths if names else []:
         table = _parquet().read_table(path, columns=["image", "file_name"], filters=[("file_name", "in", names)])
         for image in table.column("image").to_pylist():
             yield Path(image["path"]).name, image["bytes"]

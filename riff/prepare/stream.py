@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from riff.containers import READABLE, sniff_container
 from riff.errors import RiffError
 
 LOUDEST = 1000.0  # samples of full scale beyond which a float file holds no sound
-_CHUNK = 1 << 19  # frames
+_CHUNK = 1 << 15  # frames; of a file that cannot be read on, so many before the damage are lost
 _UNKNOWN = 1 << 60  # frames that libsndfile claims where a file does not say how many it has
 
 
@@ -52,6 +54,7 @@ class Stream:
     def chunks(self) -> Iterator[Tensor]:
         """Yield ``(C, t)`` float32 up to the end, or up to where the file is damaged beyond reading on."""
         container = sniff_container(self.path)
+        self._check_size()
         try:
             with _Unseekable(str(self.path)) as file:
                 self._check_header(file)
@@ -69,6 +72,17 @@ class Stream:
         if file.frames == 0:
             raise RiffError("it holds no sound (0 samples)")
         self.seconds = None if file.frames > _UNKNOWN else file.frames / file.samplerate
+
+    def _check_size(self) -> None:
+        """Note a WAV or AIFF file that is shorter than its header says, of which libsndfile reads what is there."""
+        with open(self.path, "rb") as file:
+            head = file.read(8)
+            there = file.seek(0, os.SEEK_END)
+        if head[:4] in (b"RIFF", b"FORM"):
+            claimed = 8 + struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:])[0]
+            # The largest number is written where a length is not known yet: by a recorder, or into a pipe.
+            if 1.01 * there < claimed < 0xFFFFFF00:
+                self.faults.append(f"cut off: {there} of {claimed} bytes are there")
 
     def _resampled(self, file: soundfile.SoundFile) -> Iterator[Tensor]:
         import soxr

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from riff.codec import Encoded
 from riff.config import SpectrogramConfig
+from riff.containers import sniff_container
 from riff.errors import RiffError, SystemProblem
 from riff.evaluate.key import KEYS, key_scores, pitch_classes
 from riff.files import write_text
@@ -95,13 +96,19 @@ def _cut(source: Source, settings: PrepareSettings, clips: Path, record: Record)
         from riff.prepare.rows import row_file
 
         with row_file(source, clips.parent) as path:
-            _cut_file(path, source, settings, clips, record)
+            try:
+                _cut_file(path, source, settings, clips, record)
+            except SystemProblem:
+                raise
+            except RiffError as error:
+                raise RiffError(str(error).replace(str(path), "it")) from error
     else:
         _cut_file(Path(source.path), source, settings, clips, record)
 
 
 def _cut_file(path: Path, source: Source, settings: PrepareSettings, clips: Path, record: Record) -> None:
     config = settings.config
+    sniff_container(path)  # before anything else opens it: a pipe would never answer
     words = _words(path, source, settings)
     record["words"] = list(words)
     beats_per_bar = settings.beats_per_bar or parse_timesignature(words[0] if words else "")
