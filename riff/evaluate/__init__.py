@@ -1,13 +1,16 @@
-"""Measuring music and pictures of music: tempo, key, likeness of sets, sharpness, copies. No model."""
+"""Measuring music and pictures of music: tempo, key, likeness of sets, obedience, form, hygiene, copies, round trips."""
 
-from riff.evaluate.key import KEYS, measure_key, mirex_key_score
+from riff.evaluate.figures import Figure
+from riff.evaluate.key import KEYS, detect_key, measure_key, mirex_key_score
 from riff.evaluate.pictures import NearCopies, mel_statistics, near_copies, psnr, sharpness
 from riff.evaluate.sets import frechet_distance, wilson_interval
 from riff.evaluate.tempo import measure_tempo, tempo_error
 
 __all__ = [
     "KEYS",
+    "Figure",
     "NearCopies",
+    "detect_key",
     "frechet_distance",
     "measure_key",
     "measure_tempo",

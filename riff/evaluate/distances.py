@@ -228,4 +228,5 @@ def _mmd(aa: np.ndarray, bb: np.ndarray, ab: np.ndarray, times_a: np.ndarray, ti
 def _pairs(gram: np.ndarray, times: np.ndarray) -> float:
     itself = times**2
     total = times @ gram @ times - itself @ np.diag(gram)
-    return float(total / (times.sum() ** 2 - itself.sum()))
+    pairs = times.sum() ** 2 - itself.sum()
+    return float(total / pairs) if pairs else 0.0  # one clip drawn again and again

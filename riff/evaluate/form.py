@@ -14,8 +14,9 @@ from riff.loudness import loudness
 
 WINDOW = 2.0  # seconds of a window where no tempo is known; else it is a bar of four beats
 BANDS = 64
-_N_FFT, _HOP = 1024, 128
+_N_FFT, _HOP, _LAG = 1024, 128, 4
 REACH = 0.02  # seconds around a downbeat in which its flux is looked for
+SEAM = 1.25  # times the largest of the other downbeats, up to which a seam is like one of them
 LOUD = -70.0  # LUFS below which a window is silent
 
 
@@ -26,7 +27,7 @@ class Form:
     Attributes:
         seam_flux: spectral flux at a loop's seam over the mean of that at its other downbeats.
         seam_step: step between two samples at the seam over the mean of that at the other downbeats.
-        seam_usual: whether both lie within the range of the other downbeats; None if the sound is no loop.
+        seam_usual: whether neither passes 1.25 times the largest of the other downbeats; None if it is no loop.
         roughness: largest over mean step between the mel statistics of neighbouring windows.
         level_step: largest change of loudness from window to window, in LU.
         sharpness: mean attack of the strongest onsets, two a second, in dB of energy after over before.
@@ -51,7 +52,7 @@ def measure_form(sound: Sound) -> Form:
     bars = max(2, round(sound.seconds / bar))
     flux, step = seam(sound, bars)
     ratios = [_over_others(values) for values in (flux, step)]
-    usual = all(values[0] <= max(values[1:]) for values in (flux, step))
+    usual = all(values[0] <= SEAM * max(values[1:]) for values in (flux, step))
     return Form(ratios[0], ratios[1], usual, roughness, level_step, attack)
 
 
@@ -81,7 +82,7 @@ def form(found: Sequence[Form], reference: Sequence[Form] = ()) -> list[Figure]:
         share_figure(
             "Loop seams like a downbeat",
             [one.seam_usual for one in found if one.seam_usual is not None],
-            "Flux and step at the seam do not pass the largest at the loop's other downbeats.",
+            "Flux and step at the seam do not pass 1.25 times the largest at the loop's other downbeats.",
         ),
         mean_figure(
             "Roughness",
@@ -161,10 +162,11 @@ def onset_sharpness(sound: Sound) -> float:
 
 
 def _flux(mono: np.ndarray) -> np.ndarray:
-    padded = np.pad(mono, (_N_FFT // 2, _N_FFT))
+    padded = np.pad(mono, (_N_FFT // 2 + _LAG // 2 * _HOP, _N_FFT))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP] * np.hanning(_N_FFT)
     loud = np.log(np.abs(np.fft.rfft(frames, axis=1)) + 1e-2)
-    rises: np.ndarray = np.clip(np.diff(loud, axis=0), 0.0, None).sum(1)
+    # Over half a window, so that it does not matter where in a hop an attack falls.
+    rises: np.ndarray = np.clip(loud[_LAG:] - loud[:-_LAG], 0.0, None).sum(1)
     return rises
 
 

@@ -106,7 +106,7 @@ _MEASURES = (
         "log_distance",
         "Log-spectral distance",
         "dB",
-        "RMS over bins of the ratio in dB, mean over frames (Gray & Markel).",
+        "RMS over bins of the ratio in dB, mean of frames (Gray & Markel).",
     ),
     (
         "multi",
