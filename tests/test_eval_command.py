@@ -164,3 +164,127 @@ def test_main_axes_find_the_direction_in_which_clips_differ() -> None:
     ours, theirs = main_axes(points[:30], points[30:])
     assert np.abs(np.corrcoef(np.concatenate([ours, theirs])[:, 0], points[:, 3])[0, 1]) > 0.999
     assert main_axes(points[:1], points[:0])[0].shape == (1, 2)
+
+
+# The command.
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    code = main(["eval", *(str(word) for word in words)])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_a_folder_is_measured_and_bad_files_are_named_and_counted(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report"
+    code, out, err = run(capsys, clips, "-o", report, "--workers", "1")
+    assert code == 0
+    assert "Tempo within 1 %, any octave" in out and "n = 3" in out and "Loudness" in out
+    assert "2 files could not be used" in out
+    assert "broken.wav" in err and "text.flac" in err
+    assert sorted(path.name for path in report.iterdir()) == ["index.html", "report.json"]
+    page = (report / "index.html").read_text()
+    assert "http" not in page.split("<style>")[1].replace("http-equiv", "")
+    assert page.count("<article>") >= 2 and "data:audio/mpeg" in page and "data:image/webp" in page
+    assert "broken.wav" in page and "<h2>Definitions</h2>" in page
+    told = json.loads((report / "report.json").read_text())
+    assert [clip["asked"]["prompt"].startswith("synth arpeggio") for clip in told["clips"]] == [True] * 3
+    assert len(told["problems"]) == 2
+
+
+def test_json_is_one_object_and_the_list_outweighs_the_files(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "asked.csv"
+    listed.write_text("file,prompt,bpm\n0000-clip.wav,<b>jazz</b>,91\n0001-clip.wav,jazz,200\nghost.wav,jazz,90\n")
+    code, out, err = run(capsys, clips, "--prompts", listed, "--json", "--quiet", "--workers", "1")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    asked = {clip["name"]: clip["asked"] for clip in told["clips"]}
+    assert asked["0000-clip.wav"] == {"prompt": "<b>jazz</b>", "bpm": "91"}
+    assert any("ghost.wav" in problem for problem in told["problems"])
+    tempo = {figure["name"]: figure for section in told["sections"] for figure in section["figures"]}
+    assert tempo["Tempo within 4 %, any octave"]["n"] == 3
+
+
+def test_too_few_clips_are_given_no_distance_but_told_how_many_it_needs(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = folder_of(tmp_path / "reference", 4, first=20)
+    code, out, _ = run(capsys, clips, "--reference", reference, "--embedding", "mel", "--workers", "1")
+    assert code == 0
+    assert "it needs 20 clips on each side" in out and "3 clips and 4 of the reference" in out
+    assert "Fréchet" not in out and "MMD" not in out
+
+
+def test_distances_rank_sets_and_several_processes_say_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, near = folder_of(tmp_path / "ours", 22), folder_of(tmp_path / "near", 22, first=3)
+    far = tmp_path / "far"
+    far.mkdir()
+    noise = torch.Generator().manual_seed(0)
+    for index in range(22):
+        save_audio(far / f"{index}.wav", 0.1 * torch.randn(1, 2 * RATE, generator=noise), RATE)
+    found = []
+    for reference, workers in ((near, "1"), (far, "1"), (near, "2")):
+        words = (ours, "--reference", reference, "--embedding", "mel", "--json", "--workers", workers)
+        code, out, _ = run(capsys, *words)
+        assert code == 0
+        figures = {f["name"]: f for section in json.loads(out)["sections"] for f in section["figures"]}
+        found.append(figures)
+    name = "MMD, Gaussian kernel (mel statistics)"
+    assert found[0][name]["value"] < 0.1 < 0.5 < found[1][name]["value"]
+    assert found[0][name]["low"] <= found[0][name]["value"] <= found[0][name]["high"]
+    assert found[0] == found[2]
+
+
+def test_a_round_trip_needs_no_generated_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mini_checkpoint: Path
+) -> None:
+    music_folder = folder_of(tmp_path / "music", 1)
+    code, out, _ = run(capsys, "--round-trip", music_folder, "--checkpoint", mini_checkpoint, "--workers", "1")
+    assert code == 0
+    for rung in ("mel", "8-bit picture", "latents"):
+        assert f"Spectral convergence, from {rung}" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ((), 2, "there is nothing to measure"),
+        (("--round-trip", "EMPTY"), 2, "holds no sound file"),
+        (("EMPTY",), 2, "holds no sound file"),
+        (("MISSING",), 2, "is no file or folder"),
+        (("BROKEN",), 2, "no file of"),
+        (("CLIPS", "--reference", "CLIPS"), 2, "are the same folder"),
+        (("CLIPS", "--reference", "REFERENCE", "--embedding", "tager"), 2, "did you mean tagger"),
+        (("CLIPS", "--reference", "REFERENCE", "--embedding", "clap=EMPTY"), 4, "--download"),
+        (("CLIPS", "--prompts", "MISSING"), 2, "does not exist; give a list of prompts"),
+        (("--reference", "REFERENCE", "--round-trip", "CLIPS"), 2, "--reference goes with a folder of generated"),
+        (("CLIPS", "-o", "REPORTED"), 2, "use --force to replace it"),
+    ],
+)
+def test_a_mistake_is_one_line_and_the_right_code(
+    words: tuple[str, ...],
+    code: int,
+    message: str,
+    clips: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {name: tmp_path / name.lower() for name in ("EMPTY", "MISSING", "BROKEN", "REFERENCE", "REPORTED")}
+    for name in ("EMPTY", "BROKEN", "REPORTED"):
+        places[name].mkdir()
+    (places["BROKEN"] / "a.wav").write_bytes(b"RIFF junk")
+    (places["REPORTED"] / "index.html").write_text("mine")
+    folder_of(places["REFERENCE"], 1)
+    places["CLIPS"] = clips
+    given = [str(places.get(word, word)).replace("clap=EMPTY", f"clap={places['EMPTY']}") for word in words]
+    ended, out, err = run(capsys, *given, "--workers", "1")
+    lines = [line for line in err.splitlines() if not line.startswith("left out")]
+    assert (ended, out, len(lines)) == (code, "", 1)
+    assert message in lines[0]
+    assert (places["REPORTED"] / "index.html").read_text() == "mine"
