@@ -1,6 +1,10 @@
 """Fine-tuning from a folder of pictures to a LoRA or a checkpoint, on the tiny checkpoints."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from safetensors.torch import load_file
 
 from riff import RiffError, RiffPipeline
 from riff.checkpoint import load_checkpoint
+from riff.cli import main
 from riff.config import SpectrogramConfig
 from riff.errors import ModelError
 from riff.image import write_png
@@ -275,6 +280,27 @@ def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, dataset, mini_check
 def test_a_recipe_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(RiffError, match=message):
         Recipe("set", **fields)
+
+
+def test_two_processes_learn_what_one_learns_with_twice_the_accumulation(tmp_path, dataset, mini_checkpoint):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [str(dataset), "--model", str(mini_checkpoint), "--train_batch_size", "1", "--rank", "2", "--quiet"]
+    words += ["--no-with_prior_preservation", "--mixed_precision", "no", "--max_train_steps", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", str(port), "-m", "riff.train"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    two = [*launch, *words, "-o", str(tmp_path / "two")]
+    done = subprocess.run(two, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(tmp_path / "two" / "model")]  # one of the two says it
+    assert main(["train", *words, "-o", str(tmp_path / "one"), "--gradient_accumulation_steps", "2"]) == 0
+    one, other = trained(tmp_path / "one"), trained(tmp_path / "two")
+    for file, weights in one.items():
+        for name, value in weights.items():
+            torch.testing.assert_close(other[file][name], value, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

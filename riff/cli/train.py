@@ -20,7 +20,7 @@ examples:
   riff render "sarondeng, 120 bpm" --lora runs/mine/model -o new.wav
   riff train my-dataset -o runs/full --method full --max_train_steps 2000
   riff train my-dataset -o runs/sd --model riffusion/riffusion-model-v1 --mixed_precision fp16
-  accelerate launch --num_processes 4 -m riff.train my-dataset -o runs/mine      several GPUs or machines
+  accelerate launch --multi_gpu --num_processes 4 -m riff.train my-dataset -o runs/mine     several GPUs, or CPUs
 
 Options keep the names of diffusers' training scripts. The last checkpoint is always resumed."""
 # Options of diffusers' scripts that would spoil a spectrogram, and why they are not here.

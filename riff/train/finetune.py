@@ -18,6 +18,7 @@ from riff.train.material import Material, gather
 from riff.train.micro import NumberedLoss
 from riff.train.outcome import Outcome, write_outcome
 from riff.train.preview import DenoiserPreview
+from riff.train.processes import PATIENCE
 from riff.train.recipe import Recipe, SavedRecipe, prompts_of
 from riff.train.settings import LoopSettings
 from riff.train.settle import Base, load_base, open_data, settle
@@ -50,7 +51,10 @@ def fine_tune(asked: Recipe, run: str | Path, *, until: int | None = None) -> Ou
     """
     from accelerate import PartialState
 
-    state, place, began = PartialState(), Path(run), time.time()
+    # Unless told that there is no GPU, accelerate takes several processes on a CPU for as many single ones. They wait
+    # for long where the main one fills the cache.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    place, began = Path(run), time.time()
     saved = SavedRecipe.load(place)
     data = open_data(asked)
     base = load_base(asked, data, state.device)
@@ -158,6 +162,7 @@ def _train(recipe: Recipe, base: Base, material: Material, run: Path, until: int
         validation=None if material.heldout is None else validate,
         recipe={"train_batch_size": recipe.train_batch_size, "method": recipe.method, "trigger": recipe.trigger},
         until=until,
+        device="cpu" if base.parts.unet.device.type == "cpu" else None,
     )
 
 
