@@ -1,6 +1,7 @@
 """Fine-tuning: a data set and a model in, a LoRA or a checkpoint out, whatever interrupts it."""
 
 import dataclasses
+import importlib.util
 import json
 import logging
 import time
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from riff.errors import RiffError
+from riff.errors import RiffError, SystemProblem
 from riff.files import write_json
 from riff.reading import read_prompt
 from riff.train.loop import train
@@ -49,6 +50,7 @@ def fine_tune(asked: Recipe, run: str | Path, *, until: int | None = None) -> Ou
         ModelError: the model cannot be loaded, or the loss is not finite.
         SystemProblem: the disk is full, or an extra is not installed.
     """
+    _check_extras(asked)
     from accelerate import PartialState
 
     # Unless told that there is no GPU, accelerate takes several processes on a CPU for as many single ones. They wait
@@ -77,6 +79,15 @@ def fine_tune(asked: Recipe, run: str | Path, *, until: int | None = None) -> Ou
         outcome = write_outcome(place, recipe, base, material.tuning, data, figures)
     state.wait_for_everyone()
     return outcome
+
+
+def _check_extras(recipe: Recipe) -> None:
+    """Name the extra that is missing before anything is begun."""
+    needed = ["accelerate", "tensorboard", *(["peft"] if recipe.method == "lora" else [])]
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise SystemProblem(
+            f"fine-tuning needs {' and '.join(missing)}; install it: python -m pip install 'riff-music[train]'"
+        )
 
 
 def _with_steps(recipe: Recipe, material: Material, device: torch.device) -> Recipe:
