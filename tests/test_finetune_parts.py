@@ -74,6 +74,25 @@ def test_shifting_moves_whole_bars_round():
     assert all(torch.equal(clip.sort(dim=-1).values, latents[0]) for clip in shifted)
 
 
+def test_only_clips_without_a_key_are_drawn_at_another_pitch_and_only_whole_bars_are_shifted():
+    mean = torch.stack([torch.zeros(2, 1, 1, 8), torch.ones(2, 1, 1, 8)], dim=1).half()  # plain 0, pitched 1
+    keyless, pitched = torch.tensor([True, False]), torch.tensor([False, True])
+    texts = [torch.tensor([1]), torch.tensor([2])]
+    clips = TrainSet(Latents(mean, None), texts, ["a", "b"], [4, 4], keyless, pitched)
+    seen: dict[int, set[float]] = {1: set(), 2: set()}
+    for m in range(20):
+        drawn = Batches([clips], 2, seed=0, shift=True).draw(m, torch.Generator().manual_seed(m))
+        for text, value in zip(drawn.texts.tolist(), drawn.latents[:, 0, 0, 0].tolist(), strict=True):
+            seen[text].add(value)
+    assert seen == {1: {0.0, 1.0}, 2: {0.0}}
+    ramp = Latents(torch.arange(8.0).expand(1, 1, 1, 1, 8).half(), None)
+    one, none = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    for bar, starts in ((4, {0.0, 4.0}), (0, {0.0})):
+        batches = Batches([TrainSet(ramp, texts[:1], ["a"], [bar], one, none)], 1, seed=0, shift=True)
+        found = {float(batches.draw(m, torch.Generator().manual_seed(m)).latents[0, 0, 0, 0]) for m in range(20)}
+        assert found == starts
+
+
 def test_variants_of_a_picture_are_louder_and_higher_and_leave_silence_silent(mini_config):
     image = torch.zeros(1, 32, 16)
     image[0, 10] = 0.5

@@ -88,9 +88,9 @@ class Batches:
         variants = torch.randint(len(chosen.pitched), (len(clips),), generator=generator)
         variants[chosen.pitched[variants] & ~chosen.keyless[clips]] = 0
         latents = chosen.latents.sample(clips, variants, generator)
-        bar = chosen.bar[int(clips[0])]
-        if self.shift and bar:
-            latents = shift_by_bars(latents, bar, generator)
+        bars = {chosen.bar[int(clip)] for clip in clips}
+        if self.shift and len(bars) == 1 and bars != {0}:
+            latents = shift_by_bars(latents, bars.pop(), generator)
         choice = torch.rand(len(clips), generator=generator)
         texts = torch.stack(
             [

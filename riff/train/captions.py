@@ -1,6 +1,7 @@
 """What the denoiser is told of each clip: its captions, cleaned as prompts are, with the trigger word and the tempo."""
 
 import dataclasses
+import functools
 import hashlib
 import random
 from collections import Counter
@@ -84,8 +85,11 @@ class Texts:
 
     def numbers(self, wanted: list[str]) -> Tensor:
         """Where each of ``wanted`` is, (len(wanted),) int64."""
-        places = {text: place for place, text in enumerate(self.texts)}
-        return torch.tensor([places[text] for text in wanted])
+        return torch.tensor([self._places[text] for text in wanted])
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {text: place for place, text in enumerate(self.texts)}
 
 
 def collect_texts(wanted: list[str], tokenizer: Any, text_encoder: Any) -> Texts:

@@ -66,14 +66,11 @@ def gather(recipe: Recipe, base: Base, data: Data, cache: Path) -> Material:
     flat = [text for clips in (*told, *told_heldout) for clip in clips for text in clip]
     flat += [text for words, _ in own for text in words]
     texts = collect_texts(flat, parts.tokenizer, parts.text_encoder)
-    sets = [
-        _train_set(*each, texts, variants, downsampling(parts.vae), data.config)
-        for each in zip(data.train, latents, told, strict=True)
-    ]
-    held = [
-        _train_set(*each, texts, variants[:1], downsampling(parts.vae), data.config)
-        for each in zip(data.validation, heldout, told_heldout, strict=True)
-    ]
+    factor = downsampling(parts.vae)
+    new = zip(data.train, latents, told, strict=True)
+    sets = [_train_set(*each, texts, variants, factor, data.config) for each in new]
+    measured = zip(data.validation, heldout, told_heldout, strict=True)
+    held = [_train_set(*each, texts, variants[:1], factor, data.config) for each in measured]
     kept = [class_set(each, [texts.numbers([text]) for text in words]) for words, each in own]
     size = recipe.train_batch_size or 1
     loss = DiffusionLoss(
@@ -89,8 +86,8 @@ def gather(recipe: Recipe, base: Base, data: Data, cache: Path) -> Material:
         parts.text_encoder,
     )
     # Held-out clips need no gradients, so more of them fit at a time.
-    measured = Batches(held, max(size, 8 if base.closed else 1), recipe.seed) if held else None
-    return Material(loss, measured, tuning)
+    size = max(size, 8 if base.closed else 1)
+    return Material(loss, Batches(held, size, recipe.seed) if held else None, tuning)
 
 
 def _own_clips(recipe: Recipe, base: Base, cache: Path) -> list[tuple[list[str], Latents]]:
