@@ -1,4 +1,4 @@
-"""Measuring music and pictures of music: tempo, key, likeness of sets, obedience, form, hygiene, copies, round trips."""
+"""Measuring music and pictures of music: tempo, key, likeness of sets, obedience, form, hygiene, copies, fidelity."""
 
 from riff.evaluate.figures import Figure
 from riff.evaluate.key import KEYS, detect_key, measure_key, mirex_key_score
