@@ -165,7 +165,7 @@ def _train(args: argparse.Namespace) -> None:
     if outcome is None:
         if main_process:
             print("riff: stopped with a checkpoint; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130)
+        raise SystemExit(143 if _stopped_by(args.output_dir) == "SIGTERM" else 130)
     if not main_process:
         return
     where = push(outcome.model, args.hub_model_id or Path(args.output_dir).resolve().name) if args.push_to_hub else None
@@ -173,6 +173,15 @@ def _train(args: argparse.Namespace) -> None:
         print(json.dumps({"model": str(outcome.model), "hub": where, **outcome.figures}))
     else:
         print(outcome.model if where is None else f"{outcome.model}\n{where}")
+
+
+def _stopped_by(run_folder: str) -> str | None:
+    from riff.train.summary import read_summary
+
+    try:
+        return read_summary(Path(run_folder)).signal
+    except RiffError:  # stopped before anything was written
+        return None
 
 
 def _words(args: argparse.Namespace) -> str:
