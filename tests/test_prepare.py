@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import pytest
 import soundfile
 import torch
 
-from riff.cli import main
+from riff.cli import build_parser, main
+from riff.cli.prepare import _settings
 from riff.config import SpectrogramConfig
 from riff.dataset import load_dataset
 from riff.errors import RiffError
 from riff.image import read_png
+from riff.laying import LEVEL
 from riff.prepare import PrepareSettings, prepare
 from riff.prepare.writing import split_of
 
@@ -360,6 +363,58 @@ def test_the_command_prints_the_folder_or_the_report(music, tmp_path, capsys):
     assert "clips" in done.err
     assert main([*words, "--bars", "2"]) == 2
     assert "seconds grid" in capsys.readouterr().err
+
+
+class Told:
+    """Stands for a riff.prepare.describe.Description."""
+
+    bpm, keyscale = 99.0, "D minor"
+
+    def captions(self, words: str, rng: random.Random, count: int) -> list[str]:
+        return [", ".join(part for part in (words, f"heard {number}") if part) for number in range(count)]
+
+
+def test_auto_captions_begin_with_the_users_words_and_know_beats_level_and_picture(music, tmp_path, monkeypatch):
+    calls = []
+
+    def describe(waveform, sample_rate, *, beats, image, config):
+        calls.append((waveform, sample_rate, beats, image, config))
+        return Told()
+
+    monkeypatch.setattr("riff.prepare.describe.describe", describe)
+    run(music, tmp_path / "out", auto=True)
+    rows = {row["file_name"]: row for row in rows_of(tmp_path / "out")}
+    assert rows["a-0000.png"]["captions"] == [f"first song, heard {number}" for number in range(4)]
+    assert rows["b-0000.png"]["text"] == "heard 0"
+    assert rows["a-0000.png"]["keyscale"] == "D minor"
+    assert rows["a-0000.png"]["bpm"] == pytest.approx(120.0, rel=2e-3)  # the tracked one
+    for waveform, sample_rate, beats, image, config in calls:
+        assert (sample_rate, config) == (RATE, CONFIG)
+        assert image.shape == (1, 64, 128)
+        assert beats.times[0] == 0.0
+        assert beats.times[-1] == pytest.approx(waveform.shape[-1] / RATE, abs=1e-4)
+        assert 20 * np.log10(float(waveform.square().mean().sqrt())) == pytest.approx(LEVEL, abs=0.1)
+
+
+def test_the_checkpoint_says_how_pictures_are_drawn(mini_checkpoint, tmp_path):
+    def settings(*words):
+        return _settings(build_parser().parse_args(["prepare", "music", "out", *map(str, words)]))
+
+    own = SpectrogramConfig.load(mini_checkpoint)
+    assert settings("--model", mini_checkpoint).config == own
+    assert settings().config == SpectrogramConfig() == settings("--model", "riff-mini").config
+    assert settings().bars_per_clip == 2
+    assert settings("--preset", "riffusion", "--stereo").config == SpectrogramConfig.riffusion(stereo=True)
+    assert settings("--grid", "seconds").config.grid == "seconds"
+    assert settings("--caption", "auto", "--caption", "x").auto
+    for words in (
+        ("--preset", "riffusion", "--grid", "beats"),
+        ("--preset", "riffusion", "--model", mini_checkpoint),
+        ("--stereo", "--model", "riff-mini"),
+        ("--caption", "a", "--caption", "b"),
+    ):
+        with pytest.raises(RiffError):
+            settings(*words)
 
 
 @pytest.mark.slow

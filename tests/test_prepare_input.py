@@ -188,6 +188,30 @@ def test_captions_by_priority(tmp_path):
     }
 
 
+def test_without_mutagen_libsndfile_reads_the_tags(tmp_path, monkeypatch):
+    with soundfile.SoundFile(write(tmp_path / "music/a.flac", TONE), "w", RATE, 1) as file:
+        file.title, file.artist, file.genre = "Blue", "Nina", "jazz"
+        file.write(TONE)
+    monkeypatch.setitem(sys.modules, "mutagen", None)
+    run(tmp_path / "music", tmp_path / "out")
+    assert {row["text"] for row in rows_of(tmp_path / "out")} == {"jazz, Blue by Nina"}
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path):
+    write(tmp_path / "music/a.wav", TONE)
+    whole = write(tmp_path / "b.wav", TONE)
+    status = whole.stat()
+    bad = tmp_path / "music/b.wav"
+    bad.write_bytes(bytes(status.st_size))
+    os.utime(bad, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert list(run(tmp_path / "music", tmp_path / "out").unused) == ["b.wav"]
+    bad.write_bytes(whole.read_bytes())
+    os.utime(bad, ns=(status.st_atime_ns, status.st_mtime_ns))
+    (tmp_path / "out/.riff-prepare/clips/.riff-0123.png").write_bytes(b"half")
+    assert run(tmp_path / "music", tmp_path / "out").clips == 6
+    assert not list((tmp_path / "out/.riff-prepare/clips").iterdir())
+
+
 def test_captions_without_audio_and_bad_metadata_are_named(tmp_path):
     music = tmp_path / "music"
     write(music / "a.wav", TONE)

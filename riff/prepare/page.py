@@ -15,7 +15,7 @@ from riff.codec import SpectrogramCodec
 from riff.errors import RiffError
 from riff.files import write_text
 from riff.image import read_png
-from riff.prepare.report import Report
+from riff.prepare.report import TEMPO_STEP, Report
 from riff.prepare.shards import read_pictures
 from riff.show import data_uri, paint
 from riff.style import SCRIPT, STYLE
@@ -91,7 +91,8 @@ def bars(counts: Mapping[str, int], title: str) -> str:
 
 
 def _plots(report: Report) -> Iterator[str]:
-    yield bars(report.tempi, "clips by tempo (bpm)")
+    tempi = {f"{low}–{int(low) + TEMPO_STEP - 1}": count for low, count in report.tempi.items()}
+    yield bars(tempi, "clips by tempo (bpm)")
     yield bars(report.keys, "clips by key")
     yield bars(report.metres, "clips by beats per bar")
 

@@ -101,6 +101,7 @@ def opened(dataset: Path, settings: PrepareSettings, *, force: bool) -> Iterator
                 )
             if differing:
                 _empty(dataset, place_of_work)
+        _sweep(dataset, place_of_work)
         write_json(known, now)
         settings.config.save(dataset)
         yield place_of_work
@@ -122,6 +123,20 @@ def _locked(path: Path, dataset: Path) -> Iterator[None]:
                 f"another riff prepare works on {dataset}; wait for it, or choose another folder"
             ) from error
         yield
+
+
+def _sweep(dataset: Path, place_of_work: Path) -> None:
+    """Remove the unfinished files of a run that was killed."""
+    inside = ("train", "validation", "data")
+    for folder in (
+        dataset,
+        place_of_work,
+        *(place_of_work / n for n in ("clips", "records")),
+        *(dataset / n for n in inside),
+    ):
+        for path in folder.glob(".riff-*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _empty(dataset: Path, place_of_work: Path) -> None:
@@ -172,7 +187,10 @@ def missing(
         record = records.get(source.name)
         if record is not None:
             source = dataclasses.replace(source, prefix=record["prefix"])
-            if record["key"] == record_key(source, settings) and all(c["file_name"] in there for c in record["clips"]):
+            # What could not be read is tried again: it may have been mended without a trace in its stamp.
+            whole = record["problem"] is None or record["skipped"]
+            whole = whole and all(row["file_name"] in there for row in record["clips"])
+            if whole and record["key"] == record_key(source, settings):
                 continue
         elif owner.get(source.prefix, source.name) != source.name:
             source = dataclasses.replace(source, prefix=apart(source.name))
