@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from riff.evaluate.closeness import likeness, main_axes
-from riff.evaluate.distances import LIMIT_FROM, frechet, frechet_limit, kernel_distance
+from riff.evaluate.copies import (
+    Index,
+    Match,
+    copies_of,
+    copies_within,
+    copy_figures,
+    determinism,
+    diversity,
+    most_copied,
+)
+from riff.evaluate.distances import frechet, frechet_limit, kernel_distance
 from riff.evaluate.figures import Figure, mean_figure
 from riff.evaluate.form import Form, form
 from riff.evaluate.hygiene import hygiene
@@ -22,7 +33,9 @@ if TYPE_CHECKING:
     from riff.evaluate.measure import Measured, Plan, Role
 
 FEWEST = 20  # clips on each side, below which a distance says nothing
-FIRM = 50  # from which a kernel distance is known to be stable (Chung et al. 2025)
+FIRM = (
+    50  # below which a Fréchet distance is mostly bias, and from which a kernel distance is stable (Chung et al. 2025)
+)
 
 
 def collect(by_role: dict[Role, list[Measured]], plan: Plan, root: Path) -> Evaluation:
@@ -41,7 +54,9 @@ def collect(by_role: dict[Role, list[Measured]], plan: Plan, root: Path) -> Eval
         result.sections.append(_obedience(ours))
         result.sections.append(_told("Form", form(_forms(ours), _forms(theirs))))
         result.sections.append(_told("Hygiene", hygiene([one.hygiene for one in ours if one.hygiene])))
-        result.clips = _ranked(ours, theirs, root)
+        matches = _search(ours, by_role["training"])
+        result.sections.append(_originality(ours, theirs, matches, by_role["training"]))
+        result.clips = _ranked(ours, theirs, root, matches)
     if trips := [measured.trips for measured in by_role["round trip"]]:
         result.sections.append(_told("Round trip", trip_figures(trips)))
     result.reference = [_values(measured) for measured in theirs]
@@ -52,8 +67,43 @@ def _told(title: str, figures: list[Figure], *notes: str) -> Section:
     """A section of the figures that stand on something; the others are named below."""
     empty = [figure.name for figure in figures if not figure.n]
     if empty and len(empty) < len(figures):
-        notes = (*notes, f"Nothing to measure by: {', '.join(empty)}.")
+        notes = (*notes, f"Not measurable on these clips: {', '.join(empty)}.")
     return Section(title, [figure for figure in figures if figure.n], notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Matches:
+    """What each clip is most like, among the others and in the training set; there are none without one."""
+
+    within: list[Match]
+    training: list[Match]
+    names: list[str]
+
+
+def _search(ours: list[Measured], training: list[Measured]) -> _Matches:
+    prints = [_landmarks(measured) for measured in ours]
+    index = Index([_landmarks(measured) for measured in training]) if training else None
+    found = [] if index is None else copies_of(prints, index)
+    return _Matches(copies_within(prints), found, [measured.path.name for measured in training])
+
+
+def _landmarks(measured: Measured) -> np.ndarray:
+    return np.empty((0, 2), np.int64) if measured.landmarks is None else measured.landmarks
+
+
+def _originality(ours: list[Measured], theirs: list[Measured], matches: _Matches, training: list[Measured]) -> Section:
+    generated, reference = _features(ours), _features(theirs)
+    figures = [
+        *(diversity(rows, reference.get(name), name) for name, rows in generated.items()),
+        *copy_figures(matches.within, matches.training if training else None),
+        determinism([measured.metadata for measured in ours], [measured.digest for measured in ours]),
+    ]
+    notes = [f"{len(training)} clips of the training set were searched."] if training else []
+    copied = most_copied(matches.training)[:5]
+    notes += (
+        [f"Copied most: {', '.join(f'{matches.names[index]} ({times})' for index, times in copied)}."] if copied else []
+    )
+    return _told("Originality", figures, *notes)
 
 
 def _forms(side: list[Measured]) -> list[Form]:
@@ -77,21 +127,23 @@ def _distribution(ours: list[Measured], theirs: list[Measured], result: Evaluati
         return Section("Distribution", figures, (*notes, _too_few(len(ours), len(theirs))))
     for name in (name for name in generated if name in reference):
         a, b = generated[name], reference[name]
-        figures += [kernel_distance(a, b, name), frechet(a, b, name), frechet_limit(a, b, name)]
-    if smallest < LIMIT_FROM:
-        notes.append(f"The limit for many clips needs {LIMIT_FROM} clips.")
+        figures.append(kernel_distance(a, b, name))
+        if smallest >= FIRM:
+            figures += [frechet(a, b, name), frechet_limit(a, b, name)]
+    counts = f"{len(ours)} clips against {len(theirs)}"
+    notes.append(f"{counts}; an MMD whose interval holds 0 tells no difference.")
     if smallest < FIRM:
         notes.append(
-            f"Fewer than {FIRM} clips on one side: trust the interval rather than the value, and compare Fréchet "
-            "distances only between sets of this size."
+            f"Fréchet distances grow as clips get fewer, and are not given below {FIRM} on each side; the kernel "
+            "distance has no such bias, but trust its interval rather than its value."
         )
     return Section("Distribution", figures, tuple(notes))
 
 
 def _too_few(ours: int, theirs: int) -> str:
     return (
-        f"No distance is given: it needs {FEWEST} clips on each side to mean anything, {FIRM} to be firm, and there "
-        f"are {ours} clips and {theirs} of the reference."
+        f"No distance is given: a kernel distance needs {FEWEST} clips on each side to mean anything, a Fréchet "
+        f"distance {FIRM}, and there are {ours} clips and {theirs} of the reference."
     )
 
 
@@ -139,19 +191,26 @@ def _values(measured: Measured) -> dict[str, float]:
     return values
 
 
-def _ranked(ours: list[Measured], theirs: list[Measured], root: Path) -> list[ClipRow]:
+def _ranked(ours: list[Measured], theirs: list[Measured], root: Path, matches: _Matches) -> list[ClipRow]:
     """The clips, best first: by the mean of what was obeyed, of hygiene, and of how usual it is in the reference."""
     near = _likeness(ours, theirs)
     rows = []
-    for measured in ours:
+    for number, measured in enumerate(ours):
         points, reasons = _points(measured)
+        values = _values(measured)
+        if matches.training:
+            match = matches.training[number]
+            values["landmarks shared with training (%)"] = 100.0 * match.share
+            if match.copy:
+                points.append(0.0)
+                reasons.append(f"a copy of {matches.names[match.index]}")
         name = measured.path.relative_to(root).as_posix()
         if measured.path in near:
             points.append(near[measured.path])
             reasons.append(f"more usual than {100 * near[measured.path]:.0f} % of the reference")
         score = float(np.mean(points)) if points else math.nan
         asked = {field: measured.metadata[field] for field in _ASKED if measured.metadata.get(field)}
-        rows.append(ClipRow(name, str(measured.path), asked, _values(measured), score, tuple(reasons)))
+        rows.append(ClipRow(name, str(measured.path), asked, values, score, tuple(reasons)))
     return sorted(rows, key=lambda row: (-row.score if math.isfinite(row.score) else math.inf, row.name))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from riff.checkpoint import load_checkpoint
 from riff.errors import RiffError
 from riff.evaluate.choices import load_clap, load_embedding
+from riff.evaluate.copies import digest, fingerprint
 from riff.evaluate.form import Form, measure_form
 from riff.evaluate.hygiene import Hygiene, inspect
 from riff.evaluate.obedience import Asked, Heard, asked_of, hear, text_scores
@@ -28,11 +29,10 @@ class Plan:
     """What all processes need to know.
 
     Attributes:
-        embeddings: by which sets are compared; empty without a reference.
+        embeddings: by which sets are compared.
         checkpoint: whose latents are meant; None is riff-mini.
         download: whether weights of others may be fetched.
         clap: where CLAP's weights are if its text score is wanted; "" is the local cache.
-        copies: whether fingerprints are taken.
         trips: whether sounds make the round trip.
     """
 
@@ -40,7 +40,6 @@ class Plan:
     checkpoint: str | None = None
     download: bool = False
     clap: str | None = None
-    copies: bool = False
     trips: bool = False
 
 
@@ -69,6 +68,8 @@ class Measured:
         text_score: CLAP's, NaN without it.
         hygiene: as :class:`riff.evaluate.hygiene.Hygiene`.
         form: as :class:`riff.evaluate.form.Form`.
+        landmarks: as :func:`riff.evaluate.copies.fingerprint` finds them.
+        digest: of the samples.
         trips: as :class:`riff.evaluate.roundtrip.Trip`, one a rung.
     """
 
@@ -83,6 +84,8 @@ class Measured:
     text_score: float = math.nan
     hygiene: Hygiene | None = None
     form: Form | None = None
+    landmarks: np.ndarray | None = None
+    digest: str = ""
     trips: list[Trip] = dataclasses.field(default_factory=list)
 
 
@@ -117,7 +120,10 @@ class Meter:
         if task.role == "round trip" and self.ladder is not None:
             pipeline, config, _ = self.ladder
             measured.trips = round_trip(sound, config, vae=pipeline.vae)
+        if task.role in ("generated", "training"):
+            measured.landmarks = fingerprint(sound)
         if task.role == "generated":
+            measured.digest = digest(sound)
             self._obey(sound, task, measured)
         return measured
 

@@ -12,7 +12,7 @@ from riff.audio import load_audio, save_audio
 from riff.cards import Card, read_card
 from riff.errors import RiffError
 from riff.evaluate.figures import Figure
-from riff.evaluate.plots import histogram, interval_bar, scatter
+from riff.evaluate.plots import histogram, interval_bar, rungs, scatter
 from riff.evaluate.report import ClipRow, Evaluation, Section, show_interval, show_value
 from riff.files import write_text
 from riff.style import SCRIPT, STYLE
@@ -25,10 +25,11 @@ _CSS = """
 body { max-width: 76rem; }
 section { margin: 0 0 2.2rem; }
 section > h2 { font-size: 1.25rem; margin: 0 0 .7rem; display: block; }
-section > p { margin: .3rem 0 .8rem; color: var(--soft); max-width: 60rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .9rem; }
+section > p { margin: .6rem 0; color: var(--soft); font-size: .86rem; max-width: 60rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .9rem; }
 .tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: .8rem 1rem; }
-.tiles b { display: block; font-size: 1.55rem; letter-spacing: -.02em; font-variant-numeric: tabular-nums; }
+.tiles b { display: block; white-space: nowrap; font-size: 1.4rem; letter-spacing: -.02em;
+  font-variant-numeric: tabular-nums; }
 .tiles span { display: block; font-size: .84rem; line-height: 1.35; }
 .tiles small { display: block; color: var(--soft); font-size: .8rem; }
 .sheet { background: var(--card); border: 1px solid var(--line); border-radius: 14px; overflow-x: auto; }
@@ -53,7 +54,8 @@ figure svg { display: block; width: 100%; }
 .empty { fill: var(--line); } .range { stroke: var(--ink); stroke-width: 1.4; }
 .maps { margin-bottom: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
 footer > span:only-child { margin: 0; }
-col.value { width: 9rem; } col.range { width: 11rem; } col.bar { width: 9rem; } col.n { width: 5rem; }
+.ladder { margin-top: .9rem; }
+col.value { width: 9rem; } col.range { width: 12.5rem; } col.bar { width: 9rem; } col.n { width: 5rem; }
 .key { display: flex; gap: 1.2rem; font-size: .84rem; color: var(--soft); margin: 0 0 .8rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .4rem;
   vertical-align: -.08rem; background: var(--accent); }
@@ -120,7 +122,7 @@ def _tiles(result: Evaluation) -> str:
         measured = [figure for figure in section.figures if math.isfinite(figure.value)]
         kinds: dict[str, Figure] = {}
         for figure in measured if section.title == "Obedience" else measured[:1]:
-            kinds.setdefault(figure.name.split()[0].strip(","), figure)
+            kinds.setdefault(figure.name.removeprefix("All ").split()[0].strip(",").lower(), figure)
         chosen += kinds.values()
     if not chosen:
         return ""
@@ -137,15 +139,28 @@ def _tiles(result: Evaluation) -> str:
 
 def _section(section: Section) -> str:
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in section.notes)
+    title = f"<h2>{html.escape(section.title)}</h2>"
     if not section.figures:
-        return f"<section><h2>{html.escape(section.title)}</h2>{notes}</section>" if notes else ""
+        return f"<section>{title}{notes}</section>" if notes else ""
     rows = "".join(_row(figure) for figure in section.figures)
+    notes += _ladder(section.figures) if section.title == "Round trip" else ""
     sizes = "".join(f'<col class="{name}">' for name in ("name", "value", "range", "bar", "n"))
     names = '<th>figure</th><th class="number">value</th><th>95 % interval</th><th></th><th class="number">n</th>'
     return (
         f'<section><h2>{html.escape(section.title)}</h2>{notes}<div class="sheet">'
         f'<table class="figures"><colgroup>{sizes}</colgroup><tr>{names}</tr>{rows}</table></div></section>'
     )
+
+
+def _ladder(figures: list[Figure]) -> str:
+    """The measures of the round trip, each with its rungs side by side."""
+    measures: dict[str, list[tuple[str, float]]] = {}
+    for figure in figures:
+        name, _, rung = figure.name.partition(", from ")
+        title = f"{name} ({figure.unit})" if figure.unit else name
+        measures.setdefault(title, []).append((rung, figure.value))
+    drawn = "".join(rungs(title, values) for title, values in measures.items())
+    return f'<div class="plots ladder">{drawn}</div>'
 
 
 def _row(figure: Figure) -> str:

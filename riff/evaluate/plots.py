@@ -79,6 +79,27 @@ def scatter(title: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequen
     return _figure(title, note, frame + "".join(drawn), wide, high)
 
 
+def rungs(title: str, values: Sequence[tuple[str, float]]) -> str:
+    """How a measure grows or falls from rung to rung of the ladder: a bar for each.
+
+    Args:
+        title: of the measure, with its unit.
+        values: rung and value; those that are not finite have no bar.
+    """
+    finite = [abs(value) for _, value in values if math.isfinite(value)]
+    if not finite:
+        return ""
+    largest, tall, parts = max(*finite, 1e-12), 26, []
+    for index, (name, value) in enumerate(values):
+        top = index * tall
+        parts.append(f"<text x='0' y='{top + 15}'>{html.escape(name)}</text>")
+        if math.isfinite(value):
+            width = abs(value) / largest * (_WIDE - 150)
+            parts.append(f"<rect class='ours' x='90' y='{top + 4}' width='{width:.1f}' height='14' rx='4'/>")
+            parts.append(f"<text x='{96 + width:.1f}' y='{top + 15}'>{_short(value)}</text>")
+    return _figure(title, "back from each rung", "".join(parts), _WIDE, tall * len(values))
+
+
 def interval_bar(value: float, low: float, high: float) -> str:
     """A share 0..1 as a bar, its 95 % interval as a line across its end."""
     width = 120

@@ -67,11 +67,11 @@ def evaluate(request: Request, *, workers: int | None = None, progress: bool = F
     names = check_embeddings(request.embeddings)
     tasks, problems = _tasks(request)
     plan = Plan(
-        embeddings=names if request.reference is not None else (),
+        # Without a reference one is enough, to say how various the clips are.
+        embeddings=names if request.reference is not None else names[:1] if request.generated is not None else (),
         checkpoint=request.checkpoint,
         download=request.download,
         clap=next((name.partition("=")[2] for name in names if name.partition("=")[0] == "clap"), None),
-        copies=request.training is not None,
         trips=request.round_trip is not None,
     )
     done = _measure(plan, tasks, workers, progress)
@@ -87,7 +87,7 @@ def evaluate(request: Request, *, workers: int | None = None, progress: bool = F
     result = collect(by_role, plan, _root(request.generated))
     result.title = Path(request.generated or request.round_trip or "").resolve().name or "evaluation"
     result.problems = problems
-    given = dataclasses.asdict(request) | {"embeddings": list(names) if request.reference is not None else []}
+    given = dataclasses.asdict(request) | {"embeddings": list(plan.embeddings)}
     result.settings = {
         name: value if isinstance(value, list | bool) else str(value)
         for name, value in given.items()
