@@ -20,7 +20,16 @@ from riff.files import write_bytes
 from riff.loudness import loudness as loudness
 from riff.loudness import normalize_loudness as normalize_loudness
 from riff.loudness import peak_normalize as peak_normalize
-from riff.tags import FIELDS, clean_texts, finish_wav, id3_tag, read_wav_texts
+from riff.tags import (
+    FIELDS,
+    clean_texts,
+    finish_flac,
+    finish_ogg,
+    finish_wav,
+    id3_tag,
+    read_source_type,
+    read_wav_texts,
+)
 
 SAMPLE_RATES = (1000, 768000)
 MAX_SECONDS = 7200.0
@@ -209,7 +218,7 @@ def save_audio(
     if container == "OGG" and sample_rate > MAX_OGG_RATE:  # libsndfile would end the process
         raise RiffError(f"{path}: an OGG file holds at most {MAX_OGG_RATE} Hz, not {sample_rate}; use .wav or .flac")
     texts = clean_texts(metadata or {})
-    if container == "WAV" and samples.size * _SAMPLE_BYTES[subtype] > 0xFFF00000:
+    if container == "WAV" and samples.size * _SAMPLE_BYTES[subtype] > 0xFF000000:  # with room for texts
         raise RiffError(f"{path}: the sound is longer than the 4 GB that a WAV file can hold; use .flac")
     try:
         content = _encode(samples, int(sample_rate), container, subtype, texts)
@@ -242,16 +251,13 @@ def _encode(samples: numpy.ndarray, rate: int, container: str, subtype: str, tex
     buffer = io.BytesIO()
     arguments: dict[str, Any] = {"samplerate": rate, "channels": samples.shape[1], "format": container}
     with soundfile.SoundFile(buffer, "w", subtype=subtype, **arguments) as file:
-        if container in ("FLAC", "OGG"):
-            for field, text in texts.items():
-                setattr(file, field, text)
         # In blocks, because libsndfile overruns its stack when a minute of Vorbis is written at once.
         for first in range(0, len(samples), _BLOCK):
             file.write(_quantise(samples[first : first + _BLOCK], subtype))
     content = bytearray(buffer.getbuffer())
     if container == "MP3":
         return bytearray(id3_tag(texts)) + content
-    return finish_wav(content, texts) if container == "WAV" else content
+    return {"WAV": finish_wav, "FLAC": finish_flac, "OGG": finish_ogg}[container](content, texts)
 
 
 def _quantise(samples: numpy.ndarray, subtype: str) -> numpy.ndarray:
@@ -278,7 +284,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise RiffError(f"{path} is not a readable {container} file ({error})") from error
     # libsndfile signs the software field with its own name.
     signature = re.compile(r" \(libsndfile-[\d.]+\)$")
-    return {field: signature.sub("", texts[field]) for field in FIELDS if texts.get(field)}
+    found = {field: signature.sub("", texts[field]) for field in FIELDS if texts.get(field)}
+    source_type = read_source_type(path, container)
+    return found | ({"source_type": source_type} if source_type else {})
 
 
 def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:

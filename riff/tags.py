@@ -1,25 +1,40 @@
-"""Text fields of WAV and MP3 files, which libsndfile loses in part."""
+"""Text fields of sound files: ID3 and Vorbis comments by mutagen, and WAV's own chunks, which libsndfile loses."""
 
+import io
 import struct
 from pathlib import Path
+from xml.sax.saxutils import escape
+
+import mutagen
+from mutagen import id3
+from mutagen.flac import FLAC
+from mutagen.ogg import OggPage
+from mutagen.oggvorbis import OggVorbis
 
 from riff.errors import RiffError
 
-# Field names are soundfile's. RIFF INFO chunks and ID3v2.3 frames in the same order.
+MACHINE_MADE = "machine-made"
+# The term for what a trained model made, of the International Press Telecommunications Council's list of source types:
+# https://cv.iptc.org/newscodes/digitalsourcetype/
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+# Field names are soundfile's, but for source_type. RIFF INFO chunks and ID3v2.3 frames in the same order.
 FIELDS = {
-    "title": (b"INAM", b"TIT2"),
-    "artist": (b"IART", b"TPE1"),
-    "album": (b"IPRD", b"TALB"),
-    "date": (b"ICRD", b"TYER"),
-    "genre": (b"IGNR", b"TCON"),
-    "comment": (b"ICMT", b"COMM"),
-    "software": (b"ISFT", b"TSSE"),
-    "copyright": (b"ICOP", b"TCOP"),
-    "tracknumber": (b"ITRK", b"TRCK"),
+    "title": (b"INAM", "TIT2"),
+    "artist": (b"IART", "TPE1"),
+    "album": (b"IPRD", "TALB"),
+    "date": (b"ICRD", "TYER"),
+    "genre": (b"IGNR", "TCON"),
+    "comment": (b"ICMT", "COMM"),
+    "software": (b"ISFT", "TSSE"),
+    "copyright": (b"ICOP", "TCOP"),
+    "tracknumber": (b"ITRK", "TRCK"),
+    "source_type": (b"ISRF", "TXXX"),
 }
+SOURCE_TYPE_NAME = "digitalSourceType"  # in ID3's TXXX frame and in Vorbis comments
 
 # A FLAC metadata block holds 16 MB and an ID3 tag 256 MB; no honest text comes near.
-_MAX_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 
 
 def clean_texts(metadata: dict[str, str]) -> dict[str, str]:
@@ -34,35 +49,96 @@ def clean_texts(metadata: dict[str, str]) -> dict[str, str]:
             raise RiffError(f"metadata field {field!r} is {text!r}; use text in one of {', '.join(FIELDS)}")
         texts[field] = text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
     size = sum(len(text.encode("utf-8")) for text in texts.values())
-    if size > _MAX_BYTES:
-        raise RiffError(f"the metadata has {size} bytes; use at most {_MAX_BYTES}")
+    if size > MAX_BYTES:
+        raise RiffError(f"the metadata has {size} bytes; use at most {MAX_BYTES}")
     return {field: text for field, text in texts.items() if text}
 
 
+def xmp_packet(source_type: str) -> str:
+    """An XMP packet (ISO 16684-1) that says where a file comes from, as IPTC's ``DigitalSourceType``."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+        f"<Iptc4xmpExt:DigitalSourceType>{escape(source_type)}</Iptc4xmpExt:DigitalSourceType>"
+        '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+    )
+
+
 def id3_tag(metadata: dict[str, str]) -> bytes:
-    """An ID3v2.3 tag in UTF-16 to stand before an MP3 stream, or nothing without metadata.
+    """An ID3v2.3 tag in UTF-16 to stand before an MP3 stream or in a WAV chunk, or nothing without metadata.
 
     libsndfile's own tag loses the software field and every character outside Latin-1.
 
     Args:
         metadata: a field of ``FIELDS`` to its text.
     """
-    frames = b""
+    if not metadata:
+        return b""
+    tag = id3.ID3()
     for field, text in metadata.items():
-        # Encoding 1 is UTF-16; a comment has a language and an (empty) description before its text.
-        start = b"\x01eng" + "\0".encode("utf-16") if field == "comment" else b"\x01"
-        body = start + text.encode("utf-16")
-        frames += FIELDS[field][1] + struct.pack(">IH", len(body), 0) + body
-    # The length is written in four digits of 7 bits.
-    length = bytes(len(frames) >> shift & 127 for shift in (21, 14, 7, 0))
-    return b"ID3\x03\0\0" + length + frames if frames else b""
+        name = FIELDS[field][1]
+        told = {"COMM": {"lang": "eng", "desc": ""}, "TXXX": {"desc": SOURCE_TYPE_NAME}}.get(name, {})
+        tag.add(getattr(id3, name)(encoding=id3.Encoding.UTF16, text=[text], **told))
+    if "source_type" in metadata:
+        # Where XMP stands in an MP3 (Adobe's XMP specification, part 3).
+        tag.add(id3.PRIV(owner="XMP", data=xmp_packet(metadata["source_type"]).encode()))
+    buffer = io.BytesIO()
+    tag.save(buffer, v1=0, v2_version=3, padding=_no_padding)
+    return buffer.getvalue()
+
+
+def finish_flac(content: bytearray, metadata: dict[str, str]) -> bytearray:
+    """A FLAC file with the metadata as Vorbis comments, which may have any name, unlike libsndfile's."""
+    if not metadata:
+        return content
+    buffer = io.BytesIO(content)
+    file = FLAC(buffer)
+    if file.tags is None:
+        file.add_tags()
+    file.tags.clear()
+    _put_comments(file.tags, metadata)
+    buffer.seek(0)
+    file.save(buffer, padding=_no_padding)
+    return bytearray(buffer.getbuffer())
+
+
+def finish_ogg(content: bytearray, metadata: dict[str, str]) -> bytearray:
+    """An OGG file with the metadata as Vorbis comments, and a serial number that is not random.
+
+    libsndfile draws the number from the clock, so that equal sounds would not give equal bytes.
+    """
+    buffer = io.BytesIO(content)
+    file = OggVorbis(buffer)
+    file.tags.clear()
+    _put_comments(file.tags, metadata)
+    buffer.seek(0)
+    file.save(buffer, padding=_no_padding)
+    buffer.seek(0)
+    finished = bytearray()
+    while buffer.tell() < len(buffer.getbuffer()):
+        page = OggPage(buffer)
+        page.serial = 1
+        finished += page.write()
+    return finished
+
+
+def _put_comments(tags: "mutagen._vorbis.VComment", metadata: dict[str, str]) -> None:
+    for field, text in metadata.items():
+        tags[SOURCE_TYPE_NAME.upper() if field == "source_type" else field.upper()] = [text]
+
+
+def _no_padding(info: "mutagen.PaddingInfo") -> int:
+    return 0
 
 
 def finish_wav(content: bytearray, metadata: dict[str, str]) -> bytearray:
-    """Put the metadata into a WAV file as a LIST INFO chunk, and zero the time of writing.
+    """Put the metadata into a WAV file as LIST INFO and ID3 chunks, and zero the time of writing.
 
     libsndfile drops all texts when they exceed some thousand bytes, and stamps float files with the clock, so
-    that equal sounds would not give equal bytes.
+    that equal sounds would not give equal bytes. INFO is what most software reads, the ID3 chunk what says its
+    encoding, and ``_PMX`` where XMP stands in a WAV file (Adobe's XMP specification, part 3).
 
     Args:
         content: a WAV file; it is changed in place.
@@ -73,8 +149,7 @@ def finish_wav(content: bytearray, metadata: dict[str, str]) -> bytearray:
     """
     texts = b""
     for field, text in metadata.items():
-        body = text.encode("utf-8") + b"\0"
-        texts += FIELDS[field][0] + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+        texts += _chunk(FIELDS[field][0], text.encode("utf-8") + b"\0")
     position = 12
     while position + 8 <= len(content) and content[position : position + 4] != b"data":
         if content[position : position + 4] == b"PEAK":
@@ -82,9 +157,36 @@ def finish_wav(content: bytearray, metadata: dict[str, str]) -> bytearray:
         size = struct.unpack_from("<I", content, position + 4)[0]
         position += 8 + size + size % 2
     if texts:
-        content[position:position] = b"LIST" + struct.pack("<I", len(texts) + 4) + b"INFO" + texts
+        content[position:position] = _chunk(b"LIST", b"INFO" + texts)
+        content += bytes(len(content) % 2) + _chunk(b"id3 ", id3_tag(metadata))
+        if "source_type" in metadata:
+            content += _chunk(b"_PMX", xmp_packet(metadata["source_type"]).encode())
         struct.pack_into("<I", content, 4, len(content) - 8)
     return content
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+
+
+def read_source_type(path: str | Path, container: str) -> str | None:
+    """The source type that a FLAC, OGG or MP3 file states, which libsndfile does not read.
+
+    Args:
+        path: the file, which may be damaged.
+        container: "FLAC", "OGG" or "MP3"; anything else has none.
+    """
+    try:
+        if container == "MP3":
+            frames = id3.ID3(path, translate=False).getall(f"TXXX:{SOURCE_TYPE_NAME}")
+            return str(frames[0].text[0]) if frames else None
+        if container in ("FLAC", "OGG"):
+            tags = (FLAC if container == "FLAC" else OggVorbis)(path).tags
+            found = tags.get(SOURCE_TYPE_NAME) if tags else None
+            return str(found[0]) if found else None
+    except (mutagen.MutagenError, OSError, EOFError, ArithmeticError, LookupError, ValueError, struct.error):
+        pass  # of a stranger's damaged tag nothing is known
+    return None
 
 
 def read_wav_texts(path: str | Path) -> dict[str, str]:
