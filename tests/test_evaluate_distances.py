@@ -155,6 +155,13 @@ def test_latents_of_a_checkpoint_embed_sounds_of_any_length(pipe) -> None:
     assert np.isfinite(rows).all()
 
 
+def test_latents_of_riffusions_layout_embed_sounds_too(riffusion_pipe) -> None:
+    embedding = latent_embedding(riffusion_pipe.model.parts.vae, riffusion_pipe.config, "riffusion-tiny")
+    rows = embedding.rows(_sines(0.1, count=2))
+    assert rows.shape[0] == 2
+    assert np.linalg.norm(rows[0] - rows[1]) > 0.0
+
+
 def test_tagger_embedding_has_its_2048_features() -> None:
     from riff.tagger import Tagger
 

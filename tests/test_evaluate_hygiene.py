@@ -19,6 +19,7 @@ from riff.evaluate.copies import (
     most_copied,
 )
 from riff.evaluate.hygiene import Hygiene, bandwidth, clipping_share, hygiene, inspect, silence_share, true_peak
+from riff.evaluate.sketches import COPY, Likeness, Sketches, sketch, sketch_figures, threshold
 from riff.evaluate.sounds import Sound
 
 RATE = 44100
@@ -45,6 +46,13 @@ def test_true_peak_sees_between_the_samples_of_a_quarter_rate_sine() -> None:
     wave *= np.minimum(np.arange(wave.size)[::-1] / 4000, 1.0)
     assert 20 * math.log10(true_peak(wave)) == pytest.approx(0.0, abs=0.1)
     assert true_peak(np.zeros((2, 100))) == 0.0
+
+
+def test_true_peak_of_a_long_sound_is_that_of_its_loudest_part() -> None:
+    wave = 0.1 * np.random.default_rng(0).standard_normal((1, (1 << 20) + 5000))
+    wave[0, (1 << 20) - 500 : (1 << 20) + 500] *= 5.0  # across the border of two blocks
+    part = true_peak(wave[:, (1 << 20) - 2000 : (1 << 20) + 2000])
+    assert true_peak(wave) == pytest.approx(part, rel=1e-9)
 
 
 @pytest.mark.parametrize("level", [1.0, 0.1])
@@ -175,6 +183,52 @@ def test_ten_thousand_clips_are_searched_quickly(library: list[np.ndarray]) -> N
     assert time.process_time() - began < 2.0
     assert index.size == 10_000
     assert match.index == 3
+
+
+def _blurred(mono: np.ndarray, rate: int) -> np.ndarray:
+    """Every phase drawn anew and the fine structure gone, as after an autoencoder: noise in the same broad bands."""
+    sound = torch.from_numpy(mono)
+    window = torch.hann_window(1024, dtype=torch.float64)
+    frames = torch.stft(sound, 1024, 256, window=window, return_complex=True)
+    level = torch.nn.functional.avg_pool2d(frames.abs()[None, None], (1, 5), 1, (0, 2))[0, 0]
+    phase = 2 * math.pi * torch.rand(level.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.istft(torch.polar(level, phase), 1024, 256, window=window, length=len(mono)).numpy()
+
+
+@pytest.fixture(scope="module")
+def gallery() -> list[np.ndarray]:
+    return [sketch(_sound(_melody(seed), rate=22050)) for seed in range(40)]
+
+
+@pytest.mark.parametrize("shift", [0, 12345])
+def test_a_copy_without_its_landmarks_still_looks_alike_at_any_shift(
+    shift: int, library: list[np.ndarray], gallery: list[np.ndarray]
+) -> None:
+    blurred = np.concatenate([np.zeros(shift), _blurred(_melody(11), 22050)])
+    assert not copies_of([fingerprint(_sound(blurred, rate=22050))], Index(library))[0].copy
+    found = Sketches(gallery).search(sketch(_sound(blurred, rate=22050)))
+    assert found.index == 11
+    assert found.similarity > COPY
+
+
+def test_other_melodies_do_not_look_alike_and_the_sound_itself_may_be_left_out(gallery: list[np.ndarray]) -> None:
+    index = Sketches(gallery)
+    within = [index.search(each, leave_out=number) for number, each in enumerate(gallery)]
+    assert max(found.similarity for found in within) < 0.8
+    itself = index.search(gallery[5])
+    assert (itself.index, round(itself.similarity, 3)) == (5, 1.0)
+    alone, training = sketch_figures(within, [index.search(each) for each in gallery[:3]])
+    assert alone.value == 0.0
+    assert training.value == 1.0
+    assert threshold([Likeness(0, 0.9)]) == pytest.approx(0.95)
+    assert threshold() == COPY
+
+
+def test_silence_looks_like_nothing(gallery: list[np.ndarray]) -> None:
+    silent = sketch(_sound(np.zeros(RATE)))
+    assert Sketches(gallery).search(silent) == Likeness(-1, 0.0)
+    assert Sketches([silent, silent]).search(gallery[0]) == Likeness(-1, 0.0)
+    assert Sketches([]).search(gallery[0]) == Likeness(-1, 0.0)
 
 
 def test_diversity_is_one_for_the_reference_and_nought_for_one_clip_repeated() -> None:

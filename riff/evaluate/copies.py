@@ -22,7 +22,9 @@ _WINDOW, _HOP = 1024, 256
 _NEIGHBOURHOOD = (21, 11)  # bins and frames in which a peak is the loudest
 _FAN, _NEAREST, _FARTHEST = 6, 2, 63  # pairs from a peak, and frames between its partners
 _FLOOR_DB = 50.0
-COPY = 0.10  # share of a sound's hashes found in another, at one shift, from which it is a copy of it
+# Share of a sound's hashes found in another, at one shift, from which it is a copy of it. Of 160 composed clips the two
+# that share most had 0.104 (two house clips) and 99 of 100 less than 0.04; copies through Vorbis had 0.42 to 0.77.
+COPY = 0.15
 LEAST = 20  # and so many of them
 SHARED = 200  # clips a hash may be in, beyond which it says nothing (a metronome's click)
 

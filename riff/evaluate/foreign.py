@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.components import quiet_libraries
 from riff.errors import ModelError
 from riff.evaluate.embeddings import Embedding
 from riff.evaluate.sounds import Sound
@@ -105,7 +106,8 @@ def encodec_embedding(source: str | Path = ENCODEC, *, download: bool = False) -
 def _loaded(kind: Any, source: str | Path, download: bool) -> Any:
     arguments: dict[str, Any] = {} if "Processor" in kind.__name__ else {"use_safetensors": True}
     try:
-        return kind.from_pretrained(str(source), local_files_only=not download, **arguments)
+        with quiet_libraries():
+            return kind.from_pretrained(str(source), local_files_only=not download, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         way = "give a folder that holds it with model.safetensors, or allow the download"

@@ -117,11 +117,9 @@ def seam(sound: Sound, bars: int) -> tuple[list[float], list[float]]:
     length = len(mono)
     thrice = np.tile(mono, 3)
     places = [length + round(bar * length / bars) for bar in range(bars)]
-    flux, step = _flux(thrice), np.abs(np.diff(thrice))
-    reach = max(1, round(REACH * sound.sample_rate / _HOP))
     return (
-        [float(flux[max(0, place // _HOP - reach) : place // _HOP + reach].max()) for place in places],
-        [float(step[place - 3 : place + 2].max()) for place in places],
+        [_flux_at(thrice, place, round(REACH * sound.sample_rate)) for place in places],
+        [float(np.abs(np.diff(thrice[place - 3 : place + 3])).max()) for place in places],
     )
 
 
@@ -161,13 +159,16 @@ def onset_sharpness(sound: Sound) -> float:
     return float(strongest.mean() * 10.0 / math.log(10.0)) if len(strongest) else 0.0
 
 
-def _flux(mono: np.ndarray) -> np.ndarray:
-    padded = np.pad(mono, (_N_FFT // 2 + _LAG // 2 * _HOP, _N_FFT))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP] * np.hanning(_N_FFT)
+def _flux_at(sound: np.ndarray, place: int, reach: int) -> float:
+    """Largest rise of log magnitudes within ``reach`` samples of a place, over half a window.
+
+    Over half a window, so that it does not matter where in a hop an attack falls.
+    """
+    edge = (_N_FFT + _LAG * _HOP) // 2 + reach
+    part = np.pad(sound, edge)[place : place + 2 * edge]
+    frames = np.lib.stride_tricks.sliding_window_view(part, _N_FFT)[::_HOP] * np.hanning(_N_FFT)
     loud = np.log(np.abs(np.fft.rfft(frames, axis=1)) + 1e-2)
-    # Over half a window, so that it does not matter where in a hop an attack falls.
-    rises: np.ndarray = np.clip(loud[_LAG:] - loud[:-_LAG], 0.0, None).sum(1)
-    return rises
+    return float(np.clip(loud[_LAG:] - loud[:-_LAG], 0.0, None).sum(1).max())
 
 
 def _band_levels(mono: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from riff.tagger import Tagger
 
 PRESENT = 0.5  # probability from which the tagger hears an instrument
+MOST = 60.0  # seconds of a sound that are heard
 OCTAVES = (1 / 3, 1 / 2, 1.0, 2.0, 3.0)
 
 
@@ -78,12 +79,13 @@ def asked_of(fields: Mapping[str, str]) -> Asked:
 
 
 def hear(sound: Sound, tagger: Tagger | None = None) -> Heard:
-    """Measure what can be asked for.
+    """Measure what can be asked for, in the middle minute of a longer sound.
 
     Args:
         sound: the clip.
         tagger: hears key, genre and instruments; without one the key is that of the pitch classes.
     """
+    sound = _middle(sound)
     try:
         bpm: float | None = measure_tempo(sound.waveform, sound.sample_rate)
     except RiffError:  # silence has no tempo
@@ -153,6 +155,12 @@ def text_scores(clap: Clap, sounds: Sequence[Sound], prompts: Sequence[str]) -> 
     cosines = [float(clap.hear(sound) @ text) for (sound, _), text in zip(pairs, texts, strict=True)]
     definition = f"Mean cosine of sound and prompt in {clap.name} (Wu et al. 2023); compare within it only."
     return mean_figure(f"Text score ({clap.name})", cosines, "", definition)
+
+
+def _middle(sound: Sound) -> Sound:
+    size = round(MOST * sound.sample_rate)
+    start = (sound.waveform.shape[-1] - size) // 2
+    return sound if start <= 0 else dataclasses.replace(sound, waveform=sound.waveform[..., start : start + size])
 
 
 def _tempo_share(
