@@ -1,10 +1,26 @@
-"""``riff bench``: how fast and how large riff is on this machine."""
+"""``riff bench``: how fast and how large riff is on this machine, against the tools that do the same."""
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from riff.cli.arguments import number
+from riff.errors import RiffError
+
+_EXAMPLES = """\
+sections:
+  render    cold start, renders by stage, memory
+  denoise   prompt to picture and to sound, against diffusers' own pipeline
+  sound     picture to sound, against Riffusion's algorithm and librosa
+  encode    sound to picture, against torchaudio
+  prepare   music to a data set
+  train     training steps, against diffusers' objective (extra train)
+
+examples:
+  riff bench --quick                 all of it, briefly: some minutes on two cores
+  riff bench sound encode            only these
+  riff bench --save                  and keep it in benchmarks/results/ to compare versions by"""
 
 
 def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
@@ -13,25 +29,48 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         "bench",
         parents=[everywhere],
         help="measure speed and memory on this machine",
-        description="Measure start, load and render times by stage, and peak memory, in new processes.",
+        description="Measure speed and memory, and those of the tools that do the same, in new processes, in turn.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="what to measure (below); default all")
     parser.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
     parser.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="denoising steps; default 20")
-    parser.add_argument("--repeat", type=number(1, 1000, whole=True), default=3, help="renders measured; default 3")
+    parser.add_argument(
+        "--repeat", type=number(1, 1000, whole=True), help="measurements of each side; default 3, with --quick 1"
+    )
+    parser.add_argument("--quick", action="store_true", help="as little of everything as says something")
+    parser.add_argument("--save", action="store_true", help="add the result to the history of this machine")
+    parser.add_argument(
+        "--results", metavar="FOLDER", help="of the history; default benchmarks/results, below the current folder"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, and print a table."""
-    from riff.bench import bench
+    """Measure, and print a table or JSON."""
+    if args.results is not None and not args.save:
+        raise RiffError(f"--results {args.results} says where to keep the result; add --save to keep it")
 
-    figures = bench(model=args.model, device=args.device, steps=args.steps, repeat=args.repeat)
+    from riff.bench import bench
+    from riff.bench.history import RESULTS, save_bench
+
+    found = bench(
+        args.sections,
+        model=args.model,
+        device=args.device,
+        steps=args.steps,
+        repeat=args.repeat,
+        quick=args.quick,
+        progress=not args.quiet,
+    )
     if args.json:
-        print(json.dumps(figures))
-        return
-    width = max(len(name) for name in figures)
-    for name, value in figures.items():
-        text = f"{value:.3f}" if isinstance(value, float) else "not measured" if value is None else str(value)
-        print(f"{name.ljust(width)}  {text}")
+        print(json.dumps(found.to_dict()))
+    else:
+        for line in found.lines():
+            print(line)
+    if args.save:
+        path = save_bench(found, args.results or RESULTS)
+        print(f"kept in {path}", file=sys.stderr)

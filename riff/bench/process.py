@@ -1,0 +1,241 @@
+"""Measuring in processes of their own, so that each one's memory is its own, taken in turn, so that both sides of a
+pair meet the same machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from riff.bench.result import Figures, Ratio
+from riff.errors import ModelError, RiffError, SystemProblem
+
+Step = Callable[[int], Figures]
+
+
+class Missing(SystemProblem):
+    """A package that one side needs cannot be imported."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What a process is to measure.
+
+    Attributes:
+        place: ``"module:function"``. The function prepares all that should not count and returns a :data:`Step`, which
+            takes the number of a round, 0 to warm up, and returns figures, ``seconds`` among them.
+        arguments: of the function, plain JSON.
+    """
+
+    place: str
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a side's process found.
+
+    Attributes:
+        rounds: figures of each round.
+        ready_s: seconds from its start until all was loaded.
+        first: figures of the round that warmed it up.
+        peak_memory_mib: the most resident memory it held; None where the system does not tell.
+    """
+
+    rounds: list[Figures]
+    ready_s: float
+    first: Figures
+    peak_memory_mib: float | None
+
+    def values(self, name: str) -> list[float]:
+        """A figure of every round."""
+        return [float(each[name] or 0.0) for each in self.rounds]
+
+
+def compare(sides: Mapping[str, Side], rounds: int) -> dict[str, Measured]:
+    """Measure sides in turn, every second round in reverse order.
+
+    Args:
+        sides: by name.
+        rounds: how often each is measured after it has been warmed up.
+
+    Raises:
+        Missing: a package of one side cannot be imported.
+        RiffError, ModelError, SystemProblem: what a side raised.
+    """
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(_Worker(side)) for name, side in sides.items()}
+        ready: dict[str, tuple[float, Figures]] = {}
+        for name, worker in workers.items():
+            began = time.perf_counter()
+            worker.start()
+            worker.hear()
+            seconds = time.perf_counter() - began
+            ready[name] = seconds, worker.ask("0")
+        found: dict[str, list[Figures]] = {name: [] for name in sides}
+        for number in range(1, rounds + 1):
+            for name in list(sides) if number % 2 else list(sides)[::-1]:
+                found[name].append(workers[name].ask(str(number)))
+        peaks = {name: worker.ask("end")["peak_memory_mib"] for name, worker in workers.items()}
+    return {
+        name: Measured(found[name], *ready[name], None if (peak := peaks[name]) is None else float(peak))
+        for name in sides
+    }
+
+
+def measure_alone(place: str, arguments: dict[str, Any], *, environment: dict[str, str] | None = None) -> Figures:
+    """What the function ``"module:function"`` returns in a process of its own, with errors as in :func:`compare`."""
+    with _Worker(Side(place, arguments), environment) as worker:
+        worker.start(alone=True)
+        return worker.hear()
+
+
+def speed(name: str, meaning: str, ours: Measured, theirs: Measured, figure: str = "seconds") -> Ratio:
+    """How many times as fast ours is, pair by pair."""
+    pairs = zip(ours.values(figure), theirs.values(figure), strict=True)
+    return Ratio.of(name, meaning, [b / max(a, 1e-9) for a, b in pairs])
+
+
+def memory_share(name: str, meaning: str, ours: Measured, theirs: Measured) -> list[Ratio]:
+    """Our peak memory as a share of theirs; none where the system does not tell."""
+    if ours.peak_memory_mib is None or theirs.peak_memory_mib is None:
+        return []
+    return [Ratio.of(name, meaning, [ours.peak_memory_mib / theirs.peak_memory_mib], times=False)]
+
+
+@contextlib.contextmanager
+def timed(found: Figures, name: str = "seconds") -> Iterator[None]:
+    """Add the seconds of a block to ``found``, and processor time over all threads as ``processor_...``."""
+    synchronize()
+    clock, processor = time.perf_counter(), time.process_time()
+    yield
+    synchronize()
+    for key, spent in ((name, time.perf_counter() - clock), (f"processor_{name}", time.process_time() - processor)):
+        found[key] = float(found.get(key) or 0.0) + spent
+
+
+def synchronize() -> None:
+    """Wait for the accelerator."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
+
+def serve(words: str, *, alone: bool) -> None:
+    """What a side's process runs: a line of JSON for each line on stdin; see :class:`_Worker`."""
+    # What libraries print must not get between the lines.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def send(figures: Mapping[str, Any]) -> None:
+        channel.write(json.dumps(figures) + "\n")
+        channel.flush()
+
+    try:
+        place, arguments = json.loads(words)
+        module, _, function = place.partition(":")
+        result = getattr(importlib.import_module(module), function)(**arguments)
+        send(result if alone else {})
+        if alone:
+            return
+        for line in sys.stdin:
+            send({"peak_memory_mib": peak_memory()} if line.strip() == "end" else result(int(line)))
+    except RiffError as error:
+        send({"error": str(error), "exit_code": error.exit_code})
+    except ImportError as error:
+        send({"error": str(error), "exit_code": 0})
+
+
+def environment() -> dict[str, str]:
+    """That of this process, with this very riff first on the path."""
+    here = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
+
+
+def peak_memory() -> float | None:
+    """Most resident memory that this process has had, in MiB."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError, ValueError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+class _Worker:
+    """A process that answers each line with a line of JSON; it sleeps in between."""
+
+    def __init__(self, side: Side, added: dict[str, str] | None = None) -> None:
+        self.side = side
+        self.added = added or {}
+
+    def __enter__(self) -> _Worker:
+        self.process: subprocess.Popen[str] | None = None
+        self.complaints = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+        self.complaints.close()
+
+    def start(self, *, alone: bool = False) -> None:
+        words = json.dumps([self.side.place, self.side.arguments])
+        code = f"from riff.bench.process import serve; serve({words!r}, alone={alone})"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.complaints,
+            text=True,
+            encoding="utf-8",
+            env=environment() | self.added,
+        )
+
+    def ask(self, line: str) -> Figures:
+        assert self.process is not None and self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # hear() says why
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        return self.hear()
+
+    def hear(self) -> Figures:
+        """The next line's figures; its failure is this process's, in the same words."""
+        assert self.process is not None and self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            raise SystemProblem(f"the process that measures {self.side.place} ended with code {code}: {self._reason()}")
+        figures: dict[str, Any] = json.loads(line)
+        if "error" in figures:
+            kinds: dict[int, type[RiffError]] = {0: Missing, 4: ModelError, 5: SystemProblem}
+            raise kinds.get(figures["exit_code"], RiffError)(figures["error"])
+        return figures
+
+    def _reason(self) -> str:
+        self.complaints.seek(0)
+        lines: Sequence[str] = self.complaints.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
