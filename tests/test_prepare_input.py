@@ -188,15 +188,6 @@ def test_captions_by_priority(tmp_path):
     }
 
 
-def test_without_mutagen_libsndfile_reads_the_tags(tmp_path, monkeypatch):
-    with soundfile.SoundFile(write(tmp_path / "music/a.flac", TONE), "w", RATE, 1) as file:
-        file.title, file.artist, file.genre = "Blue", "Nina", "jazz"
-        file.write(TONE)
-    monkeypatch.setitem(sys.modules, "mutagen", None)
-    run(tmp_path / "music", tmp_path / "out")
-    assert {row["text"] for row in rows_of(tmp_path / "out")} == {"jazz, Blue by Nina"}
-
-
 def test_what_could_not_be_read_is_tried_again(tmp_path):
     write(tmp_path / "music/a.wav", TONE)
     whole = write(tmp_path / "b.wav", TONE)

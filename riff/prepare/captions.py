@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from riff.errors import RiffError, SystemProblem
+from riff.errors import SystemProblem
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _MOST_BYTES = 1 << 20  # of a text file that is read as a caption
@@ -97,31 +97,16 @@ def cleaned(texts: list[Any]) -> tuple[str, ...]:
 
 
 def read_tags(path: str | Path) -> str:
-    """Genre, title and artist that a file names, as ``"Genre, Title by Artist"``; empty if there are none.
+    """Genre, title and artist that a file names, as ``"Genre, Title by Artist"``; empty if there are none."""
+    import mutagen
 
-    Read with mutagen where it is installed; libsndfile, in its place, misses some.
-    """
-    tags: Any
     try:
-        import mutagen
-
         tags = mutagen.File(path, easy=True)  # type: ignore[attr-defined, unused-ignore]
-    except ImportError:
-        tags = _libsndfile_tags(path)
     except Exception:  # whatever damage does to somebody else's parser, there is no tag then
         return ""
     genre, title, artist = (_tag(tags, name) for name in ("genre", "title", "artist"))
     by = f"by {artist}" if artist else ""
     return next(iter(cleaned([", ".join(part for part in (genre, f"{title} {by}".strip()) if part)])), "")
-
-
-def _libsndfile_tags(path: str | Path) -> dict[str, str]:
-    from riff.audio import read_metadata
-
-    try:
-        return read_metadata(path)
-    except RiffError:
-        return {}
 
 
 _FRAMES = {"genre": "TCON", "title": "TIT2", "artist": "TPE1"}
