@@ -2,21 +2,25 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from riff.audio import save_audio
 from riff.cli import main
-from riff.errors import RiffError
+from riff.errors import RiffError, SystemProblem
 from riff.evaluate.asked import read_asked
 from riff.evaluate.choices import OFFLINE, check_embeddings
 from riff.evaluate.closeness import likeness, main_axes
 from riff.evaluate.collect import collect
+from riff.evaluate.crew import run_all
 from riff.evaluate.figures import Figure
 from riff.evaluate.measure import Measured, Plan, Role
+from riff.evaluate.page import write_page
 from riff.evaluate.plots import histogram
 from riff.evaluate.report import ClipRow, Evaluation, Section, show_interval, show_value
 from riff.provenance import provenance, sound_tags
@@ -166,6 +170,26 @@ def test_main_axes_find_the_direction_in_which_clips_differ() -> None:
     ours, theirs = main_axes(points[:30], points[30:])
     assert np.abs(np.corrcoef(np.concatenate([ours, theirs])[:, 0], points[:, 3])[0, 1]) > 0.999
     assert main_axes(points[:1], points[:0])[0].shape == (1, 2)
+
+
+# The page and the processes.
+
+
+def test_the_page_draws_maps_intervals_and_the_ladder_and_escapes_what_others_wrote(tmp_path: Path) -> None:
+    shares = Section("Obedience", [Figure("Key exact", 0.5, "share", 0.2, 0.8, 10, "defined <so>")], ("a & b",))
+    trips = [Figure(f"Onset correlation, from {rung}", value) for rung, value in (("mel", 0.9), ("latents", 0.4))]
+    maps = {"mel": {"generated": [[0.0, 1.0]], "reference": [[1.0, 0.0], [2.0, 2.0]]}}
+    result = Evaluation("<set>", [shares, Section("Round trip", trips)], maps=maps, problems=["<i>.wav is empty"])
+    page = write_page(tmp_path / "index.html", result).read_text()
+    assert page.count("<circle") == 3
+    assert "class='range'" in page and "defined &lt;so&gt;" in page and "a &amp; b" in page
+    assert "&lt;i&gt;.wav is empty" in page and "&lt;set&gt;" in page and "<set>" not in page
+    assert page.count("<figure>") == 2  # a map, and a measure of the ladder
+
+
+def test_a_killed_process_is_one_line_and_not_a_hang() -> None:
+    with pytest.raises(SystemProblem, match="use fewer --workers"):
+        run_all(os._exit, 3, [1, 2], workers=2, bar=tqdm(disable=True))
 
 
 # The command.

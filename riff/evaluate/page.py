@@ -21,6 +21,10 @@ PLAYED = 6  # of the best clips, and of the worst
 SECONDS = 20.0  # of each that are embedded
 MOST_NAMES = 500  # in a list on the page; report.json has all
 _RATE = 44100
+_SCORE = (
+    "The score is the mean of what was asked and heard (tempo within 4 % at any octave, key, genre, instruments), "
+    "of 0 for each fault (clipping, silence, a copy), and of how usual the clip is in the reference (0 to 1)."
+)
 _CSS = """
 body { max-width: 76rem; }
 section { margin: 0 0 2.2rem; }
@@ -54,7 +58,7 @@ figure svg { display: block; width: 100%; }
 .empty { fill: var(--line); } .range { stroke: var(--ink); stroke-width: 1.4; }
 .maps { margin-bottom: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
 footer > span:only-child { margin: 0; }
-.ladder { margin-top: .9rem; }
+.ladder { margin: .9rem 0; }
 col.value { width: 9rem; } col.range { width: 12.5rem; } col.bar { width: 9rem; } col.n { width: 5rem; }
 .key { display: flex; gap: 1.2rem; font-size: .84rem; color: var(--soft); margin: 0 0 .8rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .4rem;
@@ -65,6 +69,8 @@ main h2 { -webkit-line-clamp: 3; }
 .lines { font-size: .88rem; color: var(--soft); overflow-wrap: anywhere; }
 dl.words { grid-template-columns: minmax(10rem, 22rem) 1fr; font-size: .88rem; gap: .4rem 1.4rem; }
 dl.words dt { white-space: normal; } dl.words dd { color: var(--soft); max-height: none; }
+@media (max-width: 48rem) { .figures { min-width: 0; } .figures :is(th, td):nth-child(4), col.bar { display: none; }
+  col.value { width: 6.5rem; } col.range { width: 7.5rem; } col.n { width: 3.2rem; } .wide { min-width: 0; } }
 @media (max-width: 40rem) { dl.words { display: block; } dl.words dd { margin-bottom: .6rem; } }
 """
 
@@ -160,7 +166,7 @@ def _ladder(figures: list[Figure]) -> str:
         title = f"{name} ({figure.unit})" if figure.unit else name
         measures.setdefault(title, []).append((rung, figure.value))
     drawn = "".join(rungs(title, values) for title, values in measures.items())
-    return f'<div class="plots ladder">{drawn}</div>'
+    return f'<div class="plots maps ladder">{drawn}</div>'
 
 
 def _row(figure: Figure) -> str:
@@ -204,13 +210,14 @@ def _players(clips: list[ClipRow]) -> Iterator[str]:
             yield _cards("Some of the clips", clips[: 2 * PLAYED])
         return
     count = min(PLAYED, len(ranked) // 2)
-    yield _cards("Best clips", ranked[:count])
+    yield _cards("Best clips", ranked[:count], _SCORE)
     yield _cards("Worst clips", ranked[::-1][:count])
 
 
-def _cards(title: str, clips: list[ClipRow]) -> str:
+def _cards(title: str, clips: list[ClipRow], note: str = "") -> str:
     cards = "\n".join(_card(clip) for clip in clips)
-    return f"<section><h2>{title}</h2>\n<main>\n{cards}\n</main></section>"
+    below = f"<p>{note}</p>" if note else ""
+    return f"<section><h2>{title}</h2>{below}\n<main>\n{cards}\n</main></section>"
 
 
 def _card(clip: ClipRow) -> str:
