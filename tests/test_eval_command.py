@@ -18,11 +18,13 @@ from riff.evaluate.choices import OFFLINE, check_embeddings
 from riff.evaluate.closeness import likeness, main_axes
 from riff.evaluate.collect import collect
 from riff.evaluate.crew import run_all
+from riff.evaluate.embeddings import Embedding
 from riff.evaluate.figures import Figure
 from riff.evaluate.measure import Measured, Plan, Role
 from riff.evaluate.page import write_page
 from riff.evaluate.plots import histogram
 from riff.evaluate.report import ClipRow, Evaluation, Section, show_interval, show_value
+from riff.evaluate.sounds import Sound
 from riff.provenance import provenance, sound_tags
 
 RATE = 22050
@@ -307,6 +309,34 @@ def test_frechet_distances_are_given_from_fifty_clips(count: int, given: bool) -
     assert ("Fréchet distance (x)" in names, "MMD, Gaussian kernel (x)" in names) == (given, count >= 20)
     assert (f"there are {count} clips and 60" in " ".join(result.sections[0].notes)) == (count < 20)
     assert all(0 <= clip.score <= 1 for clip in result.clips)
+
+
+class FakeClap:
+    """Hears nothing but the pitch, and reads every text alike."""
+
+    name = "CLAP fake"
+
+    def hear(self, sound: Sound) -> np.ndarray:
+        return np.array([0.6, 0.8])
+
+    def read(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.array([1.0, 0.0]) for _ in texts]
+
+    @property
+    def embedding(self) -> Embedding:
+        return Embedding(self.name, self.hear)
+
+
+def test_clap_gives_a_text_score_under_its_own_name(
+    clips: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("choices", "measure"):
+        monkeypatch.setattr(f"riff.evaluate.{module}.load_clap", lambda source="", *, download=False: FakeClap())
+    code, out, _ = run(capsys, clips, "--embedding", "clap", "--json", "--workers", "1")
+    assert code == 0
+    figures = {f["name"]: f for section in json.loads(out)["sections"] for f in section["figures"]}
+    assert (figures["Text score (CLAP fake)"]["value"], figures["Text score (CLAP fake)"]["n"]) == (0.6, 3)
+    assert figures["Diversity (CLAP fake)"]["value"] == 0.0
 
 
 def test_a_round_trip_needs_no_generated_folder(

@@ -156,10 +156,9 @@ def _features(side: list[Measured]) -> dict[str, np.ndarray]:
 def _obedience(ours: list[Measured]) -> Section:
     pairs = [(measured.wanted, measured.heard) for measured in ours if measured.wanted and measured.heard]
     figures = obedience([wanted for wanted, _ in pairs], [heard for _, heard in pairs])
-    scores = [measured.text_score for measured in ours if math.isfinite(measured.text_score)]
+    scores = [measured.text_score for measured in ours if measured.text_score is not None]
     if scores:
-        definition = "Mean cosine of sound and prompt in CLAP (Wu et al. 2023); comparable within one checkpoint only."
-        figures.append(mean_figure("Text score (CLAP)", scores, "", definition))
+        figures.append(mean_figure(scores[0].name, [score.value for score in scores], "", scores[0].definition))
     if not any(figure.n for figure in figures):
         return Section("Obedience", [], ("Nobody said what was asked: give --prompts, or files that riff wrote.",))
     return _told("Obedience", figures)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from riff.checkpoint import load_checkpoint
 from riff.errors import RiffError
 from riff.evaluate.choices import load_clap, load_embedding
 from riff.evaluate.copies import digest, fingerprint
+from riff.evaluate.figures import Figure
 from riff.evaluate.form import Form, measure_form
 from riff.evaluate.hygiene import Hygiene, inspect
 from riff.evaluate.obedience import Asked, Heard, asked_of, hear, text_scores
@@ -65,7 +65,7 @@ class Measured:
         heard: what was heard, as :class:`riff.evaluate.obedience.Heard`.
         vectors: features by the name of the embedding.
         unembedded: why there are none.
-        text_score: CLAP's, NaN without it.
+        text_score: CLAP's, of this clip alone; None without it.
         hygiene: as :class:`riff.evaluate.hygiene.Hygiene`.
         form: as :class:`riff.evaluate.form.Form`.
         landmarks: as :func:`riff.evaluate.copies.fingerprint` finds them.
@@ -81,7 +81,7 @@ class Measured:
     heard: Heard | None = None
     vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     unembedded: str = ""
-    text_score: float = math.nan
+    text_score: Figure | None = None
     hygiene: Hygiene | None = None
     form: Form | None = None
     landmarks: np.ndarray | None = None
@@ -137,7 +137,7 @@ class Meter:
         measured.wanted = _wanted(sound.metadata, task.asked)
         measured.heard = hear(sound, self.tagger)
         if self.clap is not None and measured.wanted.prompt:
-            measured.text_score = text_scores(self.clap, [sound], [measured.wanted.prompt]).value
+            measured.text_score = text_scores(self.clap, [sound], [measured.wanted.prompt])
 
 
 def make_meter(plan: Plan) -> Meter:
