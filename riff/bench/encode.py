@@ -87,16 +87,16 @@ def files(*, seconds: float) -> Step:
 
     config = SpectrogramConfig()
     codec = SpectrogramCodec(config)
-    folder = tempfile.TemporaryDirectory()  # goes when the step goes, at the end of the process
-    source, target = Path(folder.name) / "tune.wav", Path(folder.name) / "tune.png"
+    folder = tempfile.TemporaryDirectory()
+    source = Path(folder.name) / "tune.wav"
     save_audio(source, tune(seconds, config.sample_rate), config.sample_rate)
 
     def step(_: int) -> Figures:
         found: Figures = {}
-        with timed(found):
+        with timed(found):  # the folder lives as long as this function, which names it below
             waveform, _rate = load_audio(source, sample_rate=config.sample_rate, channels=1)
             encoded = codec.encode(waveform, bpm=BPM)
-            write_png(target, encoded.image, config, metadata=encoded.metadata)
+            write_png(Path(folder.name) / "tune.png", encoded.image, config, metadata=encoded.metadata)
         return found
 
     return step

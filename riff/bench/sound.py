@@ -69,7 +69,7 @@ def riffusions_way() -> Step:
 
     def step(number: int) -> Figures:
         if number == 0:  # nothing in it is compiled or kept, so a few columns warm it up
-            invert(mel[..., :16])
+            invert(mel[..., :32])
             return {}
         found: Figures = {}
         with timed(found):
