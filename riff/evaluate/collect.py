@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,21 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from riff.evaluate.closeness import likeness, main_axes
-from riff.evaluate.copies import (
-    Index,
-    Match,
-    copies_of,
-    copies_within,
-    copy_figures,
-    determinism,
-    diversity,
-    most_copied,
-)
 from riff.evaluate.distances import frechet, frechet_limit, kernel_distance
 from riff.evaluate.figures import Figure, mean_figure
 from riff.evaluate.form import Form, form
 from riff.evaluate.hygiene import hygiene
 from riff.evaluate.obedience import obedience
+from riff.evaluate.originality import Search, originality, search
 from riff.evaluate.report import ClipRow, Evaluation, Section
 from riff.evaluate.roundtrip import trip_figures
 from riff.evaluate.tempo import tempo_error
@@ -54,9 +44,10 @@ def collect(by_role: dict[Role, list[Measured]], plan: Plan, root: Path) -> Eval
         result.sections.append(_obedience(ours))
         result.sections.append(_told("Form", form(_forms(ours), _forms(theirs))))
         result.sections.append(_told("Hygiene", hygiene([one.hygiene for one in ours if one.hygiene])))
-        matches = _search(ours, by_role["training"])
-        result.sections.append(_originality(ours, theirs, matches, by_role["training"]))
-        result.clips = _ranked(ours, theirs, root, matches)
+        found = search(ours, by_role["training"], theirs)
+        figures, notes = originality(ours, found, _features(ours), _features(theirs))
+        result.sections.append(_told("Originality", figures, *notes))
+        result.clips = _ranked(ours, theirs, root, found)
     if trips := [measured.trips for measured in by_role["round trip"]]:
         result.sections.append(_told("Round trip", trip_figures(trips)))
     result.reference = [_values(measured) for measured in theirs]
@@ -69,41 +60,6 @@ def _told(title: str, figures: list[Figure], *notes: str) -> Section:
     if empty and len(empty) < len(figures):
         notes = (*notes, f"Not measurable on these clips: {', '.join(empty)}.")
     return Section(title, [figure for figure in figures if figure.n], notes)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Matches:
-    """What each clip is most like, among the others and in the training set; there are none without one."""
-
-    within: list[Match]
-    training: list[Match]
-    names: list[str]
-
-
-def _search(ours: list[Measured], training: list[Measured]) -> _Matches:
-    prints = [_landmarks(measured) for measured in ours]
-    index = Index([_landmarks(measured) for measured in training]) if training else None
-    found = [] if index is None else copies_of(prints, index)
-    return _Matches(copies_within(prints), found, [measured.path.name for measured in training])
-
-
-def _landmarks(measured: Measured) -> np.ndarray:
-    return np.empty((0, 2), np.int64) if measured.landmarks is None else measured.landmarks
-
-
-def _originality(ours: list[Measured], theirs: list[Measured], matches: _Matches, training: list[Measured]) -> Section:
-    generated, reference = _features(ours), _features(theirs)
-    figures = [
-        *(diversity(rows, reference.get(name), name) for name, rows in generated.items()),
-        *copy_figures(matches.within, matches.training if training else None),
-        determinism([measured.metadata for measured in ours], [measured.digest for measured in ours]),
-    ]
-    notes = [f"{len(training)} clips of the training set were searched."] if training else []
-    copied = most_copied(matches.training)[:5]
-    notes += (
-        [f"Copied most: {', '.join(f'{matches.names[index]} ({times})' for index, times in copied)}."] if copied else []
-    )
-    return _told("Originality", figures, *notes)
 
 
 def _forms(side: list[Measured]) -> list[Form]:
@@ -190,19 +146,19 @@ def _values(measured: Measured) -> dict[str, float]:
     return values
 
 
-def _ranked(ours: list[Measured], theirs: list[Measured], root: Path, matches: _Matches) -> list[ClipRow]:
+def _ranked(ours: list[Measured], theirs: list[Measured], root: Path, found: Search) -> list[ClipRow]:
     """The clips, best first: by the mean of what was obeyed, of hygiene, and of how usual it is in the reference."""
     near = _likeness(ours, theirs)
     rows = []
     for number, measured in enumerate(ours):
         points, reasons = _points(measured)
         values = _values(measured)
-        if matches.training:
-            match = matches.training[number]
-            values["landmarks shared with training (%)"] = 100.0 * match.share
-            if match.copy:
-                points.append(0.0)
-                reasons.append(f"a copy of {matches.names[match.index]}")
+        if found.names:
+            values["landmarks shared with training (%)"] = 100.0 * found.landmarks[number].share
+            values["likeness to training"] = found.sketches[number].similarity
+        if source := found.copied(number):
+            points.append(0.0)
+            reasons.append(f"a copy of {source}")
         name = measured.path.relative_to(root).as_posix()
         if measured.path in near:
             points.append(near[measured.path])

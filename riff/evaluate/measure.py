@@ -18,6 +18,7 @@ from riff.evaluate.form import Form, measure_form
 from riff.evaluate.hygiene import Hygiene, inspect
 from riff.evaluate.obedience import Asked, Heard, asked_of, hear, text_scores
 from riff.evaluate.roundtrip import Trip, round_trip
+from riff.evaluate.sketches import BANDS, FRAMES, sketch
 from riff.evaluate.sounds import Sound, load_sound
 from riff.tagger import Tagger
 
@@ -69,6 +70,7 @@ class Measured:
         hygiene: as :class:`riff.evaluate.hygiene.Hygiene`.
         form: as :class:`riff.evaluate.form.Form`.
         landmarks: as :func:`riff.evaluate.copies.fingerprint` finds them.
+        sketch: as :func:`riff.evaluate.sketches.sketch` draws it.
         digest: of the samples.
         trips: as :class:`riff.evaluate.roundtrip.Trip`, one a rung.
     """
@@ -84,7 +86,8 @@ class Measured:
     text_score: Figure | None = None
     hygiene: Hygiene | None = None
     form: Form | None = None
-    landmarks: np.ndarray | None = None
+    landmarks: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2), np.int64))
+    sketch: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((BANDS, FRAMES), np.float32))
     digest: str = ""
     trips: list[Trip] = dataclasses.field(default_factory=list)
 
@@ -122,6 +125,8 @@ class Meter:
             measured.trips = round_trip(sound, config, vae=pipeline.vae)
         if task.role in ("generated", "training"):
             measured.landmarks = fingerprint(sound)
+        if task.role != "round trip":
+            measured.sketch = sketch(sound)
         if task.role == "generated":
             measured.digest = digest(sound)
             self._obey(sound, task, measured)
