@@ -15,7 +15,7 @@ from riff.audio import peak_normalize, save_audio
 from riff.config import SpectrogramConfig
 from riff.image import image_to_mel, image_to_pil, write_png
 from riff.inversion import Quality
-from riff.provenance import provenance, sound_tags
+from riff.provenance import MACHINE_MADE, provenance, sound_tags
 from riff.spectrogram import mel_to_waveform
 from riff.tempo import TempoMap
 
@@ -73,16 +73,20 @@ class Clip:
         known = (
             *("model", "steps", "guidance", "scheduler", "negative_prompt", "keyscale", "bars", "duration"),
             *("loop", "timeline", "task", "strength", "timesignature", "key_tries", "key_measured", "key_moved"),
+            *("model_hash", "loras", "quality", "config", "device", "dtype", "torch", "bpm_asked", "downbeat"),
+            *("ends_pinned", "from_latents", "source", "regions", "band"),
         )
         fields = {name: self.settings[name] for name in known if name in self.settings}
         return provenance(self.prompt, seed=self.seed, bpm=self.bpm, **{"model": "unknown", **fields})
 
-    def save(self, path: str | Path, *, force: bool = True) -> Path:
+    def save(self, path: str | Path, *, force: bool = True, metadata: bool = True) -> Path:
         """Write the sound, or the spectrogram if ``path`` ends in .png; complete or not at all.
 
         Args:
             path: ends in .wav, .flac, .ogg, .mp3 or .png.
             force: False refuses to replace a file.
+            metadata: write how the clip was made; False leaves only the mark that a machine made it, so that the file
+                cannot be replayed, and a picture must be told its tempo.
 
         Returns:
             The path.
@@ -92,12 +96,12 @@ class Clip:
             SystemProblem: the disk is full or the folder read-only.
         """
         if Path(path).suffix.lower() == ".png":
-            metadata: dict[str, Any] = dict(self.provenance)
-            if self.tempo is not None and self.tempo.steady is None and self.config.grid == "beats":
-                metadata["tempo"] = self.tempo.to_dict()  # as Encoded.metadata has it, so that it is played by its map
-            write_png(path, self.image, self.config, metadata=metadata, force=force)
-            return Path(path)
-        return save_audio(path, self.waveform, self.sample_rate, metadata=sound_tags(self.provenance), force=force)
+            told: dict[str, Any] = dict(self.provenance) if metadata else {"origin": MACHINE_MADE}
+            if metadata and self.tempo is not None and self.tempo.steady is None and self.config.grid == "beats":
+                told["tempo"] = self.tempo.to_dict()  # as Encoded.metadata has it, so that it is played by its map
+            return write_png(path, self.image, self.config, metadata=told, force=force)
+        tags = sound_tags(self.provenance if metadata else {})
+        return save_audio(path, self.waveform, self.sample_rate, metadata=tags, force=force)
 
     def _repr_html_(self) -> str:
         """A player, the spectrogram and the facts, in one snippet that needs no other file."""

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from riff.checks import BPM_RANGE, check_number
 from riff.clip import Clip
 from riff.edits import Request
 from riff.errors import RiffError
+from riff.fingerprint import sound_hash
 from riff.image import mel_to_image
 from riff.inversion import Quality
 from riff.laying import Laid, Recording, fit, lay
@@ -36,11 +38,14 @@ class Job:
         recording: as it came.
         laid: the same on the grid.
         request: what to draw.
+        told: what the clip says of how it was asked for: ``bpm_asked``, ``downbeat``, ``keyscale``, and the hash of
+            the recording as ``source``.
     """
 
     recording: Recording
     laid: Laid
     request: Request
+    told: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -120,19 +125,20 @@ class Job:
         sample_rate: int,
         *,
         image: Tensor | None = None,
-        strength: float | None = None,
+        told: dict[str, Any],
     ) -> Clip:
-        """The result as a clip; without a picture of its own it is drawn from the sound."""
+        """The result as a clip that says ``told`` of itself; without a picture of its own it is drawn from the sound."""
         request, reading = self.request, self.request.reading
         if image is None:
             image = _picture(model, sound, sample_rate, self.laid)
-        settings = model.settings(request.sampling.steps, request.guidance_scale) | {
+        settings = model.settings(request.sampling.steps, request.guidance_scale, request.quality) | {
             "negative_prompt": request.negative_prompt or None,
             "ignored_words": reading.ignored_words,
             "dropped_words": reading.dropped_words,
             "beats_per_bar": self.laid.beats_per_bar,
             "task": task,
-            "strength": strength,
+            **self.told,
+            **told,
         }
         return Clip(
             waveform=sound,
@@ -173,9 +179,11 @@ def open_job(
         check_number(downbeat, "downbeat", 0, 3600)
     negative = check_negative(negative_prompt)
     key = None if keyscale is None else canonical_keyscale(keyscale)
-    recording, known = _recording(audio, sampling_rate)
+    recording, known = read_recording(audio, sampling_rate)
     if bpm is None and known is not None:
         bpm, downbeat = known, 0.0 if downbeat is None else downbeat
+    source = sound_hash(recording.waveform, recording.sample_rate)
+    told = {"bpm_asked": bpm, "downbeat": downbeat, "keyscale": key, "source": source}
     reading = read_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
     laid = lay(
         recording,
@@ -190,10 +198,10 @@ def open_job(
         reading = read_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
     guidance = model.default_guidance if guidance_scale is None else guidance_scale
     own_seed = clip_seeds(1, seed, None)[0]
-    return Job(recording, laid, Request(reading, negative, guidance, own_seed, sampling, quality))
+    return Job(recording, laid, Request(reading, negative, guidance, own_seed, sampling, quality), told)
 
 
-def _recording(audio: Audio, sampling_rate: int | None) -> tuple[Recording, float | None]:
+def read_recording(audio: Audio, sampling_rate: int | None = None) -> tuple[Recording, float | None]:
     """The recording, and its tempo where riff made it at one tempo from the first sample on."""
     if isinstance(audio, Clip):
         return Recording(audio.waveform, audio.sample_rate), audio.bpm if audio.tempo is None else None

@@ -79,7 +79,8 @@ def draw_timeline(
         seed=seeds[0],
         bpm=readings[0].bpm,
         tempo=tempo if len(set(reading.bpm for reading in readings)) > 1 else None,
-        settings=_settings(model, timeline, readings, sampling, guidance_scale, beats_per_bar, seeds[0]),
+        settings=_settings(model, timeline, readings, sampling, guidance_scale, beats_per_bar, seeds[0])
+        | {"quality": quality, "ends_pinned": ends_pinned or None},
     )
 
 

@@ -1,6 +1,7 @@
 """A loaded model and what it can do: read prompts, and draw pictures on a canvas."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from riff.conditions import Conditions
 from riff.config import SpectrogramConfig
 from riff.diffusion import Original, StepCallback, denoise
 from riff.errors import ModelError
+from riff.fingerprint import Origin
+from riff.inversion import Quality
 from riff.latents import downsampling, latents_to_image
 from riff.plan import usual_columns
 from riff.prior import MusicPrior
@@ -49,12 +52,14 @@ class Model:
         config: what its pictures mean.
         prior: the music prior of riff's own models, else None.
         name: what the checkpoint is called in the files it makes.
+        origin: where its weights came from.
     """
 
     parts: "StableDiffusionPipeline"
     config: SpectrogramConfig
     prior: MusicPrior | None
     name: str
+    origin: Origin = dataclasses.field(default_factory=Origin)
 
     @property
     def device(self) -> torch.device:
@@ -66,13 +71,21 @@ class Model:
         """Weight of the prompt that suits this family of models."""
         return RIFFUSION_GUIDANCE if self.prior is None else MINI_GUIDANCE
 
-    def settings(self, steps: int, guidance_scale: float) -> dict[str, Any]:
-        """What every clip says of how it was drawn."""
+    def settings(self, steps: int, guidance_scale: float, quality: Quality = "default") -> dict[str, Any]:
+        """What every clip says of how it was drawn; the names are those of :func:`riff.provenance.provenance`."""
+        loras = [dataclasses.asdict(adapter) for adapter in self.origin.adapters]
         return {
             "model": self.name,
+            "model_hash": self.origin.model_hash,
+            "loras": json.dumps(loras) if loras else None,
             "steps": steps,
             "guidance": float(guidance_scale),
             "scheduler": type(self.parts.scheduler).__name__,
+            "quality": quality,
+            "config": json.dumps(self.config.to_dict()),
+            "device": device_kind(self.device),
+            "dtype": str(self.parts.unet.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
         }
 
     @property
@@ -202,6 +215,11 @@ class Model:
     def noise(self, layout: Layout, seed: int) -> Tensor:
         """(1, L, H, W): that of one clip, every window its own."""
         return canvas_noise(self.latent_rows, layout, [seed])
+
+
+def device_kind(device: torch.device) -> str:
+    """What a clip's bytes depend on: ``"cpu"``, or ``"cuda"`` with the name of the card."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def _step_generator(seed: int) -> torch.Generator:

@@ -83,7 +83,7 @@ def interpolate(
     drawn = model.draw(noise, layout, conditions, [near.seed], sampling, original=original)[0][..., :columns]
     bpm = _between(start.reading.bpm, end.reading.bpm, alpha)
     guidance = _between(start.guidance_scale, end.guidance_scale, alpha)
-    settings = model.settings(sampling.steps, guidance) | {
+    settings = model.settings(sampling.steps, guidance, quality) | {
         "negative_prompt": negative_prompt or None,
         "task": "interpolate",
         "strength": strength,

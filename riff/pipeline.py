@@ -1,5 +1,6 @@
 """RiffPipeline: everything a user calls. A sentence in, music out."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from riff.diffusion import StepCallback, choose_scheduler, count_steps
 from riff.drawing import Wish, draw_clips
 from riff.edits import extend, inpaint, remix
 from riff.errors import RiffError
+from riff.fingerprint import Origin, find_origin
 from riff.inversion import Quality
 from riff.job import Audio, open_job
 from riff.journey import draw_timeline, walk_timeline
@@ -51,6 +53,7 @@ class RiffPipeline:
         config: what its pictures mean.
         prior: the music prior of riff's own models, else None.
         name: what the checkpoint is called in the files it makes.
+        origin: where its weights came from, for the files as well.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class RiffPipeline:
         *,
         prior: MusicPrior | None = None,
         name: str = "unknown",
+        origin: Origin | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.config = config
         self.prior = prior
         self.name = name
+        self.origin = Origin() if origin is None else origin
         self._lora_weights: dict[str, float] = {}
 
     @classmethod
@@ -111,12 +116,13 @@ class RiffPipeline:
             pipeline.scheduler = choose_scheduler(scheduler, pipeline.scheduler)
         is_local = source is not None and Path(source).exists()
         name = Path(source).resolve().name if is_local and source is not None else str(source or "riff-mini")
-        return cls(pipeline, config, prior=prior, name=name)
+        origin = find_origin(source, revision=revision, variant=variant)
+        return cls(pipeline, config, prior=prior, name=name, origin=origin)
 
     @property
     def model(self) -> Model:
         """The same parts, as those who draw need them."""
-        return Model(self.pipeline, self.config, self.prior, self.name)
+        return Model(self.pipeline, self.config, self.prior, self.name, self.origin)
 
     @property
     def sampling_rate(self) -> int:
@@ -150,6 +156,7 @@ class RiffPipeline:
         """
         check_number(weight, "weight", 0, 2)
         name = put_lora(self.pipeline, Path(path))
+        self.origin.add_lora(Path(path), weight)
         adapters = self.pipeline.get_list_adapters().get("unet", [])
         if name not in adapters:  # it teaches words or the text encoder only
             return name
@@ -245,8 +252,10 @@ class RiffPipeline:
         if latents is not None:
             shapes = [(*self.model.latent_rows, plan.drawn_columns // self.model.factor) for plan in plans]
             check_latents(latents, shapes)
-        settings = self.model.settings(num_inference_steps, guidance_scale) | {
+        settings = self.model.settings(num_inference_steps, guidance_scale, quality) | {
             "negative_prompt": negative_prompt,
+            "bpm_asked": bpm,
+            "from_latents": None if latents is None else True,
             "keyscale": keyscale,
             "key_tries": key_tries or None,
             "timesignature": timesignature,
@@ -427,7 +436,7 @@ class RiffPipeline:
                 sampling=Sampling(num_inference_steps, count_step),
             )  # fmt: skip
             sound, image = remix(self.model, job.laid, job.request, strength=strength)
-        return job.clip(self.model, "remix", sound, self.sampling_rate, image=image, strength=strength)
+        return job.clip(self.model, "remix", sound, self.sampling_rate, image=image, told={"strength": strength})
 
     @torch.no_grad()
     def extend(
@@ -466,7 +475,7 @@ class RiffPipeline:
                 sampling=Sampling(num_inference_steps, count_step),
             )  # fmt: skip
             sound = extend(self.model, job.laid, job.recording, job.request, bars=bars)
-        return job.clip(self.model, "extend", sound, job.recording.sample_rate)
+        return job.clip(self.model, "extend", sound, job.recording.sample_rate, told={"bars": bars})
 
     @torch.no_grad()
     def inpaint(
@@ -517,7 +526,8 @@ class RiffPipeline:
             regions = job.regions((mask_start_seconds, mask_end_seconds), (mask_start_bar, mask_end_bar))
             band = job.band(low_hz, high_hz)
             sound = inpaint(self.model, job.laid, job.recording, job.request, regions, band=band)
-        return job.clip(self.model, "inpaint", sound, job.recording.sample_rate)
+        told = {"regions": json.dumps(regions), "band": None if band is None else json.dumps(band)}
+        return job.clip(self.model, "inpaint", sound, job.recording.sample_rate, told=told)
 
     @torch.no_grad()
     def interpolate(

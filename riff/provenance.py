@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 
 from riff import __version__
+from riff.tags import MACHINE_MADE as MACHINE_MADE
+from riff.tags import MAX_BYTES, SOURCE_TYPE
 
-MACHINE_MADE = "machine-made"
+MAX_FIELDS = 64  # of a file's account; riff writes half as many
 
 
 def provenance(
@@ -29,6 +31,20 @@ def provenance(
     key_tries: int | None = None,
     key_measured: str | None = None,
     key_moved: int | None = None,
+    model_hash: str | None = None,
+    loras: str | None = None,
+    quality: str | None = None,
+    config: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    torch: str | None = None,
+    bpm_asked: float | None = None,
+    downbeat: float | None = None,
+    ends_pinned: bool | None = None,
+    from_latents: bool | None = None,
+    source: str | None = None,
+    regions: str | None = None,
+    band: str | None = None,
 ) -> dict[str, str]:
     """Everything needed to make a clip again, as text.
 
@@ -52,6 +68,21 @@ def provenance(
         key_tries: how often it might be drawn until its key was the asked one.
         key_measured: the key it was found to have.
         key_moved: semitones by which it was moved to have it.
+        model_hash: :func:`riff.fingerprint.model_hash` of the checkpoint.
+        loras: JSON list of the LoRAs on top of it, in the order in which they were loaded: ``name``, ``digest``
+            (:func:`riff.fingerprint.lora_hash`) and ``weight`` of each.
+        quality: of the step from picture to sound.
+        config: JSON of the :class:`riff.SpectrogramConfig` of the picture.
+        device: what it was drawn on: ``"cpu"``, or ``"cuda"`` with the name of the card.
+        dtype: of the model's weights there, ``"float32"`` or ``"float16"``.
+        torch: version of PyTorch.
+        bpm_asked: tempo given as an argument; ``bpm`` is what it came to.
+        downbeat: second of a recording at which a bar was said to begin.
+        ends_pinned: whether a timeline's ends were drawn as plain clips, as a walk's are.
+        from_latents: whether it was drawn from given latents rather than from the seed.
+        source: :func:`riff.fingerprint.sound_hash` of the recording that was used.
+        regions: JSON list of first and last second of each part of it that was replaced.
+        band: JSON pair of the Hz between which it was replaced.
 
     Returns:
         Field name to text, always with ``software`` (``"riff x.y.z"``) and ``origin`` (``"machine-made"``);
@@ -79,6 +110,20 @@ def provenance(
         "key_tries": key_tries,
         "key_measured": key_measured,
         "key_moved": key_moved,
+        "model_hash": model_hash,
+        "loras": loras,
+        "quality": quality,
+        "config": config,
+        "device": device,
+        "dtype": dtype,
+        "torch": torch,
+        "bpm_asked": bpm_asked,
+        "downbeat": downbeat,
+        "ends_pinned": ends_pinned,
+        "from_latents": from_latents,
+        "source": source,
+        "regions": regions,
+        "band": band,
     }
     return {name: _text(value) for name, value in fields.items() if value is not None}
 
@@ -91,26 +136,32 @@ def sound_tags(made: Mapping[str, str]) -> dict[str, str]:
 
     Returns:
         ``metadata`` for :func:`riff.audio.save_audio`: the prompt as the title that players show, the
-        software, and all of it as JSON in ``comment``, in ASCII since not every player decodes UTF-8.
+        software, all of it as JSON in ``comment``, in ASCII since not every player decodes UTF-8, and as
+        ``source_type`` IPTC's term for what a trained model made. Of an empty ``made`` only the last is left.
     """
     title = " ".join("".join(c if c.isprintable() else " " for c in made.get("prompt", "")).split())
     tags = {"title": title[:200], "software": made.get("software", ""), "comment": json.dumps(dict(made))}
-    return {field: text for field, text in tags.items() if text}
+    return {field: text for field, text in tags.items() if text and made} | {"source_type": SOURCE_TYPE}
 
 
 def read_sound_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The inverse of :func:`sound_tags`; empty for a file that riff did not write.
 
     Args:
-        tags: what :func:`riff.audio.read_metadata` returned, which is anybody's text.
+        tags: what :func:`riff.audio.read_metadata` returned, which is anybody's text: too much of it, too deep or too
+            many fields are none of riff's.
     """
+    comment = tags.get("comment", "")
+    if len(comment) > MAX_BYTES:
+        return {}
     try:
-        made = json.loads(tags.get("comment", ""))
+        made = json.loads(comment)
+        if not isinstance(made, dict) or len(made) > MAX_FIELDS:
+            return {}
+        texts = {str(name): value if isinstance(value, str) else str(value) for name, value in made.items()}
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(made, dict) or not str(made.get("software", "")).startswith("riff "):
-        return {}
-    return {str(name): str(value) for name, value in made.items()}
+    return texts if texts.get("software", "").startswith("riff ") else {}
 
 
 def _text(value: str | int | float) -> str:

@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import mutagen
@@ -94,7 +95,7 @@ def finish_flac(content: bytearray, metadata: dict[str, str]) -> bytearray:
     if not metadata:
         return content
     buffer = io.BytesIO(content)
-    file = FLAC(buffer)
+    file: Any = FLAC(buffer)
     if file.tags is None:
         file.add_tags()
     file.tags.clear()
@@ -110,7 +111,7 @@ def finish_ogg(content: bytearray, metadata: dict[str, str]) -> bytearray:
     libsndfile draws the number from the clock, so that equal sounds would not give equal bytes.
     """
     buffer = io.BytesIO(content)
-    file = OggVorbis(buffer)
+    file: Any = OggVorbis(buffer)
     file.tags.clear()
     _put_comments(file.tags, metadata)
     buffer.seek(0)
@@ -124,7 +125,7 @@ def finish_ogg(content: bytearray, metadata: dict[str, str]) -> bytearray:
     return finished
 
 
-def _put_comments(tags: "mutagen._vorbis.VComment", metadata: dict[str, str]) -> None:
+def _put_comments(tags: Any, metadata: dict[str, str]) -> None:
     for field, text in metadata.items():
         tags[SOURCE_TYPE_NAME.upper() if field == "source_type" else field.upper()] = [text]
 
@@ -181,7 +182,7 @@ def read_source_type(path: str | Path, container: str) -> str | None:
             frames = id3.ID3(path, translate=False).getall(f"TXXX:{SOURCE_TYPE_NAME}")
             return str(frames[0].text[0]) if frames else None
         if container in ("FLAC", "OGG"):
-            tags = (FLAC if container == "FLAC" else OggVorbis)(path).tags
+            tags: Any = (FLAC if container == "FLAC" else OggVorbis)(path).tags
             found = tags.get(SOURCE_TYPE_NAME) if tags else None
             return str(found[0]) if found else None
     except (mutagen.MutagenError, OSError, EOFError, ArithmeticError, LookupError, ValueError, struct.error):

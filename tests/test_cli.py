@@ -30,7 +30,7 @@ class FakeClip:
         self.settings = {"ignored_words": re.findall(r"\bx\w+", prompt), "dropped_words": []}
         self.arguments = arguments
 
-    def save(self, path: Path, *, force: bool) -> Path:
+    def save(self, path: Path, *, force: bool, metadata: bool = True) -> Path:
         path.write_text(json.dumps({"prompt": self.prompt, "force": force, **self.arguments}))
         return path
 
@@ -309,7 +309,7 @@ def test_debug_shows_the_traceback_and_still_the_line(broken, tmp_path, capsys) 
 def test_riffs_own_warning_is_one_line_and_others_are_silent(fake, tmp_path, capsys, monkeypatch) -> None:
     import warnings
 
-    def save(self: FakeClip, path: Path, *, force: bool) -> None:
+    def save(self: FakeClip, path: Path, *, force: bool, metadata: bool = True) -> None:
         home = str(ROOT / "riff" / "audio.py")
         warnings.warn_explicit("the sound peaks\nat 1.2", UserWarning, home, 1)
         warnings.warn_explicit("you should upgrade", UserWarning, "/site-packages/library.py", 1)
@@ -328,7 +328,7 @@ import os, signal, sys, types
 from riff.files import atomic_path
 class Clip:
     prompt, seed, bpm, duration, settings = "jazz", 1, 120.0, 4.0, {}
-    def save(self, path, force):
+    def save(self, path, force, metadata=True):
         with atomic_path(path) as temporary:
             temporary.write_bytes(b"half")
             CODE

@@ -42,7 +42,7 @@ class FakeClip:
         self.prompt, self.seed = str(arguments.get("prompt", "a -> b")), arguments["seed"]
         self.settings = {"ignored_words": ["xylo"], "dropped_words": []}
 
-    def save(self, path: Path, *, force: bool) -> Path:
+    def save(self, path: Path, *, force: bool, metadata: bool = True) -> Path:
         path.write_text(json.dumps({**self.arguments, "force": force}, default=str))
         return path
 

@@ -65,6 +65,9 @@ LAYERS = {
         "components",
         "checkpoint",
         "clip",
+        "fingerprint",
+        "recipe",
+        "replay",
         "show",
         "style",
         "cards",
@@ -86,6 +89,7 @@ LAYERS = {
         "bench",
         "train",
         "prepare",
+        "cluster",
     },
     4: {"cli"},
 }

@@ -24,7 +24,7 @@ class FakeClip:
         self.prompt, self.seed, self.arguments = prompt, arguments["seed"], arguments
         self.bpm, self.duration, self.settings = arguments["bpm"] or 120.0, 0.1, {}
 
-    def save(self, path: Path, *, force: bool) -> Path:
+    def save(self, path: Path, *, force: bool, metadata: bool = True) -> Path:
         made = provenance(self.prompt, model="fake", seed=self.seed, bpm=self.bpm)
         noise = 0.1 * torch.randn(1, 4410, generator=torch.Generator().manual_seed(self.seed))
         return save_audio(path, noise, 44100, metadata=sound_tags(made), force=force)

@@ -44,7 +44,7 @@ def test_numbers_read_back_exactly() -> None:
 def test_sound_tags_carry_any_prompt_there_and_back(prompt: str) -> None:
     made = provenance(prompt, model="riff-mini", seed=3, negative_prompt="noise")
     tags = sound_tags(made)
-    assert set(tags) == {"title", "software", "comment"}
+    assert set(tags) == {"title", "software", "comment", "source_type"}
     assert tags["comment"].isascii()
     assert read_sound_tags(tags) == made
 

@@ -27,6 +27,7 @@ from riff.cli import (
     prepare,
     remix,
     render,
+    replay,
     train,
     walk,
 )
@@ -35,7 +36,22 @@ from riff.errors import RiffError
 # In the order of the help.
 VERBS = {
     module.__name__.rpartition(".")[2].replace("evaluate", "eval"): module
-    for module in (render, walk, remix, extend, inpaint, encode, decode, prepare, train, convert, evaluate, info, bench)
+    for module in (
+        render,
+        walk,
+        remix,
+        extend,
+        inpaint,
+        encode,
+        decode,
+        prepare,
+        train,
+        convert,
+        evaluate,
+        info,
+        replay,
+        bench,
+    )
 }
 EXIT_CODES = """\
 exit codes:

@@ -29,6 +29,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--lora", action="append", default=[], type=_lora, metavar="LORA[:WEIGHT]",
         help="a LoRA to put on top: a file, or the RUN/model of riff train, with a weight from 0 to 2; repeatable",
     )  # fmt: skip
+    parser.add_argument("--no-metadata", action="store_true", help="write only that a machine made it, not how")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
@@ -92,7 +93,7 @@ def describe(clip: "Clip", output: Path) -> dict[str, Any]:
 
 def deliver(clip: "Clip", output: Path, seed: int, args: argparse.Namespace) -> None:
     """Save the one result of a command and say what there is to say."""
-    clip.save(output, force=args.force)
+    clip.save(output, force=args.force, metadata=not args.no_metadata)
     tell_seed(seed, args)
     result = describe(clip, output)
     tell_lost_words(result, args)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from riff.checks import MAX_SEED
-from riff.cli.arguments import SUFFIXES
+from riff.cli.arguments import SUFFIXES, number
 from riff.cli.drawing import choose_seed, describe, load_pipeline, progress, tell_lost_words, tell_seed
+from riff.cli.engine import add_engine, check_engine
 from riff.cli.promptlist import FIELDS, Item, read_items, slug
 from riff.errors import RiffError, SystemProblem
 
 if TYPE_CHECKING:
+    from riff.clip import Clip
     from riff.pipeline import RiffPipeline
     from riff.sheet import Sheet
 
@@ -47,6 +49,8 @@ def add_list(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(FIELDS[1:])}; -o is a folder, where clips that are there are kept and index.html shows them all",
     )  # fmt: skip
     many.add_argument("--format", choices=[suffix[1:] for suffix in SUFFIXES], help="of files in a folder; default wav")
+    many.add_argument("--workers", type=number(1, 1024, whole=True), help="of --engine ray; default one a core or GPU")
+    add_engine(many)
 
 
 def check_no_list(args: argparse.Namespace) -> None:
@@ -55,6 +59,10 @@ def check_no_list(args: argparse.Namespace) -> None:
         raise RiffError("there is no prompt; give one, or a list of them with --prompts")
     if args.format is not None:
         raise RiffError(f"--format {args.format} goes with --prompts; here the suffix of -o says it")
+    if args.engine == "ray" or args.address is not None:
+        raise RiffError("--engine ray goes with --prompts, a list; leave it out")
+    if args.workers is not None:
+        raise RiffError(f"--workers {args.workers} goes with --prompts and --engine ray; leave it out")
 
 
 def run_prompts(args: argparse.Namespace) -> None:
@@ -111,29 +119,42 @@ class _Run:
         try:
             if not jobs:
                 return
-            pipe = load_pipeline(self.args)
-            self.load_seconds = time.monotonic() - written
-            with progress(self.args, total=self.args.steps * len(jobs)) as step_done:
-                for job in jobs:
-                    self._play_one(pipe, job, step_done)
-                    if time.monotonic() - written > WRITE_EVERY:
-                        sheet.write()
-                        written = time.monotonic()
+            for job, made in self._on_cluster(jobs) if self.args.engine == "ray" else self._here(jobs):
+                self._take(job, made)
+                if time.monotonic() - written > WRITE_EVERY:
+                    sheet.write()
+                    written = time.monotonic()
         finally:
             sheet.write()
 
-    def _play_one(self, pipe: "RiffPipeline", job: Job, step_done: Any) -> None:
-        from riff.cli.render import render_clip
+    def _here(self, jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Any] | RiffError]]:
+        began = time.monotonic()
+        pipe = load_pipeline(self.args)
+        self.load_seconds = time.monotonic() - began
+        with progress(self.args, total=self.args.steps * len(jobs)) as step_done:
+            for job in jobs:
+                try:
+                    clip = draw(pipe, job, self.args, step_done)
+                    clip.save(job.output, force=self.args.force)
+                except SystemProblem:
+                    raise
+                except RiffError as error:
+                    yield job, error
+                else:
+                    yield job, describe(clip, job.output)
 
-        try:
-            clip = render_clip(pipe, job.item.prompt, job.seed, _with_wishes(self.args, job.item), step_done)
-            clip.save(job.output, force=self.args.force)
-        except SystemProblem:
-            raise
-        except RiffError as error:
-            self.note(job.item, str(error))
+    def _on_cluster(self, jobs: list[Job]) -> Iterator[tuple[Job, Any]]:
+        from riff.cli.promptcluster import draw_on_cluster
+
+        return draw_on_cluster(jobs, self.args)
+
+    def _take(self, job: Job, made: dict[str, Any] | BaseException) -> None:
+        if isinstance(made, RiffError) and not isinstance(made, SystemProblem):
+            self.note(job.item, str(made))
             return
-        result = {**describe(clip, job.output), "line": job.item.line}
+        if isinstance(made, BaseException):
+            raise made
+        result = {**made, "line": job.item.line}
         tell_lost_words(result, self.args)
         self.results.append(result)
         if not self.args.json:
@@ -158,8 +179,18 @@ class _Run:
             _say(f"made {len(self.results)}{there}; to look and listen: {sheet}", sys.stderr)
 
 
+def draw(pipe: "RiffPipeline", job: Job, args: argparse.Namespace, step_done: Any) -> "Clip":
+    """One clip as its line and the options ask for it."""
+    from riff.cli.render import render_clip
+
+    return render_clip(pipe, job.item.prompt, job.seed, _with_wishes(args, job.item), step_done)
+
+
 def _check_arguments(args: argparse.Namespace) -> Path:
     """The folder to write into."""
+    check_engine(args)
+    if args.workers is not None and args.engine != "ray":
+        raise RiffError(f"--workers {args.workers} goes with --engine ray; leave it out")
     if args.prompts:
         raise RiffError(f"a prompt ({args.prompts[0]!r}) and --prompts were given; give one of them")
     folder = Path(args.output)

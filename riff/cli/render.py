@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     with progress(args, total=args.steps * len(prompts)) as step_done:
         for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
             clip = render_clip(pipe, prompt, seed + index, args, step_done)
-            clip.save(output, force=args.force)
+            clip.save(output, force=args.force, metadata=not args.no_metadata)
             result = describe(clip, output)
             if index == 0:
                 tell_seed(seed, args)
@@ -156,7 +156,7 @@ def _run_timeline(args: argparse.Namespace) -> None:
             quality=args.quality,
             callback_on_step_end=step_done,
         )
-        clip.save(output, force=args.force)
+        clip.save(output, force=args.force, metadata=not args.no_metadata)
     if own_seed is None:
         tell_seed(seed, args)
     result = describe(clip, output)
