@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LEVEL = -20.3  # decibels of full scale, RMS: what riff's models know; so a difference in level is none in sound
 RATE = 22050
 EVEN = 120.0  # bpm of the even grid that a sound of unknown tempo is drawn on: a column lasts 1/64 s
-SHORTEST = 0.5  # seconds
+SHORTEST, LONGEST = 0.5, 120.0  # seconds; of a longer sound the middle is heard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Embedding:
         """Features of one sound, (d,); errors as in :meth:`rows`."""
         if sound.seconds < SHORTEST or float(sound.waveform.abs().max()) < 1e-4:
             raise RiffError(f"{sound.path}: {sound.seconds:.2f} s at this level cannot be embedded; use 0.5 s of sound")
-        found = self.of(sound)
+        found = self.of(sound.middle(LONGEST))
         if not np.isfinite(found).all():
             raise RiffError(f"{sound.path}: its features ({self.name}) are not finite; leave it out")
         return found
@@ -100,11 +100,20 @@ def latent_embedding(vae: AutoencoderKL, config: SpectrogramConfig, model: str) 
 
 
 def tagger_embedding(tagger: Tagger) -> Embedding:
-    """What riff's tagger hears genre and instruments by, 2048 numbers, on the beats of the sound."""
+    """What riff's tagger hears genre and instruments by, 2048 numbers.
+
+    Every sound is laid alike, whatever its file says, lest two sets differ by what is known of them: at its measured
+    tempo, or 120, with the start for a downbeat.
+    """
 
     def of(sound: Sound) -> np.ndarray:
-        bpm = float(sound.metadata["bpm"]) if _is_number(sound.metadata.get("bpm")) else None
-        image = tagger.picture(sound.waveform, sound.sample_rate, bpm=bpm)
+        from riff.evaluate.tempo import measure_tempo
+
+        try:
+            bpm = measure_tempo(sound.middle(30.0).waveform, sound.sample_rate)
+        except RiffError:  # no onsets, or too short
+            bpm = EVEN
+        image = tagger.picture(sound.waveform, sound.sample_rate, bpm=bpm, downbeat=0.0)
         return np.asarray(tagger.embed(image[None])[0], dtype=np.float64)
 
     return Embedding("riff's tagger", of)
@@ -158,10 +167,3 @@ def _descriptors(sound: Sound) -> np.ndarray:
         *(2.0 * tempogram.mean(1)[lags],),
     ]
     return np.concatenate(rows).astype(np.float64)
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        return math.isfinite(float(text or ""))
-    except ValueError:
-        return False

@@ -44,6 +44,12 @@ class Sound:
         """Its length."""
         return self.waveform.shape[-1] / self.sample_rate
 
+    def middle(self, seconds: float) -> Sound:
+        """Itself, or the middle ``seconds`` of it if it is longer."""
+        size = round(seconds * self.sample_rate)
+        start = (self.waveform.shape[-1] - size) // 2
+        return self if start <= 0 else dataclasses.replace(self, waveform=self.waveform[..., start : start + size])
+
 
 def find_sounds(source: str | Path) -> list[Path]:
     """The sound files of a folder and the folders in it, in the order of their names; hidden ones are left out.
