@@ -286,11 +286,16 @@ def test_copies_of_training_music_and_broken_recipes_are_found(
     for name, tune in (("new", tunes[0]), ("stolen", tunes[1])):
         save_audio(ours / f"{name}.wav", 0.3 * tune, RATE, metadata=tags)
     save_audio(training / "source.wav", 0.2 * tunes[1], RATE)
-    code, out, _ = run(capsys, ours, "--training", training, "--json", "--workers", "1")
+    reference = tmp_path / "reference"  # has been trained on, which must not make every copy look honest
+    reference.mkdir()
+    save_audio(reference / "known.wav", 0.25 * tunes[1], RATE)
+    words = (ours, "--training", training, "--reference", reference, "--embedding", "mel", "--json", "--workers", "1")
+    code, out, _ = run(capsys, *words)
     assert code == 0
     told = json.loads(out)
     figures = {f["name"]: f["value"] for section in told["sections"] for f in section["figures"]}
-    assert figures["Copies of the training set"] == 0.5
+    assert figures["Copies of the training set"] == figures["Look-alikes of the training set"] == 0.5
+    assert "which flatters a model: 1." in out
     assert figures["Same recipe, same sound"] == 0.0
     stolen = next(clip for clip in told["clips"] if clip["name"] == "stolen.wav")
     assert stolen["reasons"] == ["a copy of source.wav"] and stolen["score"] == 0.0

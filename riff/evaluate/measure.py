@@ -123,9 +123,8 @@ class Meter:
         if task.role == "round trip" and self.ladder is not None:
             pipeline, config, _ = self.ladder
             measured.trips = round_trip(sound, config, vae=pipeline.vae)
-        if task.role in ("generated", "training"):
-            measured.landmarks = fingerprint(sound)
         if task.role != "round trip":
+            measured.landmarks = fingerprint(sound)
             measured.sketch = sketch(sound)
         if task.role == "generated":
             measured.digest = digest(sound)

@@ -33,7 +33,8 @@ class Search:
         sketches_within: by sketches, among the other clips.
         landmarks: by landmarks, in the training set.
         sketches: by sketches, in the training set.
-        honest: the reference's clips by sketches, in the training set: what is like it and no copy.
+        honest: the reference's clips by sketches, in the training set, but those that are in it: like it and no copies.
+        trained_on: clips of the reference that are in the training set.
         names: of the training set's files.
     """
 
@@ -42,6 +43,7 @@ class Search:
     landmarks: list[Match]
     sketches: list[Likeness]
     honest: list[Likeness]
+    trained_on: int
     names: list[str]
 
     def copied(self, number: int) -> str:
@@ -66,15 +68,17 @@ def search(ours: list[Measured], training: list[Measured], theirs: list[Measured
     among = Sketches(sketches)
     within = [among.search(found, leave_out=number) for number, found in enumerate(sketches)]
     if not training:
-        return Search(copies_within(prints), within, [], [], [], [])
-    trained = Sketches([one.sketch for one in training])
-    known = {one.path.resolve() for one in training}  # a reference that was trained on is no measure of honesty
+        return Search(copies_within(prints), within, [], [], [], 0, [])
+    index, trained = Index([one.landmarks for one in training]), Sketches([one.sketch for one in training])
+    known = copies_of([one.landmarks for one in theirs], index)
+    honest = [one for one, match in zip(theirs, known, strict=True) if not match.copy]
     return Search(
         copies_within(prints),
         within,
-        copies_of(prints, Index([one.landmarks for one in training])),
+        copies_of(prints, index),
         [trained.search(found) for found in sketches],
-        [trained.search(one.sketch) for one in theirs if one.path.resolve() not in known],
+        [trained.search(one.sketch) for one in honest],
+        len(theirs) - len(honest),
         [one.path.name for one in training],
     )
 
@@ -98,6 +102,10 @@ def originality(
         determinism([one.metadata for one in ours], [one.digest for one in ours]),
     ]
     notes = [f"{len(found.names)} clips of the training set were searched."] if searched else []
+    if found.trained_on:
+        notes.append(
+            f"Clips of the reference that are in the training set, which flatters a model: {found.trained_on}."
+        )
     copied = most_copied(found.landmarks)[:5]
     if copied:
         notes.append(f"Copied most: {', '.join(f'{found.names[index]} ({times})' for index, times in copied)}.")
