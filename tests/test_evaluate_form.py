@@ -188,3 +188,30 @@ def test_silence_is_heard_as_nothing() -> None:
     from riff.tagger import Tagger
 
     assert hear(_sound(np.zeros(4 * RATE)), Tagger.load()) == Heard()
+
+
+def test_of_a_long_sound_the_middle_is_heard() -> None:
+    tones = [0.2 * np.sin(2 * math.pi * pitch * np.arange(RATE) / RATE) for pitch in (200, 300, 400)]
+    sound = _sound(np.concatenate(tones))
+    assert torch.equal(sound.middle(1.0).waveform, sound.waveform[:, RATE : 2 * RATE])
+    assert sound.middle(3.0) is sound
+
+
+def test_a_clip_of_riffs_is_tagged_on_its_own_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from riff.tagger import Tagger
+
+    tagger, asked = Tagger.load(), []
+    real = tagger.picture
+
+    def picture(waveform, sample_rate, *, bpm=None, downbeat=None):
+        asked.append((bpm, downbeat))
+        return real(waveform, sample_rate, bpm=bpm, downbeat=downbeat)
+
+    monkeypatch.setattr(tagger, "picture", picture)
+    wave = _beat(120.0, beats=8)
+    hear(_sound(wave, bpm="121", model="riff-mini"), tagger)
+    assert asked[-1] == (121.0, 0.0)
+    hear(_sound(wave), tagger)
+    assert asked[-2][1] == 0.0  # the start at the measured tempo, and the tracked downbeat
+    assert asked[-2][0] == pytest.approx(120.0, rel=0.01)
+    assert asked[-1] == (None, None)
