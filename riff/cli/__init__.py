@@ -28,6 +28,7 @@ from riff.cli import (
     remix,
     render,
     replay,
+    serve,
     train,
     walk,
 )
@@ -51,6 +52,7 @@ VERBS = {
         info,
         replay,
         bench,
+        serve,
     )
 }
 EXIT_CODES = """\

@@ -1,0 +1,267 @@
+"""The routes: what may be asked of a server, and how it answers."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+import riff
+from riff.server import schemas
+from riff.server.body import read_request
+from riff.server.editing import Editing, Edits
+from riff.server.faults import Refusal, refusal
+from riff.server.guard import Guard
+from riff.server.jobs import Job, Work
+from riff.server.metrics import Metrics
+from riff.server.page import page
+from riff.server.queue import WorkQueue
+from riff.server.riffusion import Inference, read_inference
+from riff.server.schemas import check_limits, said
+from riff.server.settings import Settings
+from riff.server.streaming import add_stream_routes
+from riff.server.uploads import Uploads
+from riff.server.work import Works, render_group
+
+_PHRASES = {404: "there is nothing here; /docs says what there is", 405: "this address does not take that method"}
+
+
+class Service:
+    """What the routes of one server share.
+
+    Attributes:
+        settings: limits.
+        metrics: counters.
+        queue: the model and what waits for it.
+        works: how each kind is drawn.
+    """
+
+    def __init__(self, queue: WorkQueue, settings: Settings, metrics: Metrics) -> None:
+        self.queue, self.settings, self.metrics = queue, settings, metrics
+        self.works = Works(settings, metrics)
+        self.edits = Edits(self.works)
+        self.inference = Inference(self.works)
+        self.uploads = Uploads(settings)
+
+    def job(self, kind: str, asked: Any, work: Work, request: Request, **options: Any) -> Job:
+        """A job for what a request asks, in the queue."""
+        request.state.asked = [text for _, text in said(asked)] or None
+        job = Job(
+            kind,
+            asked,
+            work,
+            deadline_s=self.settings.deadline_s,
+            kept=request.query_params.get("wait", "true") == "false",
+            request_id=request.state.request_id,
+            texts=[text for _, text in said(asked)],
+            **options,
+        )
+        return self.queue.submit(job)
+
+    async def answer(self, job: Job, request: Request) -> Response:
+        """The file of a job once it is done; or, with ``?wait=false``, the job at once."""
+        if job.kept:
+            return JSONResponse(self.describe(job), 202, {"location": f"/v1/jobs/{job.id}"})
+        try:
+            await wait_for(job, request, self.queue)
+            return deliver(job)
+        finally:
+            self.queue.cancel(job, Refusal(409, "the client went away"))
+            self.queue.forget(job)
+
+    def describe(self, job: Job) -> dict[str, Any]:
+        """State and progress."""
+        return job.describe(self.queue.place(job))
+
+
+async def wait_for(job: Job, request: Request, queue: WorkQueue) -> None:
+    """Until the job has ended or its time is over; a client that goes away calls it off."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by then
+            loop.call_soon_threadsafe(ended.set)
+
+    job.when_finished(tell)
+    done = asyncio.ensure_future(ended.wait())
+    gone = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait({done, gone}, timeout=job.deadline - time.monotonic() + 0.05, return_when="FIRST_COMPLETED")
+    finally:
+        left = gone.done() and not done.done()
+        done.cancel()
+        gone.cancel()
+    if not job.finished and left:
+        raise Refusal(499, "the client went away")
+    if not job.finished:
+        reason = job.stop_reason
+        queue.cancel(job)
+        raise reason or Refusal(504, "this took longer than a request may")
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def deliver(job: Job) -> Response:
+    """The result of a finished job as a file.
+
+    Raises:
+        Refusal: it has none: it failed, was cancelled, or is not finished.
+    """
+    if job.fault is not None:
+        raise job.fault
+    if job.result is None:
+        raise Refusal(409, f"the job is {job.state}; its result is not there yet")
+    headers = {"x-job-id": job.id, "x-riff-facts": json.dumps(job.result.facts)}
+    return Response(job.result.content, media_type=job.result.media_type, headers=headers)
+
+
+def build_app(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Guard:
+    """The whole application around one model's queue."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(queue.close, settings.grace_s)
+
+    app = FastAPI(
+        title="riff",
+        version=riff.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.add_exception_handler(HTTPException, _http_fault)
+    app.add_exception_handler(Refusal, _fault)
+    service = Service(queue, settings, metrics)
+    _add_state(app, service)
+    _add_drawing(app, service)
+    _add_editing(app, service)
+    _add_jobs(app, service)
+    _add_riffusion(app, service)
+    add_stream_routes(app, queue, settings, metrics)
+    return Guard(app, settings, metrics)
+
+
+async def _http_fault(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = _PHRASES.get(error.status_code, "the body could not be read; see /docs")
+    return await _fault(request, Refusal(error.status_code, message))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    told = refusal(error)
+    assert told is not None
+    return JSONResponse({"error": told.message, "id": request.state.request_id}, told.status, told.headers)
+
+
+def _body(schema: type[BaseModel], file_field: str | None = None) -> dict[str, Any]:
+    """How OpenAPI tells a body that is read by us and not by FastAPI."""
+    told = schema.model_json_schema()
+    content: dict[str, Any] = {"application/json": {"schema": told}}
+    if file_field is not None:
+        fields = {**told["properties"], file_field: {"type": "string", "format": "binary"}}
+        content["multipart/form-data"] = {"schema": {**told, "properties": fields}}
+    wait = {"name": "wait", "in": "query", "schema": {"type": "boolean", "default": True},
+            "description": "false answers at once with a job, whose result is fetched later"}  # fmt: skip
+    return {"requestBody": {"required": True, "content": content}, "parameters": [wait]}
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", summary="Whether the process lives")
+    async def healthz() -> Response:
+        return JSONResponse({"state": service.queue.state, "version": riff.__version__})
+
+    @app.get("/readyz", summary="Whether requests are taken")
+    async def readyz() -> Response:
+        ready = service.queue.state == "ready"
+        return JSONResponse(
+            {"state": service.queue.state}, 200 if ready else 503, {} if ready else {"retry-after": "5"}
+        )
+
+    @app.get("/metrics", summary="For Prometheus")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    @app.get("/", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(page(app.openapi()), media_type="text/html; charset=utf-8")
+
+
+def _add_drawing(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/render", summary="A sentence becomes music", openapi_extra=_body(schemas.RenderRequest))
+    async def render(request: Request) -> Response:
+        asked, _ = await read_request(request, schemas.RenderRequest)
+        check_limits(asked, service.settings)
+        if (asked.prompt is None) == (asked.timeline is None):
+            raise Refusal(422, "send either a prompt or a timeline")
+        if asked.timeline is not None:
+            job = service.job("timeline", asked, service.works.timeline, request)
+        else:
+            job = service.job("render", asked, service.works.render, request, group=render_group(asked))
+        return await service.answer(job, request)
+
+    @app.post("/v1/walk", summary="From prompt to prompt", openapi_extra=_body(schemas.WalkRequest))
+    async def walk(request: Request) -> Response:
+        asked, _ = await read_request(request, schemas.WalkRequest)
+        check_limits(asked, service.settings)
+        return await service.answer(service.job("walk", asked, service.works.walk, request), request)
+
+
+def _add_editing(app: FastAPI, service: Service) -> None:
+    kinds: list[tuple[str, type[BaseModel], str, Work]] = [
+        ("remix", schemas.RemixRequest, "audio", service.edits.remix),
+        ("extend", schemas.ExtendRequest, "audio", service.edits.extend),
+        ("inpaint", schemas.InpaintRequest, "audio", service.edits.inpaint),
+        ("encode", schemas.EncodeRequest, "audio", service.edits.encode),
+        ("decode", schemas.DecodeRequest, "picture", service.edits.decode),
+    ]
+
+    def add(kind: str, schema: type[BaseModel], file_field: str, work: Work) -> None:
+        @app.post(f"/v1/{kind}", name=kind, summary=schema.__doc__, openapi_extra=_body(schema, file_field))
+        async def edit(request: Request) -> Response:
+            asked, content = await read_request(request, schema, file_field)
+            check_limits(asked, service.settings)
+            opened = await service.uploads.open(content, file_field)
+            return await service.answer(service.job(kind, Editing(asked, opened), work, request), request)
+
+    for row in kinds:
+        add(*row)
+
+
+def _add_jobs(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/jobs/{job_id}", summary="State and progress of a job")
+    async def job(job_id: str) -> Response:
+        return JSONResponse(service.describe(service.queue.find(job_id)))
+
+    @app.get("/v1/jobs/{job_id}/result", summary="The file that a job made")
+    async def result(job_id: str) -> Response:
+        return deliver(service.queue.find(job_id))
+
+    @app.delete("/v1/jobs/{job_id}", summary="Cancel a job; one that has ended stays as it is")
+    async def cancel(job_id: str) -> Response:
+        found = service.queue.find(job_id)
+        service.queue.cancel(found)
+        return JSONResponse(service.describe(found))
+
+
+def _add_riffusion(app: FastAPI, service: Service) -> None:
+    async def run_inference(request: Request) -> Response:
+        asked = read_inference(await request.body(), service.settings)
+        job = service.job("inference", asked, service.inference.run, request)
+        job.kept = False
+        return await service.answer(job, request)
+
+    # Both spellings, since a redirect would turn the app's POST into a GET.
+    app.post("/run_inference", summary="Riffusion's own contract")(run_inference)
+    app.post("/run_inference/", include_in_schema=False)(run_inference)

@@ -1,0 +1,89 @@
+"""Files that strangers send: decoded in a separate, limited process, and known by no name of theirs."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from riff.config import SpectrogramConfig
+from riff.image import read_png
+from riff.server.faults import Refusal, human
+from riff.server.settings import MB, Settings
+
+MAX_DECODED = 200 * MB
+_MEMORY = 2048 * MB
+_CPU_S = 30
+_WALL_S = 60.0
+_AT_ONCE = 2
+# All that the decoder may know of this process's environment.
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SYSTEMROOT", "TEMP", "TMPDIR")
+
+Sound = tuple[Tensor, int]
+Picture = tuple[Tensor, SpectrogramConfig, dict[str, Any]]
+
+
+class Uploads:
+    """The decoders of one server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._places = asyncio.Semaphore(_AT_ONCE)
+
+    async def open(self, content: bytes, kind: str) -> Any:
+        """A file's content: ``(waveform (C, T), rate)``, or ``(image, config, metadata)``.
+
+        Args:
+            content: the file.
+            kind: "audio" or "picture".
+
+        Raises:
+            Refusal: 422, it cannot be read, or is too large.
+        """
+        if not content:
+            raise Refusal(422, f"{kind} is empty (0 bytes)")
+        async with self._places:
+            with tempfile.TemporaryDirectory(prefix="riff-upload-") as folder:
+                source = Path(folder) / "upload"
+                target = Path(folder) / ("plain.npy" if kind == "audio" else "plain.png")
+                await asyncio.to_thread(source.write_bytes, content)
+                facts = await self._decode(kind, source, target)
+                if "error" in facts:
+                    message = str(facts["error"]).replace(str(source), f"the {kind}")
+                    raise Refusal(422, human(message))
+                if kind == "audio":
+                    return torch.from_numpy(np.load(target, allow_pickle=False)), int(facts["rate"])
+                return await asyncio.to_thread(read_png, target)
+
+    async def _decode(self, kind: str, source: Path, target: Path) -> dict[str, Any]:
+        limits = (_MEMORY, _CPU_S, MAX_DECODED, self.settings.max_seconds)
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "riff.server.decoder", kind, str(source), str(target), *map(str, limits),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+        try:
+            told, _ = await asyncio.wait_for(child.communicate(), _WALL_S)
+        except TimeoutError:
+            raise Refusal(422, f"the {kind} takes too long to read") from None
+        finally:
+            if child.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.kill()
+                await child.wait()
+        try:
+            facts = json.loads(told)
+        except ValueError:
+            # It died of a limit or of a decoder's error.
+            raise Refusal(422, f"the {kind} cannot be read; it is damaged or too large") from None
+        return facts if isinstance(facts, dict) else {}
