@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from riff.cli.arguments import number
+from riff.cli.engine import add_engine, check_engine
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 
@@ -20,6 +21,7 @@ examples:
   riff prepare music/ dataset/ --caption "zigzag style" the same words for all
   riff prepare music/ dataset/ --preset riffusion       as Riffusion v1 was trained
   riff prepare hf:me/my-music dataset/ --shards         a data set of Hugging Face's, packed in Parquet
+  riff prepare s3://me/music s3://me/dataset --engine ray --address head:6379    on a cluster
 
 captions are taken from name.txt beside name.wav, metadata.jsonl, .csv or .parquet (file_name, text), and the file's
 own tags, the first of them that there is. A second run does only what is missing."""
@@ -37,13 +39,17 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("music", metavar="MUSIC", help="a folder, a sound file, or hf:NAME for a data set of datasets")
-    parser.add_argument("dataset", metavar="DATASET", help="the folder to make, or to go on with")
+    parser.add_argument(
+        "music", metavar="MUSIC",
+        help="a folder, a sound file, or hf:NAME for a data set of datasets; with --engine ray also a URL of fsspec's",
+    )  # fmt: skip
+    parser.add_argument("dataset", metavar="DATASET", help="the folder to make, or to go on with; as MUSIC")
     _add_clips(parser)
     _add_words(parser)
     parser.add_argument("--validation", type=number(0, 0.9), default=0.1, metavar="SHARE", help="held out; default 0.1")
     parser.add_argument("--shards", action="store_true", help="pack the clips in Parquet; default folders of PNG")
     parser.add_argument("--workers", type=number(0, 1024, whole=True), help="processes; default one a core")
+    add_engine(parser)
     parser.add_argument("--force", action="store_true", help="make it anew if it was made with other settings")
 
 
@@ -80,18 +86,16 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the data set and print its folder; a summary goes to stderr."""
+    check_engine(args)
     settings = _settings(args)
 
-    from riff.prepare import prepare
+    from riff.prepare import prepare, prepare_on_ray
 
-    report = prepare(
-        args.music,
-        args.dataset,
-        settings,
-        workers=args.workers,
-        force=args.force,
-        progress=not args.quiet,
-    )
+    how: dict[str, Any] = {"workers": args.workers, "force": args.force, "progress": not args.quiet}
+    if args.engine == "ray":
+        report = prepare_on_ray(args.music, args.dataset, settings, address=args.address, **how)
+    else:
+        report = prepare(args.music, args.dataset, settings, **how)
     if args.json:
         print(json.dumps(report.to_dict()))
         return

@@ -42,7 +42,7 @@ def write_page(dataset: Path, report: Report, rows: dict[str, list[dict[str, Any
         report: what is said.
         rows: of the clips in the data set, by split.
     """
-    shown = _spread([row for split in rows.values() for row in split])
+    shown = shown_rows(rows)
     content = json.dumps([report.to_dict(), shown], sort_keys=True)
     mark = f'<meta name="riff-content" content="{hashlib.sha256(content.encode()).hexdigest()[:32]}">'
     path = dataset / "index.html"
@@ -65,6 +65,13 @@ def write_page(dataset: Path, report: Report, rows: dict[str, list[dict[str, Any
         f'<p class="origin">Made with riff {__version__} prepare. All figures are in report.json.</p>\n'
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n",
     )
+
+
+def shown_rows(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows whose clips the page shows: some from all over the list."""
+    every = [row for split in rows.values() for row in split]
+    count = min(SAMPLES, len(every))
+    return [every[number * len(every) // count] for number in range(count)]
 
 
 def bars(counts: Mapping[str, int], title: str) -> str:
@@ -95,12 +102,6 @@ def _plots(report: Report) -> Iterator[str]:
     yield bars(tempi, "clips by tempo (bpm)")
     yield bars(report.keys, "clips by key")
     yield bars(report.metres, "clips by beats per bar")
-
-
-def _spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Some rows from all over the list."""
-    count = min(SAMPLES, len(rows))
-    return [rows[number * len(rows) // count] for number in range(count)]
 
 
 def _cards(dataset: Path, rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -1,26 +1,27 @@
 """A folder of music to a data set: list, cut on all cores, leave out copies, put in place, report."""
 
 import dataclasses
+import functools
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from riff.errors import RiffError, SystemProblem
 from riff.files import write_json
 from riff.prepare.duplicates import directions, repeated
+from riff.prepare.elsewhere import is_elsewhere
+from riff.prepare.opening import WORK, opened, read_records
 from riff.prepare.pool import WorkerDied, run_all
 from riff.prepare.report import Report, make_report
 from riff.prepare.rows import is_data_set, list_rows
-from riff.prepare.settings import PrepareSettings, differing_settings
+from riff.prepare.settings import PrepareSettings
 from riff.prepare.sources import Listing, Source, apart, list_folder
 from riff.prepare.work import Record, record_key, record_path, work
 from riff.prepare.writing import clear_stale, place, present, split_rows
 
-WORK = ".riff-prepare"
+Cut = Callable[[list[Source], PrepareSettings, Path], dict[str, str]]
 
 
 def prepare(
@@ -54,120 +55,54 @@ def prepare(
         SystemProblem: the disk is full, or a package is missing.
     """
     settings, folder = settings or PrepareSettings(), Path(dataset)
+    for given in (music, dataset):
+        if is_elsewhere(given):
+            raise RiffError(f"{given} is a URL; --engine ray (prepare_on_ray) reads and writes those")
     listing = list_music(music, settings, without=folder)
-    with opened(folder, settings, force=force) as place_of_work:
+    return make(folder, listing, settings, functools.partial(_work_through, workers, progress), force=force)
+
+
+def make(
+    dataset: Path,
+    listing: Listing,
+    settings: PrepareSettings,
+    cut: Cut,
+    *,
+    force: bool = False,
+    name: str | None = None,
+    fetch: Callable[[list[Path]], None] | None = None,
+) -> Report:
+    """Make a data set of music that was listed, whoever cuts it; errors as in :func:`prepare`.
+
+    Args:
+        dataset: the folder to make or to add to.
+        listing: the music.
+        settings: how.
+        cut: called with the sources to be done, the settings and the work folder, in which it leaves a record of each;
+            returns those it could not do and why.
+        force: as in :func:`prepare`.
+        name: of the data set in its report; default its folder.
+        fetch: called with the pictures that the report's page shows, before it is written.
+    """
+    with opened(dataset, settings, force=force) as place_of_work:
         records = read_records(place_of_work)
-        todo = missing(listing.sources, records, settings, present(folder, place_of_work))
-        crashed = _work_through(todo, settings, place_of_work, workers, progress)
+        todo = missing(listing.sources, records, settings, present(dataset, place_of_work))
+        crashed = cut(todo, settings, place_of_work)
         for source in todo:
             path = record_path(place_of_work, source.name)
             if source.name not in crashed and path.is_file():
                 records[source.name] = json.loads(path.read_text(encoding="utf-8"))
-        report = finish(folder, records, settings, dataclasses.replace(listing, unused=listing.unused | crashed))
+        listing = dataclasses.replace(listing, unused=listing.unused | crashed)
+        report = finish(dataset, records, settings, listing, name=name, fetch=fetch)
     if not report.clips:
-        name, why = next(iter(report.unused.items()))
-        raise RiffError(f"no clip came out of {report.sources} files; {name!r}, the first: {why} (all: report.json)")
+        first, why = next(iter(report.unused.items()))
+        raise RiffError(f"no clip came out of {report.sources} files; {first!r}, the first: {why} (all: report.json)")
     return report
 
 
 def list_music(music: str | Path, settings: PrepareSettings, *, without: Path | None = None) -> Listing:
     """Find the music: in a folder, or in a ``datasets`` data set; see :func:`prepare`."""
     return list_rows(music, settings) if is_data_set(music) else list_folder(Path(music), without=without)
-
-
-@contextmanager
-def opened(dataset: Path, settings: PrepareSettings, *, force: bool) -> Iterator[Path]:
-    """The work folder of a data set, for this process alone.
-
-    Raises:
-        RiffError: it was made with other settings, is not riff's, or another process works on it.
-        SystemProblem: it cannot be written.
-    """
-    place_of_work = dataset / WORK
-    known, now = place_of_work / "settings.json", json.loads(json.dumps(settings.to_dict()))
-    if not place_of_work.is_dir() and dataset.is_dir() and any(dataset.iterdir()) and not force:
-        raise RiffError(f"{dataset} is not empty and not one of riff prepare's; choose another folder, or --force")
-    try:
-        for each in (place_of_work, place_of_work / "clips", place_of_work / "records"):
-            each.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SystemProblem(f"cannot make {dataset} ({(error.strerror or str(error)).lower()})") from error
-    with _locked(place_of_work / "lock", dataset):
-        if known.is_file():
-            differing = differing_settings(json.loads(known.read_text(encoding="utf-8")), now)
-            if differing and not force:
-                raise RiffError(
-                    f"{dataset} was made with other settings: {differing}; use those, another folder or --force"
-                )
-            if differing:
-                _empty(dataset, place_of_work)
-        _sweep(dataset, place_of_work)
-        write_json(known, now)
-        settings.config.save(dataset)
-        yield place_of_work
-
-
-@contextmanager
-def _locked(path: Path, dataset: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RiffError(
-                f"another riff prepare works on {dataset}; wait for it, or choose another folder"
-            ) from error
-        yield
-
-
-def _sweep(dataset: Path, place_of_work: Path) -> None:
-    """Remove the unfinished files of a run that was killed."""
-    inside = ("train", "validation", "data")
-    for folder in (
-        dataset,
-        place_of_work,
-        *(place_of_work / n for n in ("clips", "records")),
-        *(dataset / n for n in inside),
-    ):
-        for path in folder.glob(".riff-*"):
-            if path.is_file():
-                path.unlink(missing_ok=True)
-
-
-def _empty(dataset: Path, place_of_work: Path) -> None:
-    """Remove the clips of earlier settings: the pictures that records name, and the shards."""
-    names = {row["file_name"] for record in read_records(place_of_work).values() for row in record["clips"]}
-    for split in ("train", "validation"):
-        for path in (dataset / split).glob("*.png"):
-            if path.name in names:
-                path.unlink()
-        (dataset / split / "metadata.jsonl").unlink(missing_ok=True)
-    for path in (dataset / "data").glob("*-of-*.parquet"):
-        path.unlink()
-    for name in ("train", "validation", "data"):
-        if (dataset / name).is_dir() and not any((dataset / name).iterdir()):
-            (dataset / name).rmdir()
-    (place_of_work / "shards.json").unlink(missing_ok=True)
-    for name in ("clips", "records"):
-        shutil.rmtree(place_of_work / name)
-        (place_of_work / name).mkdir()
-
-
-def read_records(place_of_work: Path) -> dict[str, Record]:
-    """The records of finished sources by name; one that is damaged counts as none."""
-    found = {}
-    for path in (place_of_work / "records").glob("*.json"):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            found[record["source"]] = record
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return found
 
 
 def missing(
@@ -199,7 +134,7 @@ def missing(
 
 
 def _work_through(
-    todo: list[Source], settings: PrepareSettings, place_of_work: Path, workers: int | None, progress: bool
+    workers: int | None, progress: bool, todo: list[Source], settings: PrepareSettings, place_of_work: Path
 ) -> dict[str, str]:
     """Cut all that is to be done; the sources whose worker failed and why."""
     from tqdm import tqdm
@@ -224,7 +159,15 @@ def _work_through(
     return crashed
 
 
-def finish(dataset: Path, records: dict[str, Record], settings: PrepareSettings, listing: Listing) -> Report:
+def finish(
+    dataset: Path,
+    records: dict[str, Record],
+    settings: PrepareSettings,
+    listing: Listing,
+    *,
+    name: str | None = None,
+    fetch: Callable[[list[Path]], None] | None = None,
+) -> Report:
     """Make the data set hold what the records say, and report.
 
     Args:
@@ -232,8 +175,10 @@ def finish(dataset: Path, records: dict[str, Record], settings: PrepareSettings,
         records: of all sources by name.
         settings: how.
         listing: what was found in MUSIC, with what failed among its ``unused``.
+        name: as in :func:`make`.
+        fetch: as in :func:`make`.
     """
-    from riff.prepare.page import write_page
+    from riff.prepare.page import shown_rows, write_page
 
     place_of_work = dataset / WORK
     ordered = [records[name] for name in sorted(records)]
@@ -242,18 +187,28 @@ def finish(dataset: Path, records: dict[str, Record], settings: PrepareSettings,
     by_split = split_rows(chosen, settings.validation)
     place(dataset, place_of_work, by_split, shards=settings.shards)
     clear_stale(place_of_work, ordered)
-    names = {source.name for source in listing.sources}
+    found = {source.name for source in listing.sources}
     report = make_report(
-        str(dataset),
+        name or str(dataset),
         ordered,
         by_split,
         len(rows) - len(chosen),
         settings,
-        unused={name: why for name, why in listing.unused.items() if name not in records},
+        unused={source: why for source, why in listing.unused.items() if source not in records},
         no_audio=listing.no_audio,
         ignored=listing.ignored,
-        kept=sorted(set(records) - names),
+        kept=sorted(set(records) - found),
     )
+    if fetch is not None:
+        shown = {row["file_name"] for row in shown_rows(by_split)}
+        fetch(
+            [
+                dataset / split / row["file_name"]
+                for split in by_split
+                for row in by_split[split]
+                if row["file_name"] in shown
+            ]
+        )
     write_page(dataset, report, by_split)
     write_json(dataset / "report.json", report.to_dict())
     return report
