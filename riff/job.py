@@ -127,7 +127,7 @@ class Job:
         image: Tensor | None = None,
         told: dict[str, Any],
     ) -> Clip:
-        """The result as a clip that says ``told`` of itself; without a picture of its own it is drawn from the sound."""
+        """The result as a clip that says ``told`` of itself; without a picture of its own one is drawn of the sound."""
         request, reading = self.request, self.request.reading
         if image is None:
             image = _picture(model, sound, sample_rate, self.laid)

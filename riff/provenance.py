@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from riff import __version__
 from riff.tags import MACHINE_MADE as MACHINE_MADE
@@ -137,11 +138,29 @@ def sound_tags(made: Mapping[str, str]) -> dict[str, str]:
     Returns:
         ``metadata`` for :func:`riff.audio.save_audio`: the prompt as the title that players show, the
         software, all of it as JSON in ``comment``, in ASCII since not every player decodes UTF-8, and as
-        ``source_type`` IPTC's term for what a trained model made. Of an empty ``made`` only the last is left.
+        ``source_type`` IPTC's term for what a trained model made. Of a ``made`` without more than its
+        ``origin`` only the last is left.
     """
     title = " ".join("".join(c if c.isprintable() else " " for c in made.get("prompt", "")).split())
     tags = {"title": title[:200], "software": made.get("software", ""), "comment": json.dumps(dict(made))}
-    return {field: text for field, text in tags.items() if text and made} | {"source_type": SOURCE_TYPE}
+    told = {} if set(made) <= {"origin"} else {field: text for field, text in tags.items() if text}
+    return told | {"source_type": SOURCE_TYPE}
+
+
+def handed_on(made: Mapping[str, Any], task: str) -> dict[str, str]:
+    """The account of a file that was made from another one without a model: what that one says, and the task.
+
+    Args:
+        made: the other file's, which is anybody's.
+        task: ``"encode"`` or ``"decode"``.
+
+    Returns:
+        Empty where the other was not machine-made. The config is left out, which is the other's own.
+    """
+    if made.get("origin") != MACHINE_MADE:
+        return {}
+    texts = {name: text for name, text in made.items() if isinstance(text, str) and name != "config"}
+    return texts | {"task": task} if "software" in texts else {"origin": MACHINE_MADE}
 
 
 def read_sound_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -209,7 +210,7 @@ def replay(
     if recipe.task == "render":
         return pipe(**told, callback_on_step_end=callback_on_step_end).clips[0]
     assert recording is not None
-    work = {"remix": pipe.remix, "extend": pipe.extend, "inpaint": pipe.inpaint}[recipe.task]
+    work: Any = {"remix": pipe.remix, "extend": pipe.extend, "inpaint": pipe.inpaint}[recipe.task]
     options = {"sampling_rate": recording.sample_rate, "callback_on_step_end": callback_on_step_end}
     return work(recording.waveform, **told, **options)
 

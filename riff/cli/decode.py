@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
         from riff.audio import save_audio
         from riff.codec import SpectrogramCodec
         from riff.image import read_png
+        from riff.provenance import MACHINE_MADE, handed_on, sound_tags
 
         image, config, made = read_png(source)
         config = _config(config, args.preset)
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> None:
             loop=args.loop,
             generator=torch.Generator().manual_seed(args.seed),
         )
-        save_audio(target, waveform, config.sample_rate, force=force)
+        tags = sound_tags(handed_on(made, "decode")) if made.get("origin") == MACHINE_MADE else None
+        save_audio(target, waveform, config.sample_rate, metadata=tags, force=force)
         first = bpm if bpm is None or isinstance(bpm, float) else float(bpm.bpm_at(0.0))
         return {"duration_s": waveform.shape[-1] / config.sample_rate, "bpm": first}
 

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
         from riff.audio import audio_seconds, load_audio, save_audio
         from riff.codec import SpectrogramCodec
         from riff.image import write_png
+        from riff.provenance import handed_on, sound_tags
+        from riff.recipe import read_made
 
         start = args.start
         if args.clips:
@@ -67,11 +69,13 @@ def run(args: argparse.Namespace) -> None:
             source, sample_rate=config.sample_rate, channels=config.channels, start=start, duration=args.duration
         )
         facts = {"start_s": round(start, 3), "duration_s": sound.shape[-1] / config.sample_rate}
+        made = handed_on(read_made(source), "encode")
         if target.suffix.lower() != ".png":
-            save_audio(target, sound, config.sample_rate, force=force)
+            save_audio(target, sound, config.sample_rate, metadata=sound_tags(made) if made else None, force=force)
             return facts
         encoded = SpectrogramCodec(config).encode(sound, bpm=args.bpm)
-        write_png(target, encoded.image, config, metadata=encoded.metadata | {"source": source.name}, force=force)
+        told = made | encoded.metadata | {"source": source.name}
+        write_png(target, encoded.image, config, metadata=told, force=force)
         return facts | {"columns": encoded.image.shape[-1]}
 
     run_batch(args, work, reads=READS, writes=(".png",), copies=args.clips)

@@ -11,6 +11,11 @@ from riff.errors import ModelError, RiffError
 from riff.hub import locate
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_LINES = 64  # of one group of facts, and
+MAX_LINE = 20_000  # characters of each: more than riff itself writes, but for timelines, which are shown in short
+
+
+_MARKED = "by a machine; how was left out"
 
 
 def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
@@ -36,11 +41,18 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(facts))
         return
     for name, value in facts.items():
-        fields = value.items() if isinstance(value, dict) else [("", value)]
-        for field, content in fields:
+        fields = list(value.items()) if isinstance(value, dict) else [("", value)]
+        for field, content in fields[:MAX_LINES]:
             text = _in_short(field, content) if name == "made" else content
-            # A stranger's metadata may hold line breaks and terminal control codes.
-            print(f"{name}{'.' if field else ''}{field}: {text if str(text).isprintable() else repr(text)}")
+            print(f"{name}{'.' if field else ''}{_line(field)}: {_line(text)}")
+        if len(fields) > MAX_LINES:
+            print(f"{name}: {len(fields) - MAX_LINES} more; --json shows all")
+
+
+def _line(content: Any) -> str:
+    """What a stranger's metadata says as one line, without its line breaks and control codes, and not endless."""
+    text = str(content) if str(content).isprintable() else repr(content)
+    return text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}... ({len(text) - MAX_LINE} characters more)"
 
 
 def _facts(target: str) -> dict[str, Any]:
@@ -67,7 +79,18 @@ def _in_short(field: str, content: Any) -> Any:
         if field == "tempo":
             tempi = TempoMap.from_dict(content).tempi
             return f"changes, {min(tempi):.4g} to {max(tempi):.4g} bpm"
-    except (RiffError, ValueError, TypeError, RecursionError):
+        if field == "loras":
+            loras = json.loads(content)
+            return ", ".join(f"{each['name']} at {each['weight']:g} (hash {each['digest'][:16]}...)" for each in loras)
+        if field == "regions":
+            return ", ".join(f"{start:.4g} s to {end:.4g} s" for start, end in json.loads(content))
+        if field == "band":
+            return "{:g} Hz to {:g} Hz".format(*json.loads(content))
+        if field == "config":
+            config = SpectrogramConfig.from_dict(json.loads(content))
+            grid = f"{config.frames_per_beat} columns a beat" if config.grid == "beats" else "columns in seconds"
+            return f"{config.n_mels} mels up to {config.f_max:g} Hz, {grid}, {config.sample_rate} Hz"
+    except (RiffError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return content  # a stranger's
     return content
 
@@ -75,8 +98,11 @@ def _in_short(field: str, content: Any) -> Any:
 def _model_facts(path: Path) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    from riff.fingerprint import Origin
+
     return {
         "model": str(path),
+        "model_hash": Origin(path).model_hash or "none, since weights are missing",
         "parts": _parts(path) if path.is_dir() else "one file of Stable Diffusion",
         "weights_mb": round(sum(file.stat().st_size for file in files) / 1e6, 1),
         "files": {str(file.relative_to(folder)): f"{file.stat().st_size:,} bytes" for file in files},
@@ -104,7 +130,7 @@ def _picture_facts(path: Path) -> dict[str, Any]:
         "channels": channels,
         "mels": mels,
         "frames": frames,
-        "made": made,
+        "made": made if len(made) != 1 or "origin" not in made else _MARKED,
         "config": config.to_dict(),
     }
 
@@ -113,17 +139,19 @@ def _sound_facts(path: Path) -> dict[str, Any]:
     import soundfile
 
     from riff.audio import read_metadata
-    from riff.provenance import read_sound_tags
+    from riff.recipe import read_made
 
     tags = read_metadata(path)
     header = soundfile.info(str(path))
-    made = read_sound_tags(tags)
+    made = read_made(path)
+    marked = made and "software" not in made
     return {
         "sound": str(path),
         "format": f"{header.format} {header.subtype}",
         "sample_rate": header.samplerate,
         "channels": header.channels,
         "duration_s": header.frames / header.samplerate,
-        "made": made or "not by riff, or its metadata was removed",
-        **({} if made else {"tags": tags}),
+        "made": _MARKED if marked else made or "not by riff, or its metadata was removed",
+        **({"tags": tags} if not made else {}),
+        **({"source_type": tags["source_type"]} if "source_type" in tags else {}),
     }
