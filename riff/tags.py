@@ -1,6 +1,7 @@
 """Text fields of sound files: ID3 and Vorbis comments by mutagen, and WAV's own chunks, which libsndfile loses."""
 
 import io
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,7 @@ def read_source_type(path: str | Path, container: str) -> str | None:
     """
     try:
         if container == "MP3":
-            frames = id3.ID3(path, translate=False).getall(f"TXXX:{SOURCE_TYPE_NAME}")
-            return str(frames[0].text[0]) if frames else None
+            return _id3_source_type(Path(path))
         if container in ("FLAC", "OGG"):
             tags: Any = (FLAC if container == "FLAC" else OggVorbis)(path).tags
             found = tags.get(SOURCE_TYPE_NAME) if tags else None
@@ -188,6 +188,20 @@ def read_source_type(path: str | Path, container: str) -> str | None:
     except (mutagen.MutagenError, OSError, EOFError, ArithmeticError, LookupError, ValueError, struct.error):
         pass  # of a stranger's damaged tag nothing is known
     return None
+
+
+def _id3_source_type(path: Path) -> str | None:
+    """That of the XMP packet in an ID3 tag.
+
+    Looked for rather than parsed: mutagen takes seconds to decode a long text, and unpacks what may be a bomb.
+    """
+    with open(path, "rb") as file:
+        header = file.read(10)
+        # The length is written in four digits of 7 bits.
+        size = sum((digit & 127) << shift for digit, shift in zip(header[6:10], (21, 14, 7, 0), strict=True))
+        tag = file.read(size) if header[:3] == b"ID3" and size <= 4 * MAX_BYTES else b""
+    found = re.search(rb"<Iptc4xmpExt:DigitalSourceType>([^<]{1,200})<", tag)
+    return found[1].decode("utf-8", "replace") if found else None
 
 
 def read_wav_texts(path: str | Path) -> dict[str, str]:
