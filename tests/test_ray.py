@@ -1,22 +1,26 @@
 """``--engine ray``: the same data set and the same clips as without it, also when a worker is killed half-way."""
 
+import functools
 import json
+import operator
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from riff.cli import main
-from riff.cluster import connected
+from riff.cluster import connected, run_on_actors
 from riff.errors import RiffError, SystemProblem
 from riff.prepare import PrepareSettings, prepare, prepare_on_ray
 from riff.prepare.elsewhere import Elsewhere, Mirror
 from riff.prepare.listing import list_elsewhere
+from riff.prepare.ray_engine import _pipeline
 from tests.test_prepare import CONFIG, song, write
 
 SETTINGS = PrepareSettings(CONFIG, tags=False)
@@ -54,28 +58,34 @@ def content(dataset: Path) -> dict[str, bytes]:
     return {path.relative_to(dataset).as_posix(): path.read_bytes() for path in files}
 
 
-def workers_at(what: str) -> list[int]:
-    """Process numbers of the Ray workers that are busy with something."""
+def busy_workers(at: str) -> list[int]:
+    """Process numbers of this process's Ray workers that are busy with something."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            title = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
+            title = (path / "cmdline").read_bytes().decode(errors="replace")
+            if title.startswith("ray::") and at in title and parent(parent(int(path.name))) == os.getpid():
+                found.append(int(path.name))
+        except OSError:  # ended since
             continue
-        if title.startswith("ray::") and what in title:
-            found.append(int(path.parent.name))
     return found
 
 
-def kill_one(what: str, ready: Callable[[], bool], running: subprocess.Popen, *, seconds: float = 240.0) -> int:
-    """Kill a worker once there is something; the number of workers that there were."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and running.poll() is None:
-        if ready() and (busy := workers_at(what)):
-            os.kill(busy[0], signal.SIGKILL)
-            return len(busy)
-        time.sleep(0.02)
-    raise AssertionError(f"no worker was seen at {what}")
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def with_one_killed(work: Callable[[], Any], at: str, ready: Callable[[], bool]) -> Any:
+    """Do some work in a thread, and kill a worker that is busy with it once there is a first result."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        while not running.done():
+            if ready() and (busy := busy_workers(at)):
+                os.kill(busy[0], signal.SIGKILL)
+                return running.result()
+            time.sleep(0.01)
+        running.result()
+    raise AssertionError(f"it was done before a worker was seen at {at}")
 
 
 # Without a cluster
@@ -250,3 +260,91 @@ def test_shards_elsewhere_hold_the_pictures(cluster, music, tmp_path):
     assert len(rows) == report.clips
     assert all(row["image"]["bytes"].startswith(b"\x89PNG") for row in rows)
     assert not list((tmp_path / "there").rglob("*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_worker_killed_half_way_loses_no_music(cluster, music, expected, tmp_path):
+    records = tmp_path / "out/.riff-prepare/records"
+    work = functools.partial(prepare_on_ray, music, tmp_path / "out", SETTINGS)
+    report = with_one_killed(work, "Map(", lambda: records.is_dir() and any(records.glob("*.json")))
+    assert content(tmp_path / "out") == expected
+    assert list(report.unused) == ["bad.wav"]
+
+
+class Poison:
+    """Ends the process that unpickles it."""
+
+    name, size = "poison", 1
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return os._exit, (1,)
+
+
+@pytest.mark.slow
+def test_music_that_ends_every_process_is_given_up_and_the_rest_is_used(cluster, music, tmp_path):
+    good = list_elsewhere(f"file://{music}").sources[0]
+    answers = dict(_pipeline([Poison(), good], SETTINGS, f"file://{tmp_path}/work", None))
+    assert "ended 3 times" in str(answers[0])
+    assert answers[1]["source"] == good.name
+    assert len(list((tmp_path / "work/clips").iterdir())) == len(answers[1]["clips"]) > 0
+
+
+@pytest.mark.slow
+def test_a_task_that_ends_every_actor_is_given_up_and_the_rest_is_done(cluster):
+    tasks = [functools.partial(os._exit, 1), functools.partial(abs, -1), functools.partial(int, "x")]
+    answers = dict(run_on_actors(functools.partial(getattr, operator, "call"), tasks, workers=1))
+    assert isinstance(answers[0], RiffError) and "ended 3 times" in str(answers[0])
+    assert answers[1] == 1
+    assert str(answers[2]).startswith("ValueError: invalid literal")
+
+
+PROMPTS = ["mellow jazz", "techno", "", "slow piano waltz", "lullaby", "drums and bass"]
+
+
+@pytest.fixture(scope="module")
+def rendered(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+    """Render a list into a folder of its own name, and return the files."""
+    home = tmp_path_factory.mktemp("render")
+    (home / "list.txt").write_text("\n".join(prompt for prompt in PROMPTS if prompt))
+
+    def render(name: str, *more: str) -> dict[str, bytes]:
+        words = ["render", "--prompts", str(home / "list.txt"), "-o", str(home / name), "--model", str(mini_checkpoint)]
+        assert main([*words, "--count", "3", "--seed", "5", "--steps", "4", "--device", "cpu", *more]) == 0
+        return {path.name: path.read_bytes() for path in (home / name).glob("*.wav")}
+
+    render.home = home  # type: ignore[attr-defined]
+    return render
+
+
+@pytest.mark.slow
+def test_ray_draws_the_same_bytes_and_goes_on_with_what_is_there(cluster, rendered, capsys):
+    local = rendered("local", "--quiet")
+    assert len(local) == 15
+    capsys.readouterr()
+    assert rendered("ray", "--engine", "ray") == local
+    assert len(capsys.readouterr().out.splitlines()) == 15
+    page = (rendered.home / "ray/index.html").read_text()
+    assert all(name in page for name in local)
+    (rendered.home / "ray" / sorted(local)[3]).unlink()
+    assert rendered("ray", "--engine", "ray") == local
+    assert "made 1, kept 14" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_worker_killed_half_way_loses_no_clip(cluster, rendered):
+    folder = rendered.home / "killed"
+    work = functools.partial(rendered, "killed", "--engine", "ray", "--quiet")
+    made = with_one_killed(work, "_Worker.do", lambda: any(folder.glob("*.wav")))
+    assert made == rendered("local", "--quiet")
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_one_line_and_exit_code_4(cluster, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("jazz\ntechno\n")
+    (tmp_path / "model").mkdir()
+    words = ["--model", str(tmp_path / "model"), "-o", str(tmp_path / "out"), "--engine", "ray", "--quiet"]
+    assert main(["render", "--prompts", str(tmp_path / "list.txt"), *words]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "model") in line
