@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,6 +26,7 @@ from riff.server.schemas import check_limits, said
 from riff.server.settings import Settings
 from riff.server.streaming import add_stream_routes
 from riff.server.uploads import Uploads
+from riff.server.waiting import wait_for
 from riff.server.work import Works, render_group
 
 _PHRASES = {404: "there is nothing here; /docs says what there is", 405: "this address does not take that method"}
@@ -78,36 +78,6 @@ class Service:
     def describe(self, job: Job) -> dict[str, Any]:
         """State and progress."""
         return job.describe(self.queue.place(job))
-
-
-async def wait_for(job: Job, request: Request, queue: WorkQueue) -> None:
-    """Until the job has ended or its time is over; a client that goes away calls it off."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by then
-            loop.call_soon_threadsafe(ended.set)
-
-    job.when_finished(tell)
-    done = asyncio.ensure_future(ended.wait())
-    gone = asyncio.ensure_future(_until_gone(request))
-    try:
-        await asyncio.wait({done, gone}, timeout=job.deadline - time.monotonic() + 0.05, return_when="FIRST_COMPLETED")
-    finally:
-        left = gone.done() and not done.done()
-        done.cancel()
-        gone.cancel()
-    if not job.finished and left:
-        raise Refusal(499, "the client went away")
-    if not job.finished:
-        reason = job.stop_reason
-        queue.cancel(job)
-        raise reason or Refusal(504, "this took longer than a request may")
-
-
-async def _until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def deliver(job: Job) -> Response:

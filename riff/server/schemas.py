@@ -23,11 +23,13 @@ Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
 Marks = float | list[float] | None
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Nothing is guessed: "20" is no number, and an unknown field is a mistake."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class _Drawing(_Strict):
+class _Drawing(Strict):
     """What every request that draws may hold."""
 
     negative_prompt: str | None = Field(None, max_length=10_000, description="what to stay away from")
@@ -97,7 +99,7 @@ class InpaintRequest(_Edit):
     high_hz: Hertz | None = None
 
 
-class EncodeRequest(_Strict):
+class EncodeRequest(Strict):
     """A recording becomes a spectrogram picture."""
 
     audio: str | None = Field(None, description="the recording in base64; in multipart, a file of this name")
@@ -106,7 +108,7 @@ class EncodeRequest(_Strict):
     stereo: bool = False
 
 
-class DecodeRequest(_Strict):
+class DecodeRequest(Strict):
     """A spectrogram picture becomes sound."""
 
     picture: str | None = Field(None, description="PNG, JPEG or WebP in base64; in multipart, a file of this name")
@@ -118,7 +120,7 @@ class DecodeRequest(_Strict):
     format: Sound = "wav"
 
 
-class StreamChange(_Strict):
+class StreamChange(Strict):
     """Where an endless stream should walk."""
 
     prompt: Prompt | None = None

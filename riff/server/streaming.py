@@ -1,7 +1,202 @@
-"""Endless audio."""
+"""``GET /v1/stream`` and ``PATCH /v1/stream/{id}``: endless audio over plain HTTP, and how it is steered."""
 
-from typing import Any
+import asyncio
+import contextlib
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from pydantic import Field
+from starlette.responses import JSONResponse, StreamingResponse
+
+from riff.server.body import read_request
+from riff.server.encoder import StreamEncoder
+from riff.server.endless import Endless, Manner
+from riff.server.faults import Refusal
+from riff.server.jobs import Job, Result
+from riff.server.metrics import Metrics
+from riff.server.queue import WorkQueue
+from riff.server.schemas import (
+    Bpm,
+    Guidance,
+    Prompt,
+    Quality,
+    Seed,
+    Steps,
+    StreamChange,
+    Strict,
+    check_limits,
+    validate,
+)
+from riff.server.settings import Settings
+from riff.server.waiting import ended, wait_for
+from riff.server.work import Works
+
+if TYPE_CHECKING:
+    from riff.pipeline import RiffPipeline
+
+_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_NUMBERS = ("bpm", "seed", "num_inference_steps", "guidance_scale")
 
 
-def add_stream_routes(app: Any, queue: Any, settings: Any, metrics: Any) -> None:
-    return None
+class StreamRequest(Strict):
+    """Endless music."""
+
+    prompt: Prompt
+    bpm: Bpm | None = None
+    seed: Seed | None = None
+    num_inference_steps: Steps = 10
+    guidance_scale: Guidance | None = None
+    quality: Quality = "fast"
+    format: Literal["mp3", "ogg"] = "mp3"
+    id: str | None = Field(None, description="a name of 8 to 64 letters, digits, - or _ to steer it by")
+
+
+class Stream:
+    """One listener's music: drawn a bar ahead of what is heard.
+
+    Attributes:
+        id: to steer it by.
+        music: what is played; None before its first bar.
+    """
+
+    def __init__(self, asked: StreamRequest, works: Works, deadline_s: float) -> None:
+        self.id = asked.id or secrets.token_urlsafe(12)
+        self.asked, self.works, self._deadline_s = asked, works, deadline_s
+        self.music: Endless | None = None
+        self._encoder: StreamEncoder | None = None
+        self._heard_from: float | None = None
+        self._sent_s = 0.0
+
+    def job(self, request_id: str, texts: Sequence[str]) -> Job:
+        """The next stretch."""
+        return Job(
+            "stream", self, self._work, deadline_s=self._deadline_s, urgent=True, texts=texts, request_id=request_id
+        )
+
+    def _work(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> list[Result | Exception]:
+        asked, counter = self.asked, self.works.counter(jobs)
+        if self.music is None:
+            seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
+            manner = Manner(seed, asked.num_inference_steps, asked.guidance_scale, asked.quality)
+            self.music = Endless(pipe, asked.prompt, bpm=asked.bpm, manner=manner)
+        sound = self.music.next(counter)
+        if self._encoder is None:
+            self._encoder = StreamEncoder(asked.format, self.music.sample_rate, len(sound))
+        seconds = sound.shape[-1] / self.music.sample_rate
+        return [Result(self._encoder.encode(sound), self._encoder.media_type, {"seconds": seconds})]
+
+    def note_sent(self, seconds: float) -> None:
+        """Count what the listener has got. Who had to wait for it hears it from now on."""
+        now = time.monotonic()
+        if self._heard_from is None or now > self._heard_from + self._sent_s:
+            self._heard_from = now - self._sent_s
+        self._sent_s += seconds
+
+    def idle_s(self) -> float:
+        """Seconds until the next bar should be begun: when a bar is left to be heard."""
+        if self.music is None or self._heard_from is None:
+            return 0.0
+        ahead = self._heard_from + self._sent_s - time.monotonic()
+        return max(0.0, ahead - self.music.bar_seconds)
+
+    def close(self) -> bytes:
+        """The encoder's last bytes."""
+        return b"" if self._encoder is None else self._encoder.close()
+
+
+def add_stream_routes(app: FastAPI, queue: WorkQueue, settings: Settings, metrics: Metrics) -> None:
+    """Add both routes to ``app``."""
+    streams: dict[str, Stream] = {}
+    works = Works(settings, metrics)
+
+    async def play(stream: Stream, first: Job, request: Request) -> AsyncIterator[bytes]:
+        job = first
+        try:
+            while job.result is not None:
+                stream.note_sent(job.result.facts["seconds"])
+                yield job.result.content
+                while queue.state == "ready" and (left := stream.idle_s()) > 0:
+                    await asyncio.sleep(min(left, 0.5))
+                job = queue.submit(stream.job(request.state.request_id, first.secrets))
+                await ended(job)
+            yield stream.close()
+        except Refusal:  # the server goes down
+            yield stream.close()
+        finally:
+            queue.cancel(job)
+            streams.pop(stream.id, None)
+            metrics.streams.set(len(streams))
+
+    @app.get("/v1/stream", summary="Endless audio; a player's address", openapi_extra=_parameters())
+    async def stream(request: Request) -> Response:
+        asked = _read_query(request)
+        check_limits(asked, settings)
+        if asked.id is not None and (not _ID.fullmatch(asked.id) or asked.id in streams):
+            raise Refusal(409, "id is taken, or is not 8 to 64 letters, digits, - or _")
+        if len(streams) >= settings.max_streams:
+            raise Refusal(429, "as many streams as this server plays are open; try again later", retry_after=30)
+        request.state.asked = [asked.prompt]
+        opened = Stream(asked, works, settings.deadline_s)
+        streams[opened.id] = opened
+        metrics.streams.set(len(streams))
+        try:
+            first = queue.submit(opened.job(request.state.request_id, [asked.prompt]))
+            await wait_for(first, request, queue)
+            if first.fault is not None:
+                raise first.fault
+        except BaseException:
+            streams.pop(opened.id, None)
+            metrics.streams.set(len(streams))
+            raise
+        assert first.result is not None
+        headers = {"x-stream-id": opened.id, "accept-ranges": "none"}
+        return StreamingResponse(play(opened, first, request), headers=headers, media_type=first.result.media_type)
+
+    change = {"application/json": {"schema": StreamChange.model_json_schema()}}
+
+    @app.patch(
+        "/v1/stream/{stream_id}",
+        summary="Walk to another prompt or tempo, within two bars",
+        openapi_extra={"requestBody": {"content": change}},
+    )
+    async def steer(stream_id: str, request: Request) -> Response:
+        asked, _ = await read_request(request, StreamChange)
+        check_limits(asked, settings)
+        found = streams.get(stream_id)
+        if found is None or found.music is None:
+            raise Refusal(404, "there is no such stream; it ends when its listener goes away")
+        if asked.prompt is None and asked.bpm is None:
+            raise Refusal(422, "send a prompt, a bpm, or both")
+        request.state.asked = [asked.prompt]
+        found.music.steer(asked.prompt, asked.bpm)
+        return JSONResponse({"id": stream_id, "bar_seconds": round(found.music.bar_seconds, 3), "within_bars": 2})
+
+
+def _read_query(request: Request) -> StreamRequest:
+    """The query's fields as a request; each once."""
+    fields: dict[str, Any] = {}
+    for name, text in request.query_params.multi_items():
+        if name in fields:
+            raise Refusal(400, "the query holds a field twice; send each once")
+        fields[name] = text
+        if name in _NUMBERS:
+            with contextlib.suppress(ValueError):
+                fields[name] = float(text) if name in ("bpm", "guidance_scale") else int(text)
+    found = validate(StreamRequest, fields)
+    assert isinstance(found, StreamRequest)
+    return found
+
+
+def _parameters() -> dict[str, Any]:
+    schema = StreamRequest.model_json_schema()
+    needed = schema.get("required", [])
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in needed, "schema": field}
+            for name, field in schema["properties"].items()
+        ]
+    }
