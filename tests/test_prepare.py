@@ -184,6 +184,14 @@ def test_three_beats_to_a_bar_by_the_words(tmp_path):
     assert read_png(tmp_path / "out/train" / row["file_name"])[0].shape[-1] == 6 * 16
 
 
+@pytest.mark.parametrize("stated", [70, 140])
+def test_a_tempo_in_the_words_settles_which_beats_count(tmp_path, stated):
+    write(tmp_path / "music/a.wav", song(140.0, 24.0))
+    (tmp_path / "music/a.txt").write_text(f"techno, {stated} bpm")
+    run(tmp_path / "music", tmp_path / "out")
+    assert all(row["bpm"] == pytest.approx(stated, rel=0.002) for row in rows_of(tmp_path / "out"))
+
+
 @pytest.mark.parametrize(("unsteady", "clips"), [("skip", 0), ("keep", 4), ("seconds", 4)])
 def test_music_without_a_beat_is_treated_as_asked(tmp_path, unsteady, clips):
     noise = np.random.default_rng(0).normal(size=RATE * 17) * 0.1

@@ -61,19 +61,20 @@ class Plan:
     used: float
 
 
-def plan_cuts(sound: Tensor, settings: PrepareSettings, beats_per_bar: int) -> Plan:
+def plan_cuts(sound: Tensor, settings: PrepareSettings, beats_per_bar: int, *, stated_bpm: float | None = None) -> Plan:
     """Decide where to cut.
 
     Args:
         sound: (C, T) at the config's rate.
         settings: grid, bars and overlap.
         beats_per_bar: 3 or 4.
+        stated_bpm: tempo that the words tell, which settles whether every beat counts or every second one.
     """
     config, seconds = settings.config, sound.shape[-1] / settings.config.sample_rate
     if config.grid == "seconds":
         return _even(seconds, config.width * config.hop_length / config.sample_rate, config.width, settings.overlap)
     try:
-        found = track_beats(sound.mean(0), config.sample_rate, beats_per_bar=beats_per_bar)
+        found = track_beats(sound.mean(0), config.sample_rate, bpm=stated_bpm, beats_per_bar=beats_per_bar)
     except RiffError:  # too short, silent, or no beat
         return _on_even_beats(seconds, settings, beats_per_bar)
     return _on_beats(found, seconds, settings, beats_per_bar)

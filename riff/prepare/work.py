@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.checks import BPM_RANGE
 from riff.codec import Encoded
 from riff.config import SpectrogramConfig
 from riff.containers import sniff_container
@@ -23,7 +24,7 @@ from riff.evaluate.key import KEYS, key_scores, pitch_classes
 from riff.files import write_text
 from riff.image import mel_to_image, write_png
 from riff.laying import LEVEL
-from riff.music import parse_timesignature
+from riff.music import parse_bpm, parse_timesignature
 from riff.prepare.captions import cleaned, read_tags
 from riff.prepare.cutting import EVEN_BPM, Cut, draw_span, plan_cuts, stretch
 from riff.prepare.duplicates import fingerprint
@@ -111,10 +112,14 @@ def _cut_file(path: Path, source: Source, settings: PrepareSettings, clips: Path
     sniff_container(path)  # before anything else opens it: a pipe would never answer
     words = _words(path, source, settings)
     record["words"] = list(words)
-    beats_per_bar = settings.beats_per_bar or parse_timesignature(words[0] if words else "")
+    first = words[0] if words else ""
+    beats_per_bar = settings.beats_per_bar or parse_timesignature(first)
+    stated = parse_bpm(first)
+    if stated is not None and not BPM_RANGE[0] <= stated <= BPM_RANGE[1]:
+        stated = None
     stream = Stream(path, config.sample_rate, config.channels)
     skipped: Counter[str] = Counter()
-    job = _Job(source, settings, words, beats_per_bar, stream, clips, skipped, record["clips"])
+    job = _Job(source, settings, words, beats_per_bar, stated, stream, clips, skipped, record["clips"])
     rest, start = torch.zeros(config.channels, 0), 0.0
     for block, last in blocks(stream, seconds=BLOCK):
         sound = torch.cat([rest, block], dim=-1)
@@ -163,6 +168,7 @@ class _Job:
     settings: PrepareSettings
     words: tuple[str, ...]
     beats_per_bar: int
+    stated_bpm: float | None
     stream: Stream
     clips: Path
     skipped: Counter[str]
@@ -170,7 +176,7 @@ class _Job:
 
     def cut(self, sound: Tensor, offset: float) -> float:
         """Write the clips of a sound that begins ``offset`` seconds into the source; the seconds it was used up to."""
-        plan = plan_cuts(sound, self.settings, self.beats_per_bar)
+        plan = plan_cuts(sound, self.settings, self.beats_per_bar, stated_bpm=self.stated_bpm)
         chosen = [(cut, level) for cut in plan.cuts if (level := self._level(cut, sound, offset)) is not None]
         if not chosen:
             return plan.used
