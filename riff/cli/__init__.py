@@ -24,6 +24,7 @@ from riff.cli import (
     extend,
     info,
     inpaint,
+    play,
     prepare,
     remix,
     render,
@@ -53,6 +54,7 @@ VERBS = {
         replay,
         bench,
         serve,
+        play,
     )
 }
 EXIT_CODES = """\
