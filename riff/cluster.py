@@ -83,7 +83,8 @@ def run_on_actors(
         Number of a task and its result, or the exception it ended with, in the order in which they are done.
 
     Raises:
-        SystemProblem: the cluster has no core, or no GPU where one is needed.
+        RiffError: what ``make`` raised.
+        SystemProblem: the cluster has no core, or no GPU where one is needed; or riff does not run on it.
     """
     import ray
 
@@ -105,6 +106,8 @@ def run_on_actors(
             (done,), _ = ray.wait(list(busy), num_returns=1)
             worker, number = busy.pop(done)
             answer, dead = _answer(done)
+            if isinstance(answer, _NotReady):
+                raise answer.args[0]
             tries[number] += dead
             if dead:
                 worker = actor.remote(make)
@@ -127,6 +130,10 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+class _NotReady(Exception):
+    """A process could not make ready; its argument says why."""
+
+
 class _Worker:
     """A process that works on one thing at a time."""
 
@@ -139,6 +146,9 @@ class _Worker:
         try:
             if self._work is None:
                 self._work = self._make()
+        except RiffError as error:
+            return _NotReady(error)
+        try:
             return self._work(task)
         except Exception as error:
             return portable(error)
@@ -151,6 +161,15 @@ def portable(error: Exception) -> Exception:
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
+def does_not_run(error: Exception) -> SystemProblem:
+    """What is said when a worker could not even begin, most often since it has another riff, or none."""
+    lines = [line.strip() for line in str(getattr(error, "cause", None) or error).splitlines() if line.strip()]
+    return SystemProblem(
+        f"the workers of the Ray cluster fail ({(lines or [type(error).__name__])[-1][:200]}); "
+        "install the same riff, with the same extras, on all of its machines"
+    )
+
+
 def _answer(done: Any) -> tuple[Any, bool]:
     """A result, and whether the process died over it."""
     import ray
@@ -158,6 +177,8 @@ def _answer(done: Any) -> tuple[Any, bool]:
     try:
         return ray.get(done), False
     except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError) or getattr(error, "actor_init_failed", False):
+            raise does_not_run(error) from error
         return RiffError(f"the process that worked on it ended {MOST_TRIES} times ({_first_line(error)})"), True
 
 

@@ -1,6 +1,7 @@
 """``--engine ray``: the same data set and the same clips as without it, also when a worker is killed half-way."""
 
 import functools
+import importlib
 import json
 import operator
 import os
@@ -297,6 +298,19 @@ def test_a_task_that_ends_every_actor_is_given_up_and_the_rest_is_done(cluster):
     assert isinstance(answers[0], RiffError) and "ended 3 times" in str(answers[0])
     assert answers[1] == 1
     assert str(answers[2]).startswith("ValueError: invalid literal")
+
+
+@pytest.mark.slow
+def test_workers_without_the_same_riff_are_one_line(cluster, tmp_path, monkeypatch):
+    """Here it is another module that this process has and its workers do not."""
+    (tmp_path / "only_here.py").write_text("def make():\n    return abs\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    make = importlib.import_module("only_here").make
+    (tmp_path / "only_here.py").unlink()
+    with pytest.raises(SystemProblem, match=r"install the same riff") as caught:
+        list(run_on_actors(make, [1], workers=1))
+    assert "only_here" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 PROMPTS = ["mellow jazz", "techno", "", "slow piano waltz", "lullaby", "drums and bass"]

@@ -42,14 +42,8 @@ def draw_on_cluster(jobs: list["Job"], args: argparse.Namespace) -> Iterator[tup
         quiet = True if args.quiet else None
         with tqdm(total=len(jobs), unit="clip", leave=False, disable=quiet, dynamic_ncols=True) as bar:
             for number, result in found:
-                if isinstance(result, Unloadable):
-                    raise result.args[0]
                 yield jobs[number], _saved(jobs[number], result, args)
                 bar.update()
-
-
-class Unloadable(Exception):
-    """The model cannot be loaded; its argument says why."""
 
 
 class Drawer:
@@ -59,7 +53,7 @@ class Drawer:
         args: the command's options.
 
     Raises:
-        Unloadable: the model cannot be loaded.
+        ModelError: the model cannot be loaded.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -67,10 +61,7 @@ class Drawer:
 
         torch.set_num_threads(1)  # the workers are as many as the cores
         self._args = args
-        try:
-            self._pipe = load_pipeline(args)
-        except RiffError as error:
-            raise Unloadable(error) from error
+        self._pipe = load_pipeline(args)
 
     def __call__(self, job: "Job") -> tuple[dict[str, Any], bytes]:
         """A clip's facts and the bytes of its file."""
@@ -79,7 +70,7 @@ class Drawer:
         clip = draw(self._pipe, job, self._args, None)
         with tempfile.TemporaryDirectory(prefix="riff-") as folder:
             path = Path(folder) / f"clip{job.output.suffix}"
-            clip.save(path)
+            clip.save(path, metadata=not self._args.no_metadata)
             return describe(clip, job.output), path.read_bytes()
 
 

@@ -135,7 +135,7 @@ class _Run:
             for job in jobs:
                 try:
                     clip = draw(pipe, job, self.args, step_done)
-                    clip.save(job.output, force=self.args.force)
+                    clip.save(job.output, force=self.args.force, metadata=not self.args.no_metadata)
                 except SystemProblem:
                     raise
                 except RiffError as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riff.cluster import MOST_TRIES, connected, portable
+from riff.cluster import MOST_TRIES, connected, does_not_run, portable
 from riff.errors import RiffError, SystemProblem
 from riff.files import write_json
 from riff.prepare.elsewhere import Elsewhere, Mirror, is_elsewhere
@@ -156,8 +156,15 @@ def _pipeline(
     rows = [{"number": number, "source": pickle.dumps(source)} for number, source in enumerate(todo)]
     with _quiet_data() as data:
         # One source a block, so that each is a task of its own, which Ray gives to another process if its own dies.
-        made = data.from_items(rows, override_num_blocks=len(rows))
-        for row in made.map(cut, num_cpus=1, compute=data.TaskPoolStrategy(workers)).iter_rows():
+        sources = data.from_items(rows, override_num_blocks=len(rows))
+        made = sources.map(cut, num_cpus=1, compute=data.TaskPoolStrategy(workers)).iter_rows()
+        while True:
+            try:
+                row = next(made)
+            except StopIteration:
+                return
+            except ray.exceptions.RayError as error:
+                raise does_not_run(error) from error
             yield row["number"], pickle.loads(row["answer"])
 
 
