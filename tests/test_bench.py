@@ -217,7 +217,7 @@ def test_the_table_has_the_ratios_first() -> None:
         "  39.0x  as fast as Riffusion's algorithm (38.0 to 41.0 in 3 pairs)",
         "   0.50  of the memory",
         "",
-        "sound",
+        "sound, measured in 0 s",
         "  riff_s           0.250",
         "  columns          512",
         "  peak_memory_mib  not measured",
@@ -255,6 +255,26 @@ def test_wrong_words_are_one_line(words, line, capsys) -> None:
     assert main(["bench", *words]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert line in said
+
+
+def test_a_section_that_cannot_be_measured_is_a_note_unless_it_was_asked_for(monkeypatch) -> None:
+    def missing(**_):
+        raise SystemProblem("fine-tuning needs accelerate; install it")
+
+    monkeypatch.setattr("riff.bench.run.SECTIONS", ("encode", "train"))
+    monkeypatch.setattr("riff.bench.training.train_section", missing)
+    monkeypatch.setattr("riff.bench.encode.encode_section", lambda **_: Section("encode", figures={"riff_s": 1.0}))
+    whole = bench(quick=True)
+    assert whole.sections[0].figures == {"riff_s": 1.0}
+    assert whole.sections[1].notes == ["Not measured: fine-tuning needs accelerate; install it."]
+    with pytest.raises(SystemProblem, match="needs accelerate"):
+        bench(["train"], quick=True)
+
+
+def test_a_device_that_is_not_there_is_one_line_at_once(capsys) -> None:
+    assert main(["bench", "--device", "warp"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "warp" in said
 
 
 def test_a_history_grows_and_is_read_oldest_first(tmp_path) -> None:

@@ -54,12 +54,14 @@ class Section:
         ratios: against others, from the same run.
         figures: seconds (``*_s``), mebibytes (``*_mib``) and others by name; None was not measured.
         notes: what has to be known to read them, or why there are none; one sentence each.
+        seconds: that the measuring took.
     """
 
     name: str
     ratios: list[Ratio] = dataclasses.field(default_factory=list)
     figures: Figures = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Bench:
             "when": self.when,
             "ratios": {ratio.name: dataclasses.asdict(ratio) for ratio in self._ratios()},
             "sections": {
-                section.name: {"figures": section.figures, "notes": section.notes} for section in self.sections
+                section.name: {"figures": section.figures, "notes": section.notes, "seconds": round(section.seconds, 1)}
+                for section in self.sections
             },
             "machine": self.machine,
             "settings": self.settings,
@@ -103,7 +106,7 @@ class Bench:
         yield from (ratio.line() for ratio in self._ratios())
         for section in self.sections:
             yield ""
-            yield section.name
+            yield f"{section.name}, measured in {section.seconds:.0f} s"
             width = max((len(name) for name in section.figures), default=0)
             for name, value in section.figures.items():
                 yield f"  {name.ljust(width)}  {show(value)}"

@@ -1,5 +1,6 @@
 """The benchmark as a whole: the sections that were asked for, one after the other."""
 
+import dataclasses
 import datetime
 import difflib
 import time
@@ -8,7 +9,7 @@ from functools import partial
 
 from riff import __version__
 from riff.bench.result import Bench, Section
-from riff.errors import RiffError
+from riff.errors import RiffError, SystemProblem
 
 SECTIONS = ("render", "denoise", "sound", "encode", "prepare", "train")
 
@@ -26,7 +27,8 @@ def bench(
     """Measure riff on this machine, and the tools that do the same, each in a process of its own, in turn.
 
     Args:
-        sections: of :data:`SECTIONS`; none is all of them.
+        sections: of :data:`SECTIONS`; none is all of them, and then one that cannot be measured here, for example for
+            want of an extra, becomes a note.
         model: as for :meth:`riff.pipeline.RiffPipeline.from_pretrained`; None is riff-mini. Sections "sound", "encode"
             and "prepare" need no model.
         device: "cpu", "cuda" or "mps"; None takes the fastest there is.
@@ -37,11 +39,14 @@ def bench(
 
     Raises:
         RiffError: an unknown section; the nearest one is suggested.
-        RiffError, ModelError, SystemProblem: whatever a render of this model and device would raise.
+        RiffError, ModelError: whatever a render of this model would raise.
+        SystemProblem: there is no such device, or a section that was asked for cannot be measured here.
     """
     from riff.bench.machine import describe_machine
+    from riff.request import find_device
 
     names = check_sections(sections)
+    find_device(device)
     repeat = repeat or (1 if quick else 3)
     began, machine = time.monotonic(), describe_machine()
     settings = {"model": model or "riff-mini", "device": device, "steps": steps, "repeat": repeat, "quick": quick}
@@ -51,7 +56,7 @@ def bench(
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         machine=machine,
         settings=settings,
-        sections=_measure([(name, ways[name]) for name in names], progress),
+        sections=_measure([(name, ways[name]) for name in names], strict=bool(sections), progress=progress),
         seconds=time.monotonic() - began,
     )
 
@@ -70,14 +75,21 @@ def check_sections(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in SECTIONS if not names or name in names)
 
 
-def _measure(ways: list[tuple[str, Callable[[], Section]]], progress: bool) -> list[Section]:
+def _measure(ways: list[tuple[str, Callable[[], Section]]], *, strict: bool, progress: bool) -> list[Section]:
     from tqdm import tqdm
 
     measured = []
     with tqdm(total=len(ways), unit="section", leave=False, disable=None if progress else True) as bar:
         for name, way in ways:
             bar.set_description(name)
-            measured.append(way())
+            began = time.monotonic()
+            try:
+                section = way()
+            except SystemProblem as problem:
+                if strict:
+                    raise
+                section = Section(name, notes=[f"Not measured: {problem}."])
+            measured.append(dataclasses.replace(section, seconds=time.monotonic() - began))
             bar.update()
     return measured
 
