@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from riff.audio import save_audio
+from riff.audio import load_audio, save_audio
 from riff.cli import build_parser, main
 from riff.errors import ModelError, RiffError, SystemProblem
 from riff.keyframe import Keyframe
@@ -550,7 +550,6 @@ def test_the_same_seed_gives_the_same_bytes(here, mini_checkpoint, verb) -> None
 
 
 def test_edits_are_as_long_as_they_say_and_keep_what_they_keep(draw) -> None:
-    from riff.audio import load_audio
 
     recording, _ = load_audio("in.wav")
     remixed = draw("remix")
