@@ -550,7 +550,6 @@ def test_the_same_seed_gives_the_same_bytes(here, mini_checkpoint, verb) -> None
 
 
 def test_edits_are_as_long_as_they_say_and_keep_what_they_keep(draw) -> None:
-
     recording, _ = load_audio("in.wav")
     remixed = draw("remix")
     assert remixed["duration_s"] == 8.0

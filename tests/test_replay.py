@@ -116,6 +116,8 @@ def test_another_name_of_the_same_model_is_the_same_and_another_format_holds_the
     assert told == {"path": "again.flac", "from": "loop.flac", "same": "bytes", "differences": []}
     assert main(["replay", file, "--model", str(copy), "-o", "again.wav", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["same"] == "content"
+    assert main(["replay", file, "--model", str(copy), "-o", "again.png", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["same"] == "not compared"
 
 
 def test_a_clip_from_python_is_replayed_but_one_from_latents_is_not(here, pipe, mini_checkpoint, capsys) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from riff.cli.arguments import SOUND_SUFFIXES, SUFFIXES, check_outputs
+from riff.cli.arguments import SUFFIXES, check_outputs
 from riff.cli.drawing import progress
 from riff.errors import RiffError
 
@@ -89,10 +89,8 @@ def _report(args: argparse.Namespace, output: Path, changed: list[str]) -> None:
     """
     from riff.replay import compare
 
-    lossless = (".wav", ".flac", ".png")
-    suffixes = Path(args.file).suffix.lower(), output.suffix.lower()
-    comparable = suffixes[0] == suffixes[1] or all(each in lossless for each in suffixes)
-    comparable &= all(each in SOUND_SUFFIXES for each in suffixes) or suffixes[0] == suffixes[1]
+    suffixes = {Path(args.file).suffix.lower(), output.suffix.lower()}
+    comparable = len(suffixes) == 1 or suffixes == {".wav", ".flac"}  # both of which lose nothing
     same = compare(args.file, output) if comparable else "not compared"
     if args.json:
         print(json.dumps({"path": str(output), "from": args.file, "same": same, "differences": changed}))
