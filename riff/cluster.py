@@ -67,7 +67,12 @@ def cores() -> int:
 
 
 def run_on_actors(
-    make: Callable[[], Callable[[Any], Any]], tasks: list[Any], *, workers: int | None = None, gpu: bool = False
+    make: Callable[[], Callable[[Any], Any]],
+    tasks: list[Any],
+    *,
+    workers: int | None = None,
+    gpu: bool = False,
+    threads: int = 1,
 ) -> Iterator[tuple[int, Any | BaseException]]:
     """Do the same work on many things, in processes that each make ready once; within :func:`connected`.
 
@@ -76,8 +81,9 @@ def run_on_actors(
     Args:
         make: called once in each process; what it returns does one task. Both, tasks and results travel between them.
         tasks: the argument of each call.
-        workers: processes; default one for each of the cluster's cores, or GPUs.
+        workers: processes; default as many as the cluster has cores for, or GPUs.
         gpu: whether each needs one.
+        threads: cores that each uses; where ``workers`` is given they may share them.
 
     Yields:
         Number of a task and its result, or the exception it ended with, in the order in which they are done.
@@ -88,10 +94,8 @@ def run_on_actors(
     """
     import ray
 
-    there = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
-    if not there:
-        raise SystemProblem(f"the Ray cluster has no {'GPU; use --device cpu' if gpu else 'CPU'}")
-    actor = ray.remote(_Worker).options(num_cpus=1, num_gpus=int(gpu))
+    count, cpus = _room(workers, gpu, threads)
+    actor = ray.remote(_Worker).options(num_cpus=cpus, num_gpus=int(gpu))
     waiting, tries = deque(range(len(tasks))), Counter[int]()
     busy: dict[Any, tuple[Any, int]] = {}
 
@@ -100,7 +104,7 @@ def run_on_actors(
         busy[worker.do.remote(tasks[number])] = worker, number
 
     try:
-        for _ in range(min(workers or there, there, len(tasks))):
+        for _ in range(min(count, len(tasks))):
             begin(actor.remote(make))
         while busy:
             (done,), _ = ray.wait(list(busy), num_returns=1)
@@ -128,6 +132,21 @@ def gpus() -> int:
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _room(workers: int | None, gpu: bool, threads: int) -> tuple[int, int]:
+    """Processes to start, and the cores that each reserves: no more than a machine has, or Ray would wait for ever."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores_of = [int(machine.get("CPU", 0)) for machine in machines]
+    there = gpus() if gpu else sum(cores_of)
+    if not there:
+        raise SystemProblem(f"the Ray cluster has no {'GPU; use --device cpu' if gpu else 'CPU'}")
+    if gpu or workers:
+        return min(workers or there, there), 1
+    each = min(threads, max(cores_of))
+    return sum(own // each for own in cores_of), each
 
 
 class _NotReady(Exception):

@@ -31,6 +31,7 @@ def draw_on_cluster(jobs: list["Job"], args: argparse.Namespace) -> Iterator[tup
         ModelError: the model cannot be loaded.
         SystemProblem: there is no cluster, or the disk is full.
     """
+    import torch
     from tqdm import tqdm
 
     from riff.cluster import connected, gpus, run_on_actors
@@ -38,7 +39,9 @@ def draw_on_cluster(jobs: list["Job"], args: argparse.Namespace) -> Iterator[tup
     args = _with_whole_paths(args)
     with connected(args.address, workers=args.workers):
         gpu = args.device not in ("cpu", "mps") and gpus() > 0
-        found = run_on_actors(functools.partial(Drawer, args), jobs, workers=args.workers, gpu=gpu)
+        threads = torch.get_num_threads()
+        drawer = functools.partial(Drawer, args, threads)
+        found = run_on_actors(drawer, jobs, workers=args.workers, gpu=gpu, threads=threads)
         quiet = True if args.quiet else None
         with tqdm(total=len(jobs), unit="clip", leave=False, disable=quiet, dynamic_ncols=True) as bar:
             for number, result in found:
@@ -51,15 +54,16 @@ class Drawer:
 
     Args:
         args: the command's options.
+        threads: as many as this machine would draw with, since a sum's last bits depend on their number.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, threads: int) -> None:
         import torch
 
-        torch.set_num_threads(1)  # the workers are as many as the cores
+        torch.set_num_threads(threads)
         self._args = args
         self._pipe = load_pipeline(args)
 

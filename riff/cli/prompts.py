@@ -49,7 +49,9 @@ def add_list(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(FIELDS[1:])}; -o is a folder, where clips that are there are kept and index.html shows them all",
     )  # fmt: skip
     many.add_argument("--format", choices=[suffix[1:] for suffix in SUFFIXES], help="of files in a folder; default wav")
-    many.add_argument("--workers", type=number(1, 1024, whole=True), help="of --engine ray; default one a core or GPU")
+    many.add_argument(
+        "--workers", type=number(1, 1024, whole=True), help="of --engine ray; default by its cores or GPUs"
+    )
     add_engine(many)
 
 
