@@ -62,7 +62,7 @@ class StreamEncoder:
         self._sink = _Sink()
         options: dict[str, Any] = {"format": container, "subtype": subtype}
         if kind == "mp3":  # a stream has no header that tells a changing rate
-            options["bitrate_mode"] = "CONSTANT"
+            options |= {"bitrate_mode": "CONSTANT", "compression_level": 0.5}  # 160 kb/s; needs both to be heeded
         self._file = soundfile.SoundFile(self._sink, "w", samplerate=sample_rate, channels=channels, **options)
 
     def encode(self, waveform: Tensor) -> bytes:

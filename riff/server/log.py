@@ -4,6 +4,7 @@ import json
 import logging
 import time
 import traceback
+import warnings
 from typing import Any, TextIO
 
 LOGGER = logging.getLogger("riff.server")
@@ -38,8 +39,22 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     return list(traceback.extract_tb(error.__traceback__))
 
 
+def _note_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    place = filename.replace("\\", "/").rpartition("/")[2]
+    note("warning", level=logging.WARNING, kind=category.__name__, at=f"{place}:{lineno}")
+
+
 def start_log(target: TextIO) -> None:
     """Send the server's events, and uvicorn's warnings, to ``target``."""
+    # Riff's warnings quote prompts, so only where they arose is told.
+    warnings.showwarning = _note_warning
     handler = logging.StreamHandler(target)
     handler.setFormatter(JsonLines())
     for name, level in (("riff.server", logging.INFO), ("uvicorn", logging.WARNING)):

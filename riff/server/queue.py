@@ -131,11 +131,14 @@ class WorkQueue:
             self.state = "ready"
             self.metrics.ready.set(1)
             note("ready", model=self.pipe.name, device=str(self.pipe.device))
-        while batch := self._take():
-            self._work(self.pipe, batch)
-            with self._changed:
-                self._running = []
-                self._note_length()
+        import torch
+
+        with torch.no_grad():
+            while batch := self._take():
+                self._work(self.pipe, batch)
+                with self._changed:
+                    self._running = []
+                    self._note_length()
 
     def _take(self) -> list[Job]:
         """The next jobs: a stream's and the others' in turn; neighbours of one group together. Empty at the end."""

@@ -63,7 +63,7 @@ def make_server(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Serve
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=int(max(1, settings.idle_s)),
+        timeout_keep_alive=int(settings.idle_s) + 5,
         timeout_graceful_shutdown=int(settings.grace_s + 5),
         backlog=256,
     )

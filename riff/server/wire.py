@@ -53,9 +53,12 @@ def patient_protocol(settings: Settings) -> type[H11Protocol]:
 
         def _await_head(self) -> None:
             if self._head_timer is None:
-                self._head_timer = self.loop.call_later(settings.idle_s, self._give_up)
+                self._head_timer = self.loop.call_later(settings.idle_s, self._give_up, False)
 
-        def _give_up(self) -> None:
+        def _give_up(self, sure: bool) -> None:
+            if not sure:  # a busy loop may not have read yet what came in time
+                self._head_timer = self.loop.call_later(0.1, self._give_up, True)
+                return
             self._head_timer = None
             if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
                 self.transport.close()

@@ -78,12 +78,24 @@ class Works:
                 plans.append((job, self._plan(pipe, job.request)))
             except RiffError as error:
                 outcomes[job.id] = error
-        if plans:
+        if len(jobs) == 1 and plans:
+            outcomes[jobs[0].id] = self._alone(pipe, jobs)
+        elif plans:
             asked = plans[0][0].request
             clips = draw_clips(pipe.model, [plan for _, plan in plans], self._wish(pipe, asked, jobs))
             for (job, _), clip in zip(plans, clips, strict=True):
                 outcomes[job.id] = clip_result(clip, job.request.format)
         return [outcomes[job.id] for job in jobs]
+
+    def _alone(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> Result:
+        """One prompt, by the call that a user would make."""
+        asked = jobs[0].request
+        names = (
+            *("negative_prompt", "bpm", "bars", "duration", "keyscale", "key_tries"),
+            *("timesignature", "loop", "seed"),
+        )
+        options = {name: getattr(asked, name) for name in names}
+        return clip_result(pipe(asked.prompt, **options, **self._common(jobs)).clips[0], asked.format)
 
     def _plan(self, pipe: "RiffPipeline", asked: Any) -> Plan:
         check_prompts(asked.prompt)
@@ -116,8 +128,9 @@ class Works:
         keyscale = None if asked.keyscale is None else canonical_keyscale(asked.keyscale)
         if asked.key_tries and keyscale is None:
             raise RiffError(f"key_tries is {asked.key_tries} without a keyscale; say which key to look for")
-        settings = pipe.model.settings(asked.num_inference_steps, guidance) | {
+        settings = pipe.model.settings(asked.num_inference_steps, guidance, asked.quality) | {
             "negative_prompt": asked.negative_prompt,
+            "bpm_asked": asked.bpm,
             "keyscale": keyscale,
             "key_tries": asked.key_tries or None,
             "timesignature": asked.timesignature,
@@ -171,6 +184,6 @@ def render_group(asked: Any) -> tuple[Any, ...] | None:
         return None
     names = (
         *("negative_prompt", "num_inference_steps", "guidance_scale", "quality", "bars", "duration"),
-        *("keyscale", "timesignature", "loop"),
+        *("bpm", "keyscale", "timesignature", "loop"),
     )
     return ("render", *(getattr(asked, name) for name in names))
