@@ -14,10 +14,11 @@ import gradio as gr
 
 from riff.errors import RiffError, SystemProblem
 from riff.pipeline import RiffPipeline
-from riff.playground import compose, extend, inpaint, remix
-from riff.playground.look import CSS, HEAD, POLICY, theme
+from riff.playground import compose, extend, inpaint, live, remix, spectrogram, walk
+from riff.playground.look import HEAD, POLICY, theme
 from riff.playground.shelf import Shelf
 from riff.playground.stage import Stage
+from riff.playground.style import CSS
 from riff.playground.work import Works
 
 if TYPE_CHECKING:
@@ -27,16 +28,19 @@ MAX_UPLOAD = 64 * 2**20  # bytes
 MAX_QUEUE = 16
 TABS: tuple[tuple[str, Callable[[Stage], None]], ...] = (
     ("Compose", compose.build),
+    ("Walk", walk.build),
     ("Remix", remix.build),
     ("Extend", extend.build),
     ("Inpaint", inpaint.build),
+    ("Spectrogram", spectrogram.build),
+    ("Live", live.build),
 )
 _FAR = re.compile(rb"<(?:link|script)\b[^>]*\b(?:href|src)=\"https?://[^>]*>(?:\s*</script>)?")
 
 
 def make_stage(pipe: RiffPipeline, model: str | None = None) -> Stage:
     """A stage for one pipeline; ``model`` is what the code on the page loads it by."""
-    return Stage(pipe, model, Shelf(), Works())
+    return Stage(pipe, model, Shelf(), Works(), Shelf(limit=16))
 
 
 def make_page(stage: Stage) -> gr.Blocks:
@@ -64,12 +68,14 @@ def make_app(stage: Stage) -> "FastAPI":
     async def lifespan(_: "FastAPI") -> AsyncIterator[None]:
         yield
         stage.shelf.close()
+        stage.parts.close()
 
     app = FastAPI(title="riff play", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
     def clip_file(name: str) -> "Response":
         try:
-            return FileResponse(stage.shelf.file(name), headers={"Cache-Control": "private, max-age=3600"})
+            shelf = stage.parts if name[:16] in stage.parts else stage.shelf
+            return FileResponse(shelf.file(name), headers={"Cache-Control": "private, max-age=3600"})
         except RiffError as error:
             return PlainTextResponse(str(error), status_code=404)
 
@@ -77,7 +83,7 @@ def make_app(stage: Stage) -> "FastAPI":
     app.middleware("http")(_keep_at_home)
     return gr.mount_gradio_app(
         app, make_page(stage), path="/", allowed_paths=[], max_file_size=MAX_UPLOAD, ssr_mode=False, theme=theme(),
-        css=CSS, head=HEAD, footer_links=["settings"], show_error=True, server_name="127.0.0.1",
+        css=CSS, head=HEAD, footer_links=[], show_error=True, server_name="127.0.0.1",
         enable_monitoring=False, pwa=False, mcp_server=False,
     )  # fmt: skip
 

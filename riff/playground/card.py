@@ -58,7 +58,14 @@ def player_of(
 
 
 def result_card(
-    clip: Clip, name: str, *, python: str = "", shell: str = "", notes: tuple[str, ...] = (), shown: str = ""
+    clip: Clip,
+    name: str,
+    *,
+    python: str = "",
+    shell: str = "",
+    notes: tuple[str, ...] = (),
+    shown: str = "",
+    facts: list[str] | None = None,
 ) -> str:
     """All that can be done with a clip.
 
@@ -69,10 +76,11 @@ def result_card(
         shell: command that makes it again.
         notes: what was warned of.
         shown: the player; default the clip's own.
+        facts: what is said of it; default seed, tempo, length and what else it was asked for.
     """
     return (
         f'<article class="riff-card">{shown or player(clip, name, loop=bool(clip.settings.get("loop")))}'
-        f"<h3>{html.escape(clip.prompt)}</h3>{_facts(clip)}{_remarks(clip, notes)}"
+        f"<h3>{html.escape(clip.prompt)}</h3>{_list(facts or _facts(clip))}{_remarks(clip, notes)}"
         f'<div class="riff-files"><span>Save as</span>{_links(clip, name)}</div>'
         f"{_code('Copy as Python', python)}{_code('Copy as shell command', shell)}</article>"
     )
@@ -93,9 +101,10 @@ def kept_list(clips: list[tuple[str, Clip]]) -> str:
 
 def bar_share(clip: Clip) -> float:
     """The share of a clip's picture that one bar takes; 0 where its tempo changes."""
-    if clip.tempo is not None or clip.image.shape[-1] == 0:
+    beats = int(clip.settings.get("beats_per_bar", 4))
+    if clip.tempo is not None or beats == 0:
         return 0.0
-    bar = int(clip.settings.get("beats_per_bar") or 4) * 60.0 / clip.bpm
+    bar = beats * 60.0 / clip.bpm
     return bar / clip.duration if clip.duration else 0.0
 
 
@@ -110,13 +119,17 @@ def file_name(clip: Clip) -> str:
     return "-".join([*words[:6], str(clip.seed)])[:60] or "riff"
 
 
-def _facts(clip: Clip) -> str:
+def _facts(clip: Clip) -> list[str]:
     facts = [f"seed {clip.seed}", f"{clip.bpm:.4g} bpm", f"{clip.duration:.1f} s"]
     key = clip.settings.get("keyscale")
     steps, guidance = clip.settings.get("steps"), clip.settings.get("guidance")
     facts += [str(key)] if key else []
     facts += [f"{steps} steps"] if steps else []
     facts += [f"guidance {guidance:g}"] if isinstance(guidance, (int, float)) else []
+    return facts
+
+
+def _list(facts: list[str]) -> str:
     return f'<ul class="riff-facts">{"".join(f"<li>{html.escape(fact)}</li>" for fact in facts)}</ul>'
 
 
@@ -151,6 +164,6 @@ def _kept_card(number: int, name: str, clip: Clip) -> str:
     )
     return (
         f'<article class="riff-card">{player(clip, name, loop=bool(clip.settings.get("loop")))}'
-        f"<h3>{html.escape(clip.prompt)}</h3>{_facts(clip)}"
+        f"<h3>{html.escape(clip.prompt)}</h3>{_list(_facts(clip))}"
         f'<div class="riff-files">{letters}<span></span>{_links(clip, name)}</div></article>'
     )

@@ -21,7 +21,8 @@ def python_code(call: str, arguments: dict[str, Any], *, model: str | None, resu
         body = "".join(f"    {word},\n" for word in words)
         line = f"clip = pipe{'.' if call else ''}{call}(\n{body}){result}"
     source = "" if model is None else _python(model)
-    return f'from riff import RiffPipeline\n\npipe = RiffPipeline.from_pretrained({source})\n{line}\nclip.save("clip.wav")\n'
+    head = f"from riff import RiffPipeline\n\npipe = RiffPipeline.from_pretrained({source})\n"
+    return f'{head}{line}\nclip.save("clip.wav")\n'
 
 
 def shell_code(verb: str, words: list[str], options: dict[str, Any], *, model: str | None) -> str:

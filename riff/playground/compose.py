@@ -22,7 +22,7 @@ EXAMPLES = (
     "jazz trio, walking bass, 3/4",
     "bossa nova guitar, 100 bpm",
 )
-_HINT = "Say what you want to hear, then press <b>&nbsp;Make music</b>"
+_HINT = "Say what you want to hear, then press <b>Make music</b>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ def keep(name: str | None, names: list[str]) -> list[str]:
 
 def show_kept(stage: Stage, names: list[str]) -> str:
     """The kept clips, those that the shelf still has."""
-    return kept_list([(name, stage.shelf.get(name)) for name in names if stage.shelf.has(name)])
+    return kept_list([(name, stage.shelf.get(name)) for name in names if name in stage.shelf])
 
 
 def build(stage: Stage) -> None:
@@ -138,9 +138,8 @@ def build(stage: Stage) -> None:
                 loop = gr.Checkbox(False, label="Loop, end to start", min_width=120)
             seed = seed_row("compose")
             steps, guidance, negative, key = more_settings(stage)
-            go, stop = buttons("Make music", "compose")
+            go, stop, status = buttons("Make music", "compose")
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML("", elem_classes="riff-status")
             result = gr.HTML(EMPTY.format(_HINT), elem_id="compose-result")
             keeper = gr.Button("Keep this clip", visible=False, elem_id="compose-keep")
     current, names = gr.State(None), gr.State([])

@@ -33,9 +33,8 @@ def build(stage: Stage) -> None:
             bars = gr.Slider(1, 32, 4, step=1, label="Bars to add")
             seed = seed_row("extend")
             more = more_settings(stage)
-            go, stop = buttons("Extend", "extend")
+            go, stop, status = buttons("Extend", "extend")
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML("", elem_classes="riff-status")
             shown.render()
             result = gr.HTML("", elem_id="extend-result")
     current = gr.State(None)

@@ -39,9 +39,8 @@ def build(stage: Stage) -> None:
             gr.Markdown("Drag across the spectrogram to choose the stretch, or type it here.")
             seed = seed_row("inpaint")
             more = more_settings(stage)
-            go, stop = buttons("Play it anew", "inpaint")
+            go, stop, status = buttons("Play it anew", "inpaint")
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML("", elem_classes="riff-status")
             shown.render()
             result = gr.HTML("", elem_id="inpaint-result")
     current = gr.State(None)

@@ -18,7 +18,7 @@ from riff.show import data_uri, paint
 from riff.spectrogram import waveform_to_mel
 
 MAX_SECONDS = 300.0
-NOTHING = '<div class="riff-empty">Bring a sound, then say what is to become of it</div>'
+NOTHING = '<div class="riff-empty"><span>Bring a sound, then say what is to become of it</span></div>'
 
 
 def sound_picture(waveform: Tensor, sample_rate: int) -> str:

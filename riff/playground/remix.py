@@ -33,9 +33,8 @@ def build(stage: Stage) -> None:
             strength = gr.Slider(0, 1, 0.6, step=0.05, label="Strength: 0 leaves it as it is, 1 keeps only the beat")
             seed = seed_row("remix")
             more = more_settings(stage)
-            go, stop = buttons("Remix", "remix")
+            go, stop, status = buttons("Remix", "remix")
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML("", elem_classes="riff-status")
             shown.render()
             result = gr.HTML("", elem_id="remix-result")
     current = gr.State(None)

@@ -1,4 +1,4 @@
-"""What moves on the page: players, the line in the picture, A/B, copying, dragging a region. No other file is loaded."""
+"""What moves on the page: players, the line in the picture, A/B, copying, dragging a region."""
 
 SCRIPT = r"""
 (() => {
@@ -106,8 +106,7 @@ const putNumber = (name, value) => {
   const field = document.querySelector('#' + name + ' input[type=number]');
   if (!field) return;
   Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, value.toFixed(2));
-  field.dispatchEvent(new Event('input', { bubbles: true })); field.dispatchEvent(new Event('change', { bubbles: true }));
-  field.dispatchEvent(new Event('blur', { bubbles: true }));
+  for (const kind of ['input', 'change', 'blur']) field.dispatchEvent(new Event(kind, { bubbles: true }));
 };
 document.addEventListener('pointerdown', event => {
   const picture = event.target.closest('.riff-choose');

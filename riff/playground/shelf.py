@@ -51,9 +51,8 @@ class Shelf:
                     path.unlink(missing_ok=True)
         return name
 
-    def has(self, name: str) -> bool:
-        """Whether there is a clip with this id."""
-        return self._clips.get(name) is not None
+    def __contains__(self, name: str) -> bool:
+        return name in self._clips
 
     def get(self, name: str) -> Clip:
         """The clip with this id.

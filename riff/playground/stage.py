@@ -13,7 +13,7 @@ from riff.pipeline import RiffPipeline
 from riff.playground.shelf import Shelf
 from riff.playground.work import Part, Progress, Stopped, Works, human
 
-EMPTY = '<div class="riff-empty">{}</div>'
+EMPTY = '<div class="riff-empty"><span>{}</span></div>'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Stage:
         model: as ``from_pretrained`` took it; None is riff-mini.
         shelf: the clips that were made.
         works: what is being made.
+        parts: what is heard of a walk or of endless music while it is made.
     """
 
     pipe: RiffPipeline
     model: str | None
     shelf: Shelf
     works: Works
+    parts: Shelf
 
     def perform(
         self,

@@ -8,7 +8,8 @@ import gradio as gr
 
 from riff.playground.stage import Stage
 
-KEYS = ("open", *(f"{note} {mode}" for mode in ("major", "minor") for note in "C C# D Eb E F F# G Ab A Bb B".split()))
+_NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+KEYS = ("open", *(f"{note} {mode}" for mode in ("major", "minor") for note in _NOTES))
 
 
 def roll() -> int:
@@ -21,7 +22,7 @@ def seed_row(tab: str) -> gr.Number:
     with gr.Row(elem_classes="riff-row"):
         seed = gr.Number(roll, label="Seed: same seed, same music", precision=0, minimum=0, elem_id=f"{tab}-seed",
                          min_width=140, scale=4)  # fmt: skip
-        dice = gr.Button("🎲 Roll", elem_id=f"{tab}-dice", min_width=80, scale=1)
+        dice = gr.Button("Roll", elem_classes="riff-dice", elem_id=f"{tab}-dice", min_width=80, scale=1)
     dice.click(roll, None, seed, queue=False, api_visibility="private")
     return seed
 
@@ -41,12 +42,12 @@ def more_settings(stage: Stage, *, steps: int = 20) -> tuple[gr.Slider, gr.Slide
     return count, guidance, negative, key
 
 
-def buttons(text: str, tab: str) -> tuple[gr.Button, gr.Button]:
-    """The one that begins and the one that stops."""
+def buttons(text: str, tab: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
+    """The one that begins, the one that stops, and how far it is."""
     with gr.Row():
         go = gr.Button(text, variant="primary", size="lg", elem_id=f"{tab}-go", scale=3, min_width=140)
         stop = gr.Button("Stop", size="lg", elem_id=f"{tab}-stop", scale=1, min_width=80)
-    return go, stop
+    return go, stop, gr.HTML("", elem_classes="riff-status", elem_id=f"{tab}-status")
 
 
 def start(

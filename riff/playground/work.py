@@ -18,7 +18,7 @@ T = TypeVar("T")
 _LOOK_AGAIN = 0.1  # seconds after which a stop is noticed
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Somebody asked to stop."""
 
 

@@ -1,0 +1,45 @@
+"""Music in parts that join on bar lines: what is heard of a piece while the rest is still being made."""
+
+import html
+from collections.abc import Sequence
+
+from riff.clip import Clip
+from riff.tempo import TempoMap
+
+
+def bar_lines(clip: Clip) -> list[float]:
+    """When each bar of a clip begins, and when the last one ends, in seconds."""
+    tempo = clip.tempo or TempoMap.constant(clip.bpm)
+    beats = int(clip.settings.get("beats_per_bar") or 4)
+    lines, bar = [0.0], 1
+    while (line := float(tempo.seconds_at(bar * beats))) < clip.duration + 0.02:
+        lines.append(min(line, clip.duration))
+        bar += 1
+    if lines[-1] < clip.duration - 0.02:  # it ends inside a bar
+        lines.append(clip.duration)
+    return lines
+
+
+def feed(kind: str, name: str, lines: Sequence[float], *, said: str, start: int = 0, more: bool = True) -> str:
+    """What tells the page's script of a part.
+
+    Args:
+        kind: whose it is: "live" or "walk".
+        name: its id on the shelf.
+        lines: of :func:`bar_lines`.
+        said: what is shown while it is heard.
+        start: bar from which it is played.
+        more: whether others follow.
+    """
+    told = " ".join(f"{line:.6f}" for line in lines)
+    return (
+        f'<span class="riff-part" hidden data-feed="{kind}" data-src="clips/{name}.wav" data-bars="{told}" '
+        f'data-from="{lines[start]:.6f}" data-more="{int(more)}" data-said="{html.escape(said, quote=True)}"></span>'
+    )
+
+
+def now(text: str) -> str:
+    """The line under a stream that says what is heard, with a light on the beat."""
+    return (
+        f'<div class="riff-live" role="status"><i class="riff-beat"></i><span class="riff-live-now">{text}</span></div>'
+    )
