@@ -8,6 +8,7 @@ from riff.errors import ModelError, RiffError, SystemProblem
 _QUOTED = re.compile(r"'(?P<a>[^']*)'|\"(?P<b>[^\"]*)\"")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"]+){2,}[/\\]?")
 _LONGEST = 400
+_SHORT = 12  # riff's own examples hold words as short as this
 
 
 class Refusal(Exception):
@@ -32,11 +33,12 @@ def human(message: str, secrets: Iterable[str] = ()) -> str:
 
     def hide(found: re.Match[str]) -> str:
         quoted = (found["a"] if found["a"] is not None else found["b"]).rstrip(".…")
-        return "'…'" if len(quoted) > 1 and any(quoted in text or text in quoted for text in texts) else found[0]
+        said = len(quoted) > 1 and any(quoted in text or (len(text) > _SHORT and text in quoted) for text in texts)
+        return "'…'" if said else found[0]
 
     line = " ".join(_PATH.sub("(a file)", _QUOTED.sub(hide, message)).split())
     for text in texts:
-        if len(text) > 3:
+        if len(text) > _SHORT:
             line = line.replace(text, "…")
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 

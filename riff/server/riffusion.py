@@ -107,10 +107,9 @@ def _text(name: str, value: Any, longest: int) -> str:
     read = parse_weights if name.endswith("negative_prompt") else parse_prompt
     try:
         read(text)
-        empty = not re.search(r"\w", text)
-        return "" if empty else text
     except RiffError:
-        return re.sub(r"[()\[\]\\]", " ", text.replace("AND", "and"))
+        text = re.sub(r"[()\[\]\\]", " ", text.replace("AND", "and"))
+    return text if re.search(r"\w", text) else ""
 
 
 def _seed(value: Any, name: str) -> int:
