@@ -14,7 +14,7 @@ import gradio as gr
 
 from riff.errors import RiffError, SystemProblem
 from riff.pipeline import RiffPipeline
-from riff.playground import compose, extend, inpaint, live, remix, spectrogram, walk
+from riff.playground import compose, extend, inpaint, live, remix, spectrogram, timeline, walk
 from riff.playground.look import HEAD, POLICY, theme
 from riff.playground.shelf import Shelf
 from riff.playground.stage import Stage
@@ -29,6 +29,7 @@ MAX_QUEUE = 16
 TABS: tuple[tuple[str, Callable[[Stage], None]], ...] = (
     ("Compose", compose.build),
     ("Walk", walk.build),
+    ("Timeline", timeline.build),
     ("Remix", remix.build),
     ("Extend", extend.build),
     ("Inpaint", inpaint.build),

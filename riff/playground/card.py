@@ -78,9 +78,10 @@ def result_card(
         shown: the player; default the clip's own.
         facts: what is said of it; default seed, tempo, length and what else it was asked for.
     """
+    title = html.escape(clip.prompt.replace(" -> ", " → "))
     return (
         f'<article class="riff-card">{shown or player(clip, name, loop=bool(clip.settings.get("loop")))}'
-        f"<h3>{html.escape(clip.prompt)}</h3>{_list(facts or _facts(clip))}{_remarks(clip, notes)}"
+        f"<h3>{title}</h3>{_list(facts or _facts(clip))}{_remarks(clip, notes)}"
         f'<div class="riff-files"><span>Save as</span>{_links(clip, name)}</div>'
         f"{_code('Copy as Python', python)}{_code('Copy as shell command', shell)}</article>"
     )
@@ -164,6 +165,6 @@ def _kept_card(number: int, name: str, clip: Clip) -> str:
     )
     return (
         f'<article class="riff-card">{player(clip, name, loop=bool(clip.settings.get("loop")))}'
-        f"<h3>{html.escape(clip.prompt)}</h3>{_list(_facts(clip))}"
+        f"<h3>{html.escape(clip.prompt.replace(' -> ', ' → '))}</h3>{_list(_facts(clip))}"
         f'<div class="riff-files">{letters}<span></span>{_links(clip, name)}</div></article>'
     )

@@ -14,7 +14,7 @@ from riff.diffusion import StepCallback
 from riff.keyframe import Keyframe
 from riff.pipeline import RiffPipeline
 from riff.playground.compose import EXAMPLES
-from riff.playground.parts import bar_lines, feed, now
+from riff.playground.parts import feed, now
 from riff.playground.stage import Stage, problem
 from riff.playground.widgets import KEYS, roll
 from riff.playground.work import Part, Stopped
@@ -107,7 +107,7 @@ def build(stage: Stage) -> None:
             for found in stage.works.run(str(request.session_hash), make):
                 if isinstance(found, Part):
                     name, clip = stage.parts.put(found.value), found.value
-                    return feed("live", name, bar_lines(clip), said=f"{asked.prompt} · {bpm:g} bpm"), asked
+                    return feed("live", name, clip, said=f"{asked.prompt} · {bpm:g} bpm"), asked
         except Stopped:
             return "", None
         except Exception as error:

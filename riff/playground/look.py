@@ -43,7 +43,7 @@ def theme() -> gr.themes.Base:
     }
     base = gr.themes.Base(
         primary_hue="violet",
-        neutral_hue="stone",
+        neutral_hue="zinc",
         radius_size="lg",
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],

@@ -1,9 +1,9 @@
 """Music in parts that join on bar lines: what is heard of a piece while the rest is still being made."""
 
 import html
-from collections.abc import Sequence
 
 from riff.clip import Clip
+from riff.show import data_uri, paint
 from riff.tempo import TempoMap
 
 
@@ -20,26 +20,30 @@ def bar_lines(clip: Clip) -> list[float]:
     return lines
 
 
-def feed(kind: str, name: str, lines: Sequence[float], *, said: str, start: int = 0, more: bool = True) -> str:
+def feed(kind: str, name: str, clip: Clip, *, said: str, start: int = 0, more: bool = True) -> str:
     """What tells the page's script of a part.
 
     Args:
         kind: whose it is: "live" or "walk".
         name: its id on the shelf.
-        lines: of :func:`bar_lines`.
+        clip: itself.
         said: what is shown while it is heard.
         start: bar from which it is played.
         more: whether others follow.
     """
+    lines = bar_lines(clip)
+    picture = data_uri(paint(clip.image, width=900, height=160, dark=clip.config.amplitude == "decibel"), "WEBP")
     told = " ".join(f"{line:.6f}" for line in lines)
     return (
         f'<span class="riff-part" hidden data-feed="{kind}" data-src="clips/{name}.wav" data-bars="{told}" '
-        f'data-from="{lines[start]:.6f}" data-more="{int(more)}" data-said="{html.escape(said, quote=True)}"></span>'
+        f'data-from="{lines[start]:.6f}" data-more="{int(more)}" '
+        f'data-picture="{picture}" data-said="{html.escape(said.replace(" -> ", " → "), quote=True)}"></span>'
     )
 
 
 def now(text: str) -> str:
     """The line under a stream that says what is heard, with a light on the beat."""
     return (
+        '<div class="riff-picture riff-live-picture"><img alt="spectrogram of what is heard"><i></i></div>'
         f'<div class="riff-live" role="status"><i class="riff-beat"></i><span class="riff-live-now">{text}</span></div>'
     )

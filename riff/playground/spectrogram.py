@@ -167,7 +167,7 @@ def build(stage: Stage) -> None:
         with gr.Column(scale=4, min_width=300):
             sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="A sound", buttons=[],
                              elem_id="spectrogram-sound")  # fmt: skip
-            picture = gr.File(label="or a spectrogram (riff's or Riffusion's PNG)", file_types=[".png", ".jpg", ".webp"],
+            picture = gr.File(label="or a picture, riff's or Riffusion's", file_types=[".png", ".jpg", ".webp"],
                               type="filepath", elem_id="spectrogram-picture", height=150)  # fmt: skip
             kind = gr.Radio(["riff", "Riffusion"], value="riff", label="Draw sounds as")
             on_beat = gr.Checkbox(False, label="It has a steady tempo: columns on the beat")
@@ -203,7 +203,7 @@ def build(stage: Stage) -> None:
         except RiffError as error:
             raise failure(error) from error
 
-    def work(request: gr.Request, sheet: Sheet | None, value: dict[str, Any] | None) -> Iterator[tuple[object, ...]]:
+    def work(request: gr.Request, sheet: Sheet | None, value: Any) -> Iterator[tuple[object, ...]]:
         if sheet is None:
             raise failure(RiffError("there is nothing to hear yet; bring a sound or a spectrogram"))
 

@@ -7,7 +7,10 @@ const feed = { context: null, kind: null, on: false, parts: [], last: null, pend
   more: true, made: 0, took: 2, repeats: 0, gaps: 0, joins: [], timer: null };
 window.riffLive = feed;
 const within = selector => document.querySelector(selector);
-const say = text => { const line = within('#' + feed.kind + '-now .riff-live-now'); if (line) line.textContent = text; };
+const say = text => {
+  const line = within('#' + feed.kind + '-now .riff-live-now');
+  if (line) line.textContent = text;
+};
 const end = () => feed.parts.length ? feed.parts[feed.parts.length - 1].until : 0;
 
 feed.begin = kind => {
@@ -29,6 +32,8 @@ feed.stop = () => {
   feed.parts = [];
   const box = within('#' + feed.kind + '-now .riff-live');
   if (box) box.classList.remove('on');
+  const picture = within('#' + feed.kind + '-now .riff-live-picture');
+  if (picture) picture.classList.remove('on');
   say('Stopped');
 };
 const fadeOut = (part, at) => {
@@ -48,7 +53,8 @@ const play = (sound, from, at, repeated) => {
   gain.gain.setValueAtTime(0, at); gain.gain.linearRampToValueAtTime(1, at + 0.002);
   source.start(at, from);
   const lines = sound.bars.filter(bar => bar >= from - 1e-6).map(bar => at + bar - from);
-  feed.parts.push({ source, gain, at, until: lines[lines.length - 1], lines, said: sound.said, repeated });
+  feed.parts.push({ source, gain, at, from, until: lines[lines.length - 1], lines, sound, said: sound.said,
+    repeated });
   feed.joins.push({ at, from, repeated: !!repeated });
 };
 const join = sound => {
@@ -66,6 +72,12 @@ const join = sound => {
   play(sound, sound.from, at);
   feed.last = sound; feed.made += 1;
 };
+const show = (part, now) => {
+  const box = within('#' + feed.kind + '-now .riff-live-picture'), image = box.querySelector('img');
+  if (image.dataset.of !== part.sound.source) { image.src = part.sound.picture; image.dataset.of = part.sound.source; }
+  box.classList.add('on');
+  box.querySelector('i').style.left = 100 * (part.from + now - part.at) / part.sound.buffer.duration + '%';
+};
 const tick = () => {
   if (!feed.on) return;
   const now = feed.context.currentTime, part = [...feed.parts].reverse().find(each => each.at <= now);
@@ -73,6 +85,7 @@ const tick = () => {
   if (part && part.until > now) {
     const line = [...part.lines].reverse().find(each => each <= now) || part.at;
     const next = part.lines.find(each => each > now) || part.until, beat = 4 * (now - line) / (next - line);
+    show(part, now);
     within('#' + feed.kind + '-now .riff-beat').style.opacity = 1 - 0.75 * (beat % 1);
     say(part.said + (feed.pending && feed.changed ? ' · on its way to what you asked' : ''));
   }
@@ -96,8 +109,9 @@ const arrive = async node => {
   if (!feed.on || kind !== feed.kind) return;
   if (kind === 'live') feed.took = 0.5 * feed.took + 0.5 * (performance.now() - feed.asked) / 1000;
   feed.more = node.dataset.more === '1';
-  join({ buffer, bars: node.dataset.bars.split(' ').map(Number), from: +node.dataset.from, said: node.dataset.said,
-    swap: kind === 'live' && feed.swap });
+  const bars = node.dataset.bars.split(' ').map(Number);
+  join({ buffer, bars, from: +node.dataset.from, said: node.dataset.said,
+    picture: node.dataset.picture, source: node.dataset.src, swap: kind === 'live' && feed.swap });
   feed.pending = false;
 };
 let queue = Promise.resolve();

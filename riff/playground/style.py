@@ -2,8 +2,10 @@
 
 CSS = """
 :root, .dark { --riff-night: #0b0a1f; }
+.dark { --color-accent: #b69cff; }
 .gradio-container { max-width: 72rem !important; margin: 0 auto !important;
   padding: 0 clamp(.7rem, 3vw, 2rem) !important; }
+.gradio-container main { width: 100% !important; }
 .riff-head { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline; padding: 1.1rem 0 .1rem; }
 .riff-head h1 { margin: 0; font-size: 2rem; letter-spacing: -.03em; line-height: 1.1; font-weight: 750; }
 .riff-head p { margin: 0; color: var(--body-text-color-subdued); }
@@ -34,7 +36,8 @@ footer { display: none !important; }
 .riff-card > :not(.riff-player) { margin-left: 1rem; margin-right: 1rem; }
 .riff-card h3 { margin: .3rem 1rem .2rem; font-size: 1rem; font-weight: 600; line-height: 1.35;
   overflow-wrap: anywhere; }
-.riff-player .riff-picture { position: relative; height: clamp(8rem, 22vw, 13rem); background: var(--riff-night);
+.riff-player .riff-picture, .riff-live-picture { position: relative; height: clamp(8rem, 22vw, 13rem);
+  background: var(--riff-night);
   cursor: pointer; overflow: hidden; touch-action: pan-y; }
 .riff-picture img { display: block; width: 100%; height: 100%; object-fit: fill; margin: 0; pointer-events: none; }
 .riff-picture[style]::after { content: ""; position: absolute; inset: 0; pointer-events: none; opacity: .5;
@@ -97,9 +100,11 @@ footer { display: none !important; }
 .riff-lane { width: 100%; height: auto; display: block; border-radius: 14px; }
 .riff-live { display: flex; gap: .8rem; align-items: center; padding: .6rem .2rem;
   color: var(--body-text-color-subdued); }
+.riff-live-picture { border-radius: 14px; cursor: default !important; height: clamp(7rem, 18vw, 11rem); }
+.riff-live-picture:not(.on) { display: none; }
+.riff-live-picture.on > i { opacity: 1; }
 .riff-beat { width: .9rem; height: .9rem; border-radius: 50%; background: var(--color-accent); opacity: .25;
   flex: none; }
-.riff-big { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; padding: .4rem 0; }
 :focus-visible { outline: 2px solid var(--color-accent) !important; outline-offset: 2px; }
 @media (max-width: 40rem) { .riff-head h1 { font-size: 1.6rem; } .riff-files a { padding: .45rem .8rem; } }
 @media (prefers-reduced-motion: reduce) { .riff-progress.busy i { animation: none; } }

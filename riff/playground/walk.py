@@ -198,7 +198,7 @@ def build(stage: Stage) -> None:
                 told = len(legs)
                 leg = legs[-1]
                 name = stage.parts.put(leg.clip)
-                fed = feed("walk", name, bar_lines(leg.clip), said=leg.clip.prompt, start=leg.start, more=leg.more)
+                fed = feed("walk", name, leg.clip, said=leg.clip.prompt, start=leg.start, more=leg.more)
             yield (*found, fed)
 
     start(stage, [go.click], work, [text, bars, seed, steps, loop], [status, result, current, part], stop)
