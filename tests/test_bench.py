@@ -26,7 +26,10 @@ def side(*, seconds, megabytes=0, loud=False):
     if loud:
         print("a library has something to say")
     def step(number):
-        return {"seconds": seconds * (1 if number else 100), "number": number, "at": time.monotonic()}
+        return {
+            "seconds": seconds * (1 if number else 100), "processor_seconds": 2 * seconds * seconds,
+            "number": number, "at": time.monotonic(),
+        }
     return step
 
 def ignorant():
@@ -78,6 +81,8 @@ def test_sides_are_measured_in_turn_and_compared_pair_by_pair(sides) -> None:
     assert "".join(name for _, name in at) == "ottoot", "every second round is in reverse order"
     ratio = speed("speed", "as fast", ours, theirs)
     assert (ratio.value, ratio.low, ratio.high, ratio.pairs) == (4.0, 4.0, 4.0, 3)
+    assert ratio.processor == 16.0
+    assert ratio.line() == "  4.00x  as fast (4.00 to 4.00 in 3 pairs), 16.0x by processor time"
     assert ours.first["seconds"] == 50.0, "the round that warms up is kept apart"
     assert ours.ready_s > 0
 

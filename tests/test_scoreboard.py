@@ -132,8 +132,8 @@ def test_the_block_of_the_readme_is_replaced_and_nothing_else(history, tmp_path,
     assert plot_bench.main(words) == 0
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| 41.0x | as fast as Riffusion's algorithm | 40.0 to 43.0 |" in text
-    assert "| 0.50 | of the memory that it takes |  |" in text
+    assert "| 41.0x | as fast as Riffusion's algorithm | 40.0 to 43.0 |  |" in text
+    assert "| 0.50 | of the memory that it takes |  |  |" in text
     assert "| one denoising step | 59.1 ms |" in text
     assert plot_bench.main([*words, "--check"]) == 0
     readme.write_text("no marks")

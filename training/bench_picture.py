@@ -26,7 +26,7 @@ def picture(history: list[dict[str, Any]]) -> str:
     """Small plots, one a ratio, of all runs of riff-mini from left to right; an SVG that follows dark mode."""
     runs = [run for run in history if run["settings"].get("model") == "riff-mini"]
     machines = list(dict.fromkeys(machine_slug(run["machine"]) for run in runs))
-    names = [name for name in PLOTTED if any(name in run["ratios"] for run in runs)]
+    names = [name for name in PLOTTED if any(_fit(name, run) for run in runs)]
     rows = math.ceil(len(names) / _COLUMNS)
     wide, high = _COLUMNS * _WIDE, rows * _HIGH + 22 + 16 * len(machines)
     parts = [
@@ -51,9 +51,14 @@ def picture(history: list[dict[str, Any]]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _fit(name: str, run: dict[str, Any]) -> bool:
+    """Whether a run has the ratio, and it is not one to the clock of a busy machine."""
+    return name in run["ratios"] and not (name == "real_time" and run["machine"].get("noisy"))
+
+
 def _panel(name: str, runs: list[dict[str, Any]], machines: list[str]) -> list[str]:
     """One plot: its runs, evenly spaced, on a scale from 0."""
-    points = [(number, run, run["ratios"][name]) for number, run in enumerate(runs) if name in run["ratios"]]
+    points = [(number, run, run["ratios"][name]) for number, run in enumerate(runs) if _fit(name, run)]
     top = 1.15 * max(max(ratio["high"] for _, _, ratio in points), 1.0)
     floor, ceiling, left, right = _HIGH - 26, 30, 14, _WIDE - 40
 

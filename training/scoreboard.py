@@ -22,7 +22,7 @@ from riff.bench.history import RESULTS, load_history
 from riff.errors import RiffError
 from riff.files import write_text
 from riff.hub import BUNDLED
-from training.plot_bench import newest
+from training.plot_bench import fair_ratios, newest
 from training.published import CONTROL, MUSIC_CAPS, SPEED, Claim
 
 PAGE = Path("docs/scoreboard.md")
@@ -154,16 +154,17 @@ def _speed(history: list[dict[str, Any]]) -> str:
     except RiffError:
         return "riff-mini: no benchmark is kept yet; `riff bench --save` makes one."
     machine = run["machine"]
-    noisy = " Other programs used the machine as well: trust the ratios rather than the seconds." * bool(
-        machine["noisy"]
-    )
+    noisy = " Other programs used the machine as well: trust the ratios by processor time." * bool(machine["noisy"])
     where = f"{machine['accelerator'] or machine['processor']}, {machine['cores']} cores"
     lines = [f"riff-mini on {where} (`riff bench`, riff {run['riff']}, {run['when'][:10]}).{noisy}", ""]
-    lines += [
-        f"- {ratio['value']:.3g}{'x' if ratio['times'] else ''} {ratio['meaning']}" for ratio in run["ratios"].values()
-    ]
+    lines += [_ratio_line(ratio) for ratio in fair_ratios(run)]
     lines.append("\nThe rivals of these ratios ran on the same machine in the same run, so they are comparable.")
     return "\n".join(lines)
+
+
+def _ratio_line(ratio: dict[str, Any]) -> str:
+    work = "" if ratio.get("processor") is None else f" ({ratio['processor']:.3g}x by processor time)"
+    return f"- {ratio['value']:.3g}{'x' if ratio['times'] else ''} {ratio['meaning']}{work}"
 
 
 def _claims(claims: tuple[Claim, ...]) -> str:

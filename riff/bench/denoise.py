@@ -128,7 +128,8 @@ def _pipeline(model: str | None, ours: Any) -> Any:
 
 
 def _told(found: Figures, image: "Tensor") -> Figures:
-    found["whole_s"] = float(found["seconds"] or 0.0) + float(found.get("sound_s") or 0.0)
+    for work in ("", "processor_"):
+        found[f"{work}whole_s"] = float(found[f"{work}seconds"] or 0.0) + float(found.get(f"{work}sound_s") or 0.0)
     return found | {f"pixel_{number}": float(value) for number, value in enumerate(_small(image).flatten())}
 
 

@@ -23,6 +23,7 @@ class Ratio:
         high: the largest of them.
         pairs: measurements taken in turn; 1 where each side was measured once.
         times: whether it is a multiple ("2.0x"), else a share of something ("0.50").
+        processor: the same by processor time of all threads, which other programs disturb less; None if not measured.
     """
 
     name: str
@@ -32,17 +33,22 @@ class Ratio:
     high: float
     pairs: int = 1
     times: bool = True
+    processor: float | None = None
 
     @classmethod
-    def of(cls, name: str, meaning: str, values: Sequence[float], *, times: bool = True) -> Ratio:
+    def of(
+        cls, name: str, meaning: str, values: Sequence[float], *, times: bool = True, processor: Sequence[float] = ()
+    ) -> Ratio:
         """The ratio of some pairs."""
-        return cls(name, meaning, statistics.median(values), min(values), max(values), len(values), times)
+        work = statistics.median(processor) if processor else None
+        return cls(name, meaning, statistics.median(values), min(values), max(values), len(values), times, work)
 
     def line(self) -> str:
         """Such as ``"39.1x  as fast as ..., picture to sound (37.2 to 40.0 in 3 pairs)"``."""
         shown = f"{_short(self.value)}x" if self.times else _short(self.value)
         spread = f" ({_short(self.low)} to {_short(self.high)} in {self.pairs} pairs)" if self.pairs > 1 else ""
-        return f"{shown:>7}  {self.meaning}{spread}"
+        work = "" if self.processor is None else f", {_short(self.processor)}x by processor time"
+        return f"{shown:>7}  {self.meaning}{spread}{work}"
 
 
 @dataclasses.dataclass(frozen=True)

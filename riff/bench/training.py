@@ -145,9 +145,8 @@ def _summarise(section: Section, found: dict[str, list[Figures]]) -> None:
         return [b / max(a, 1e-9) for a, b in zip(values("riff", name), values("diffusers", name), strict=True)]
 
     meaning = "as fast as diffusers' objective, a training step of the whole UNet"
-    section.ratios.append(Ratio.of("train_speed", meaning, times("seconds")))
-    meaning = "the same by processor time, which other programs disturb less"
-    section.ratios.append(Ratio.of("train_speed_by_processor_time", meaning, times("processor_seconds")))
+    work = times("processor_seconds")
+    section.ratios.append(Ratio.of("train_speed", meaning, times("seconds"), processor=work))
     if found["riff"][0]["peak_memory_mib"] is not None:
         shares = [1.0 / share for share in times("peak_memory_mib")]
         section.ratios.append(
