@@ -217,7 +217,7 @@ def test_the_table_has_the_ratios_first() -> None:
     share = Ratio.of("memory", "of the memory", [0.5], times=False)
     section = Section("sound", [ratio, share], {"riff_s": 0.25, "columns": 512, "peak_memory_mib": None}, ["A note."])
     assert list(found(section).lines()) == [
-        "riff 0.1.0 on AMD EPYC 9B14 96-Core Processor, 2 cores, 1 threads",
+        "riff 0.1.0 on AMD EPYC 9B14 96-Core Processor, 2 cores, 1 thread",
         "",
         "  39.0x  as fast as Riffusion's algorithm (38.0 to 41.0 in 3 pairs)",
         "   0.50  of the memory",
@@ -228,7 +228,7 @@ def test_the_table_has_the_ratios_first() -> None:
         "  peak_memory_mib  not measured",
         "  (A note.)",
     ]
-    assert next(found(section, noisy=True).lines()).endswith("trust the ratios rather than the seconds")
+    assert next(found(section, noisy=True).lines()).endswith("trust the ratios by processor time")
 
 
 def test_the_command_asks_for_what_it_is_told(monkeypatch, capsys, tmp_path) -> None:

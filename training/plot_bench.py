@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from riff.bench.history import RESULTS, load_history
+from riff.bench.result import describe
 from riff.errors import RiffError
 from riff.files import write_text
 from training.bench_picture import picture, short
@@ -61,10 +62,7 @@ def block(run: dict[str, Any]) -> str:
     machine, settings = run["machine"], run["settings"]
     packages = machine["packages"]
     noisy = ", while other programs used it as well (trust processor time, and no seconds are given)"
-    where = (
-        f"{machine['accelerator'] or machine['processor']}, {machine['cores']} cores, {machine['threads']} "
-        f"thread{'s' if machine['threads'] != 1 else ''}{noisy if machine.get('noisy') else ''}"
-    )
+    where = describe({**machine, "noisy": False}) + noisy * bool(machine.get("noisy"))
     lines = [
         BEGIN,
         f"`riff bench`, riff {run['riff']}, {run['when'][:10]}: {where}; torch {packages.get('torch')}, diffusers "

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from riff.bench.history import RESULTS, load_history
+from riff.bench.result import describe
 from riff.errors import RiffError
 from riff.files import write_text
 from riff.hub import BUNDLED
@@ -155,7 +156,7 @@ def _speed(history: list[dict[str, Any]]) -> str:
         return "riff-mini: no benchmark is kept yet; `riff bench --save` makes one."
     machine = run["machine"]
     noisy = " Other programs used the machine as well: trust the ratios by processor time." * bool(machine["noisy"])
-    where = f"{machine['accelerator'] or machine['processor']}, {machine['cores']} cores"
+    where = describe({**machine, "noisy": False})
     lines = [f"riff-mini on {where} (`riff bench`, riff {run['riff']}, {run['when'][:10]}).{noisy}", ""]
     lines += [_ratio_line(ratio) for ratio in fair_ratios(run)]
     lines.append("\nThe rivals of these ratios ran on the same machine in the same run, so they are comparable.")

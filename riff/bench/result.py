@@ -132,11 +132,12 @@ def show(value: Figure) -> str:
 
 def describe(machine: Mapping[str, Any]) -> str:
     """A machine in one line, and whether others were using it."""
-    parts = [str(machine["processor"]), f"{machine['cores']} cores", f"{machine['threads']} threads"]
+    counts = [f"{machine[name]} {name if machine[name] != 1 else name[:-1]}" for name in ("cores", "threads")]
+    parts = [str(machine["processor"]), *counts]
     if machine.get("accelerator"):
         parts.append(str(machine["accelerator"]))
     if machine.get("noisy"):
-        parts.append("NOISY: others were using it, trust the ratios rather than the seconds")
+        parts.append("NOISY: others were using it, trust the ratios by processor time")
     return ", ".join(parts)
 
 
