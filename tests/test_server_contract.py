@@ -285,6 +285,16 @@ def test_a_long_recording_is_refused_before_it_fills_the_memory(server: InProces
     assert "60 s" in server.http.post("/v1/encode", files={"audio": silence}).json()["error"]
 
 
+def test_a_defect_is_told_by_its_id_alone(server: InProcess, monkeypatch) -> None:
+    def broken(job: Job) -> Job:
+        raise RuntimeError("my secret at /root/place.py")
+
+    monkeypatch.setattr(server.queue, "submit", broken)
+    reply = server.http.post("/v1/render", json={"prompt": "jazz"})
+    assert reply.status_code == 500 and set(reply.json()) == {"error", "id"}
+    assert reply.json()["id"] in reply.json()["error"] and "secret" not in reply.text
+
+
 @pytest.mark.parametrize("kind", ["mp3", "ogg"])
 def test_a_stream_plays_on_and_walks_where_it_is_told(server: InProcess, kind: str) -> None:
     import soundfile

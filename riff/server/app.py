@@ -112,6 +112,7 @@ def build_app(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Guard:
     )
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(Refusal, _fault)
+    app.add_exception_handler(Exception, _fault)  # goes on to the guard, which notes it
     service = Service(queue, settings, metrics)
     _add_state(app, service)
     _add_drawing(app, service)
@@ -129,9 +130,9 @@ async def _http_fault(request: Request, error: Exception) -> Response:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    told = refusal(error)
-    assert told is not None
-    return JSONResponse({"error": told.message, "id": request.state.request_id}, told.status, told.headers)
+    name = request.state.request_id
+    told = refusal(error) or Refusal(500, f"something went wrong in the server; if you report it, say {name}")
+    return JSONResponse({"error": told.message, "id": name}, told.status, told.headers)
 
 
 def _body(schema: type[BaseModel], file_field: str | None = None) -> dict[str, Any]:

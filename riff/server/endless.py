@@ -74,6 +74,7 @@ class Endless:
         self._context: Tensor | None = None
         self._context_tempo = (self.bpm, self.bpm)
         self._tail: Tensor | None = None
+        self._margin = 0
         self._level: float | None = None
 
     @property

@@ -1,5 +1,7 @@
 """What Prometheus may read of a server."""
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -22,7 +24,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
+        own: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter("riff_requests", "HTTP requests answered", ["route", "status"], **own)
         self.request_seconds = Histogram(
             "riff_request_seconds", "Seconds from request to answer", ["route"], buckets=_SECONDS, **own

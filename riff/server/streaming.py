@@ -12,10 +12,11 @@ from fastapi import FastAPI, Request, Response
 from pydantic import Field
 from starlette.responses import JSONResponse, StreamingResponse
 
+from riff.errors import RiffError
 from riff.server.body import read_request
 from riff.server.encoder import StreamEncoder
 from riff.server.endless import Endless, Manner
-from riff.server.faults import Refusal
+from riff.server.faults import Refusal, refusal
 from riff.server.jobs import Job, Result
 from riff.server.metrics import Metrics
 from riff.server.queue import WorkQueue
@@ -103,58 +104,96 @@ class Stream:
         ahead = self._heard_from + self._sent_s - time.monotonic()
         return max(0.0, ahead - self.music.bar_seconds)
 
-    def close(self) -> bytes:
+    def end(self) -> bytes:
         """The encoder's last bytes."""
         return b"" if self._encoder is None else self._encoder.close()
 
 
-def add_stream_routes(app: FastAPI, queue: WorkQueue, settings: Settings, metrics: Metrics) -> None:
-    """Add both routes to ``app``."""
-    streams: dict[str, Stream] = {}
-    works = Works(settings, metrics)
+class Streams:
+    """The streams that are open on one server."""
 
-    async def play(stream: Stream, first: Job, request: Request) -> AsyncIterator[bytes]:
-        job = first
+    def __init__(self, queue: WorkQueue, settings: Settings, metrics: Metrics) -> None:
+        self.queue, self.settings, self.metrics = queue, settings, metrics
+        self._open: dict[str, Stream] = {}
+        self._works = Works(settings, metrics)
+
+    async def start(self, asked: StreamRequest, request: Request) -> Response:
+        """Draw the first bars, and then answer with music that does not end.
+
+        Raises:
+            Refusal: there are too many, the id is taken, or the prompt cannot be played.
+        """
+        if asked.id is not None and (not _ID.fullmatch(asked.id) or asked.id in self._open):
+            raise Refusal(409, "id is taken, or is not 8 to 64 letters, digits, - or _")
+        if len(self._open) >= self.settings.max_streams:
+            raise Refusal(429, "as many streams as this server plays are open; try again later", retry_after=30)
+        opened = Stream(asked, self._works, self.settings.deadline_s)
+        self._open[opened.id] = opened
+        self._count()
+        try:
+            first = self.queue.submit(opened.job(request.state.request_id, [asked.prompt]))
+            await wait_for(first, request, self.queue)
+            if first.result is None:
+                raise first.fault or Refusal(503, "the stream could not begin", retry_after=5)
+        except BaseException:
+            self._close(opened)
+            raise
+        headers = {"x-stream-id": opened.id, "accept-ranges": "none"}
+        sound = self._play(opened, first, request.state.request_id)
+        return StreamingResponse(sound, headers=headers, media_type=first.result.media_type)
+
+    async def _play(self, stream: Stream, job: Job, request_id: str) -> AsyncIterator[bytes]:
+        """Bars as they are due, until the listener goes away or the server goes down."""
         try:
             while job.result is not None:
                 stream.note_sent(job.result.facts["seconds"])
                 yield job.result.content
-                while queue.state == "ready" and (left := stream.idle_s()) > 0:
+                while self.queue.state == "ready" and (left := stream.idle_s()) > 0:
                     await asyncio.sleep(min(left, 0.5))
-                job = queue.submit(stream.job(request.state.request_id, first.secrets))
+                if self.queue.state != "ready":
+                    break
+                job = self.queue.submit(stream.job(request_id, job.secrets))
                 await ended(job)
-            yield stream.close()
-        except Refusal:  # the server goes down
-            yield stream.close()
+            yield stream.end()
         finally:
-            queue.cancel(job)
-            streams.pop(stream.id, None)
-            metrics.streams.set(len(streams))
+            self.queue.cancel(job)
+            self._close(stream)
+
+    def steer(self, stream_id: str, change: StreamChange) -> dict[str, Any]:
+        """Send a stream elsewhere.
+
+        Raises:
+            Refusal: there is no such stream, or nothing to change.
+        """
+        found = self._open.get(stream_id)
+        if found is None or found.music is None:
+            raise Refusal(404, "there is no such stream; it ends when its listener goes away")
+        if change.prompt is None and change.bpm is None:
+            raise Refusal(422, "send a prompt, a bpm, or both")
+        try:
+            found.music.steer(change.prompt, change.bpm)
+        except RiffError as error:
+            raise refusal(error, [change.prompt or ""]) or error from None
+        return {"id": stream_id, "bar_seconds": round(found.music.bar_seconds, 3), "within_bars": 2}
+
+    def _close(self, stream: Stream) -> None:
+        self._open.pop(stream.id, None)
+        self._count()
+
+    def _count(self) -> None:
+        self.metrics.streams.set(len(self._open))
+
+
+def add_stream_routes(app: FastAPI, queue: WorkQueue, settings: Settings, metrics: Metrics) -> None:
+    """Add both routes to ``app``."""
+    streams = Streams(queue, settings, metrics)
 
     @app.get("/v1/stream", summary="Endless audio; a player's address", openapi_extra=_parameters())
     async def stream(request: Request) -> Response:
         asked = _read_query(request)
         check_limits(asked, settings)
-        if asked.id is not None and (not _ID.fullmatch(asked.id) or asked.id in streams):
-            raise Refusal(409, "id is taken, or is not 8 to 64 letters, digits, - or _")
-        if len(streams) >= settings.max_streams:
-            raise Refusal(429, "as many streams as this server plays are open; try again later", retry_after=30)
         request.state.asked = [asked.prompt]
-        opened = Stream(asked, works, settings.deadline_s)
-        streams[opened.id] = opened
-        metrics.streams.set(len(streams))
-        try:
-            first = queue.submit(opened.job(request.state.request_id, [asked.prompt]))
-            await wait_for(first, request, queue)
-            if first.fault is not None:
-                raise first.fault
-        except BaseException:
-            streams.pop(opened.id, None)
-            metrics.streams.set(len(streams))
-            raise
-        assert first.result is not None
-        headers = {"x-stream-id": opened.id, "accept-ranges": "none"}
-        return StreamingResponse(play(opened, first, request), headers=headers, media_type=first.result.media_type)
+        return await streams.start(asked, request)
 
     change = {"application/json": {"schema": StreamChange.model_json_schema()}}
 
@@ -166,14 +205,8 @@ def add_stream_routes(app: FastAPI, queue: WorkQueue, settings: Settings, metric
     async def steer(stream_id: str, request: Request) -> Response:
         asked, _ = await read_request(request, StreamChange)
         check_limits(asked, settings)
-        found = streams.get(stream_id)
-        if found is None or found.music is None:
-            raise Refusal(404, "there is no such stream; it ends when its listener goes away")
-        if asked.prompt is None and asked.bpm is None:
-            raise Refusal(422, "send a prompt, a bpm, or both")
         request.state.asked = [asked.prompt]
-        found.music.steer(asked.prompt, asked.bpm)
-        return JSONResponse({"id": stream_id, "bar_seconds": round(found.music.bar_seconds, 3), "within_bars": 2})
+        return JSONResponse(streams.steer(stream_id, asked))
 
 
 def _read_query(request: Request) -> StreamRequest:

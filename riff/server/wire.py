@@ -46,11 +46,6 @@ def patient_protocol(settings: Settings) -> type[H11Protocol]:
             super().on_response_complete()
             self._await_head()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-            super().connection_lost(exc)
-
         def _await_head(self) -> None:
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(settings.idle_s, self._give_up, False)
