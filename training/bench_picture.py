@@ -6,6 +6,7 @@ import html
 import math
 from typing import Any
 
+from riff.bench.history import fair_ratios
 from riff.bench.machine import machine_slug
 
 # What is plotted, and its title.
@@ -26,7 +27,7 @@ def picture(history: list[dict[str, Any]]) -> str:
     """Small plots, one a ratio, of all runs of riff-mini from left to right; an SVG that follows dark mode."""
     runs = [run for run in history if run["settings"].get("model") == "riff-mini"]
     machines = list(dict.fromkeys(machine_slug(run["machine"]) for run in runs))
-    names = [name for name in PLOTTED if any(_fit(name, run) for run in runs)]
+    names = [name for name in PLOTTED if any(name in fair_ratios(run) for run in runs)]
     rows = math.ceil(len(names) / _COLUMNS)
     wide, high = _COLUMNS * _WIDE, rows * _HIGH + 22 + 16 * len(machines)
     parts = [
@@ -46,19 +47,15 @@ def picture(history: list[dict[str, Any]]) -> str:
         parts.append(f"<circle cx='16' cy='{y - 4}' r='4' fill='{colour}'/><text x='26' y='{y}'>{words}</text>")
     parts.append(
         f"<text class='soft' x='{wide - 8}' y='{rows * _HIGH + 20}' text-anchor='end'>times as fast; dots are medians, "
-        "bars the range of pairs, rings a busy machine</text></svg>"
+        "bars the range of pairs, rings processor time on a busy machine</text></svg>"
     )
     return "\n".join(parts) + "\n"
 
 
-def _fit(name: str, run: dict[str, Any]) -> bool:
-    """Whether a run has the ratio, and it is not one to the clock of a busy machine."""
-    return name in run["ratios"] and not (name == "real_time" and run["machine"].get("noisy"))
-
-
 def _panel(name: str, runs: list[dict[str, Any]], machines: list[str]) -> list[str]:
     """One plot: its runs, evenly spaced, on a scale from 0."""
-    points = [(number, run, run["ratios"][name]) for number, run in enumerate(runs) if _fit(name, run)]
+    fair = [fair_ratios(run) for run in runs]
+    points = [(number, run, fair[number][name]) for number, run in enumerate(runs) if name in fair[number]]
     top = 1.15 * max(max(ratio["high"] for _, _, ratio in points), 1.0)
     floor, ceiling, left, right = _HIGH - 26, 30, 14, _WIDE - 40
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from riff.bench.history import RESULTS, load_history
+from riff.bench.history import RESULTS, fair_ratios, load_history
 from riff.bench.result import describe
 from riff.errors import RiffError
 from riff.files import write_text
@@ -61,7 +61,7 @@ def block(run: dict[str, Any]) -> str:
     """The README's figures, Markdown, with the marks around them."""
     machine, settings = run["machine"], run["settings"]
     packages = machine["packages"]
-    noisy = ", while other programs used it as well (trust processor time, and no seconds are given)"
+    noisy = ", while other programs used it as well, so these are ratios of processor time, and no seconds are given"
     where = describe({**machine, "noisy": False}) + noisy * bool(machine.get("noisy"))
     lines = [
         BEGIN,
@@ -69,20 +69,14 @@ def block(run: dict[str, Any]) -> str:
         f"{packages.get('diffusers')}; {settings.get('steps')} denoising steps. Each side ran in a process of its own, "
         f"in turn; the range is that of the pairs. [Over versions]({PICTURE})",
         "",
-        "| riff is | | range | by processor time |",
-        "|---|---|---|---|",
-        *[_ratio_row(ratio) for ratio in fair_ratios(run)],
+        "| riff is | | range |",
+        "|---|---|---|",
+        *[_ratio_row(ratio) for ratio in fair_ratios(run).values()],
     ]
     if not machine.get("noisy"):  # else its seconds say more of the other programs
         rows = [row for shown in SHOWN if (row := _figure_row(run, *shown))]
         lines += ["", "| it takes | |", "|---|---|", *rows]
     return "\n".join([*lines, END])
-
-
-def fair_ratios(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those that a busy machine does not falsify: of a noisy run none against the clock alone."""
-    noisy = run["machine"].get("noisy")
-    return [ratio for name, ratio in run["ratios"].items() if not (noisy and name == "real_time")]
 
 
 def insert(text: str, made: str) -> str:
@@ -101,8 +95,7 @@ def insert(text: str, made: str) -> str:
 def _ratio_row(ratio: dict[str, Any]) -> str:
     unit = "x" if ratio["times"] else ""
     spread = f"{short(ratio['low'])} to {short(ratio['high'])}" if ratio["pairs"] > 1 else ""
-    work = "" if ratio.get("processor") is None else f"{short(ratio['processor'])}x"
-    return f"| {short(ratio['value'])}{unit} | {ratio['meaning']} | {spread} | {work} |"
+    return f"| {short(ratio['value'])}{unit} | {ratio['meaning']} | {spread} |"
 
 
 def _figure_row(run: dict[str, Any], section: str, name: str, words: str, unit: str, factor: float) -> str:

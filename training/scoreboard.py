@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riff.bench.history import RESULTS, load_history
+from riff.bench.history import RESULTS, fair_ratios, load_history
 from riff.bench.result import describe
 from riff.errors import RiffError
 from riff.files import write_text
 from riff.hub import BUNDLED
-from training.plot_bench import fair_ratios, newest
+from training.plot_bench import newest
 from training.published import CONTROL, MUSIC_CAPS, SPEED, Claim
 
 PAGE = Path("docs/scoreboard.md")
@@ -155,17 +155,16 @@ def _speed(history: list[dict[str, Any]]) -> str:
     except RiffError:
         return "riff-mini: no benchmark is kept yet; `riff bench --save` makes one."
     machine = run["machine"]
-    noisy = " Other programs used the machine as well: trust the ratios by processor time." * bool(machine["noisy"])
+    noisy = " Other programs used the machine as well, so these are ratios of processor time." * bool(machine["noisy"])
     where = describe({**machine, "noisy": False})
     lines = [f"riff-mini on {where} (`riff bench`, riff {run['riff']}, {run['when'][:10]}).{noisy}", ""]
-    lines += [_ratio_line(ratio) for ratio in fair_ratios(run)]
+    lines += [_ratio_line(ratio) for ratio in fair_ratios(run).values()]
     lines.append("\nThe rivals of these ratios ran on the same machine in the same run, so they are comparable.")
     return "\n".join(lines)
 
 
 def _ratio_line(ratio: dict[str, Any]) -> str:
-    work = "" if ratio.get("processor") is None else f" ({ratio['processor']:.3g}x by processor time)"
-    return f"- {ratio['value']:.3g}{'x' if ratio['times'] else ''} {ratio['meaning']}{work}"
+    return f"- {ratio['value']:.3g}{'x' if ratio['times'] else ''} {ratio['meaning']}"
 
 
 def _claims(claims: tuple[Claim, ...]) -> str:

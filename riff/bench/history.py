@@ -47,6 +47,24 @@ def load_history(folder: str | Path = RESULTS) -> list[dict[str, Any]]:
     return sorted(runs, key=lambda run: str(run["when"]))
 
 
+def fair_ratios(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a run may claim, by name: of a noisy one ratios of processor time, for its clock tells of other programs.
+
+    Args:
+        run: as :func:`load_history` returns it.
+    """
+    if not run["machine"].get("noisy"):
+        return dict(run["ratios"])
+    fair = {}
+    for name, ratio in run["ratios"].items():
+        work = ratio.get("processor")
+        if work is not None:
+            fair[name] = ratio | {"value": work, "low": work, "high": work, "pairs": 1}
+        elif not ratio["times"]:  # memory
+            fair[name] = ratio
+    return fair
+
+
 def _runs(path: Path) -> list[dict[str, Any]]:
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
