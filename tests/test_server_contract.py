@@ -23,6 +23,7 @@ httpx = pytest.importorskip("httpx")
 import torch  # noqa: E402
 
 from riff.audio import save_audio  # noqa: E402
+from riff.errors import RiffError  # noqa: E402
 from riff.server.faults import Refusal, human  # noqa: E402
 from riff.server.jobs import Job, Result, Stopped  # noqa: E402
 from riff.server.metrics import Metrics  # noqa: E402
@@ -335,6 +336,9 @@ def test_a_stretch_joins_the_one_before_and_the_tempo_is_walked_to_on_the_beat(p
 
     music = Endless(pipe, "jazz", bpm=120, manner=Manner(seed=5, steps=2))
     parts = [music.next()]
+    for wrong in ("", "((", "jazz, 999 bpm"):
+        with pytest.raises(RiffError):
+            music.steer(wrong)
     music.steer(bpm=60)
     parts += [music.next() for _ in range(3)]
     lengths = [part.shape[-1] / music.sample_rate for part in parts]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from riff.checks import BPM_RANGE, check_number
 from riff.diffusion import Original, StepCallback
 from riff.errors import RiffError
 from riff.image import image_to_mel
@@ -100,6 +101,9 @@ class Endless:
             raise RiffError("this model's pictures have a fixed clock; a tempo cannot be walked to")
         if prompt is not None:
             check_prompts(prompt)
+            stated = parse_bpm(plain_prompt(prompt))
+            if bpm is None and stated is not None:
+                check_number(stated, "the prompt's tempo", *BPM_RANGE)
         before, tempo = self._wanted or (self._reading.prompt, None)
         self._wanted = (before if prompt is None else prompt, tempo if bpm is None else bpm)
 

@@ -38,7 +38,7 @@ def serve(
     bound = listen(settings.host, settings.port)
     port = bound.getsockname()[1]
     metrics = Metrics()
-    queue = WorkQueue(load, settings, metrics)
+    queue = WorkQueue(lambda: _warmed(load()), settings, metrics)
     server = make_server(queue, settings, metrics)
     queue.start()
     threading.Thread(target=_watch, args=(queue, server), daemon=True).start()
@@ -68,6 +68,12 @@ def make_server(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Serve
         backlog=256,
     )
     return Server(config, drain=queue.drain, expire=queue.expire, grace_s=settings.grace_s)
+
+
+def _warmed(pipe: "RiffPipeline") -> "RiffPipeline":
+    """Draw one small clip, so that the first request waits for no compiler and a broken model is found at once."""
+    pipe("piano", seed=0, num_inference_steps=2)
+    return pipe
 
 
 def _watch(queue: WorkQueue, server: Server) -> None:
