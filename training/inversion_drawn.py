@@ -12,10 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from riff.bench.rivals import riffusions_algorithm
 from riff.config import SpectrogramConfig
 from riff.image import image_to_mel, mel_to_image
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
-from training.measure_inversion import FIRST_SEED, QUALITIES, Figures, convergence, mean, riffusions_algorithm
+from training.measure_inversion import FIRST_SEED, QUALITIES, Figures, convergence, mean
 
 
 def models_pictures(model: str | None, count: int) -> tuple[dict[str, list[Tensor]], SpectrogramConfig]:

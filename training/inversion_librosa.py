@@ -13,22 +13,9 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
-from riff.config import SpectrogramConfig
+from riff.bench.rivals import LIBROSAS
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
 from training.measure_inversion import CONFIG, Figures, convergence, mean, onset_strength, worst_lead
-
-LIBROSAS = SpectrogramConfig(
-    sample_rate=22050,
-    n_fft=2048,
-    win_length=2048,
-    hop_length=512,
-    n_mels=128,
-    f_min=0.0,
-    f_max=11025.0,
-    mel_scale="slaney",
-    norm="slaney",
-    grid="seconds",
-)
 
 
 def librosas_way(mel: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from riff.audio import load_audio
+from riff.bench.rivals import riffusions_algorithm
 from riff.config import SpectrogramConfig
 from riff.image import image_to_mel, mel_to_image
 from riff.inversion import Quality
@@ -71,24 +72,6 @@ def recorded_clips(folder: Path) -> list[Tensor]:
 
 def _cut(sound: Tensor) -> Tensor:
     return torch.nn.functional.pad(sound, (0, max(0, SAMPLES - len(sound))))[:SAMPLES].clone()
-
-
-def riffusions_algorithm(config: SpectrogramConfig, hop_length: int) -> Callable[[Tensor], Tensor]:
-    """Mel (1, M, N) to waveform (1, T) as Riffusion does it, with a config's parameters in place of its own."""
-    from torchaudio.transforms import GriffinLim, InverseMelScale
-
-    bins, rate = config.n_fft // 2 + 1, config.sample_rate
-    unmel = InverseMelScale(bins, config.n_mels, rate, config.f_min, config.f_max, None, "htk")
-    griffin_lim = GriffinLim(config.n_fft, 32, config.win_length, hop_length, power=1.0, momentum=0.99)
-
-    def invert(mel: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            sound: Tensor = griffin_lim(unmel(mel))
-        # It is one hop short; the rest is silence.
-        return torch.nn.functional.pad(sound, (0, hop_length))
-
-    return invert
 
 
 def convergence(estimate: Tensor, target: Tensor) -> float:
@@ -199,7 +182,8 @@ def peak_megabytes(name: str) -> tuple[int, int]:
     script = f"""
 import resource, torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-from training.measure_inversion import COLUMNS, CONFIG, mel_to_waveform, riffusions_algorithm
+from riff.bench.rivals import riffusions_algorithm
+from training.measure_inversion import COLUMNS, CONFIG, mel_to_waveform
 torch.set_num_threads(1)
 mel = torch.rand(1, CONFIG.n_mels, COLUMNS, generator=torch.Generator().manual_seed(0))
 if {name!r} == "Riffusion":

@@ -112,9 +112,9 @@ def _cut_file(path: Path, source: Source, settings: PrepareSettings, clips: Path
     sniff_container(path)  # before anything else opens it: a pipe would never answer
     words = _words(path, source, settings)
     record["words"] = list(words)
-    first = words[0] if words else ""
-    beats_per_bar = settings.beats_per_bar or parse_timesignature(first)
-    stated = parse_bpm(first)
+    text = words[0] if words else ""
+    beats_per_bar = settings.beats_per_bar or parse_timesignature(text)
+    stated = parse_bpm(text)
     if stated is not None and not BPM_RANGE[0] <= stated <= BPM_RANGE[1]:
         stated = None
     stream = Stream(path, config.sample_rate, config.channels)
