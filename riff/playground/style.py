@@ -3,9 +3,13 @@
 CSS = """
 :root, .dark { --riff-night: #0b0a1f; }
 .dark { --color-accent: #b69cff; }
-.gradio-container { max-width: 72rem !important; margin: 0 auto !important;
-  padding: 0 clamp(.7rem, 3vw, 2rem) !important; }
-.gradio-container main { width: 100% !important; }
+.gradio-container { width: 100% !important; max-width: min(72rem, 100vw) !important; min-width: 0 !important;
+  margin: 0 auto !important; padding: 0 clamp(.5rem, 3vw, 2rem) !important; overflow-x: clip; }
+.gradio-container > .main { padding-left: 0 !important; padding-right: 0 !important; }
+.gradio-container > .main, .gradio-container main { width: 100% !important; max-width: 100% !important;
+  min-width: 0 !important; }
+[id$="-status"] .error, [id$="-status"] .clear-status { display: none; }
+[id$="-status"] .translucent { background: none !important; }
 .riff-head { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline; padding: 1.1rem 0 .1rem; }
 .riff-head h1 { margin: 0; font-size: 2rem; letter-spacing: -.03em; line-height: 1.1; font-weight: 750; }
 .riff-head p { margin: 0; color: var(--body-text-color-subdued); }

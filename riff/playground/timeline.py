@@ -49,7 +49,7 @@ def with_row(rows: Sequence[Sequence[Any]], bars: float) -> tuple[list[list[str]
     """The table with one more keyframe, four bars after the last, and the length that this takes."""
     table = [[_text(cell) for cell in row] for row in rows]
     try:
-        place = max((float(row[0]) for row in table if row[0]), default=-4.0) + 4.0
+        place = max((_number(row[0]) for row in table if row[0]), default=-4.0) + 4.0
     except ValueError:
         place = float(bars)
     return [*table, [f"{place:g}", "techno", "", "", "smooth", ""]], min(MAX_BARS, max(int(bars), int(place) + 4))
@@ -190,7 +190,7 @@ def _keyframe(number: int, cells: dict[str, str]) -> Keyframe:
     numbers: dict[str, float | None] = {}
     for name in ("bar", "bpm", "hold"):
         try:
-            numbers[name] = float(cells[name].replace(",", ".")) if cells.get(name) else None
+            numbers[name] = _number(cells[name]) if cells.get(name) else None
         except ValueError:
             raise RiffError(f"keyframe {number}: {name} is '{cells[name]}'; write a number") from None
     if numbers["bar"] is None:
@@ -202,6 +202,10 @@ def _keyframe(number: int, cells: dict[str, str]) -> Keyframe:
         )  # fmt: skip
     except RiffError as error:
         raise RiffError(f"keyframe {number}: {error}") from error
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def _text(cell: Any) -> str:

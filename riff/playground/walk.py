@@ -17,6 +17,7 @@ from riff.playground.code import python_code, shell_code
 from riff.playground.parts import bar_lines, feed, now
 from riff.playground.stage import EMPTY, Stage
 from riff.playground.widgets import buttons, roll, seed_row, start
+from riff.reading import read_prompt
 from riff.splice import append
 from riff.tempo import TempoMap
 
@@ -95,8 +96,15 @@ def walk(pipe: RiffPipeline, way: Way, count_step: StepCallback | None = None) -
     """
     first = pipe(way.prompts[0], seed=way.seed, num_inference_steps=way.steps, callback_on_step_end=count_step)
     yield Leg(first.clips[0], 0, True, first.clips[0])
-    stay = max(1, len(bar_lines(first.clips[0])) - 1)
+    stay = len(bar_lines(first.clips[0])) - 1
     stations = [*way.prompts, way.prompts[0]] if way.loop else list(way.prompts)
+    if len({_metre(pipe, prompt) for prompt in stations}) > 1:  # bar lines of two metres do not meet
+        whole = pipe.walk(
+            list(way.prompts), way.seed, bars_per_step=way.bars_per_step, loop=way.loop,
+            num_inference_steps=way.steps, callback_on_step_end=count_step,
+        )  # fmt: skip
+        yield Leg(whole, stay, False, whole)
+        return
     legs: list[Clip] = []
     for number, pair in enumerate(itertools.pairwise(stations)):
         legs.append(
@@ -108,6 +116,11 @@ def walk(pipe: RiffPipeline, way: Way, count_step: StepCallback | None = None) -
         more = number < len(stations) - 2
         whole = join(legs, way.bars_per_step)
         yield Leg(legs[-1], stay if number == 0 else 0, more, whole)
+
+
+def _metre(pipe: RiffPipeline, prompt: str) -> int:
+    """Beats per bar that a sentence asks for."""
+    return read_prompt(prompt, bpm=None, keyscale=None, parts=pipe.pipeline, prior=pipe.prior).beats_per_bar
 
 
 def join(legs: list[Clip], bars: int) -> Clip:
