@@ -322,6 +322,18 @@ def test_a_stream_plays_on_and_walks_where_it_is_told(server: InProcess, kind: s
     assert server.http.patch(f"/v1/stream/stream-{kind}", json={"bpm": 90}).status_code == 404
 
 
+def test_a_server_that_goes_down_ends_its_streams(pipe) -> None:
+    running = InProcess(pipe)
+    query = {"prompt": "jazz", "bpm": 200, "num_inference_steps": 1}
+    with running.http.stream("GET", "/v1/stream", params=query) as reply:
+        parts = reply.iter_raw()
+        assert next(parts)
+        running.server.should_exit = True
+        for _ in parts:
+            pass
+    running.stop()
+
+
 @pytest.mark.parametrize(
     ("query", "status"),
     [("", 422), ("prompt=", 422), ("prompt=jazz&bpm=x", 422), ("prompt=a&prompt=b", 400), ("prompt=a&id=../x", 409),

@@ -168,6 +168,9 @@ def check_limits(request: Any, settings: Settings) -> None:
         raise Refusal(422, f"num_inference_steps is {steps}; this server allows 1 to {settings.max_steps}")
     if bars is not None and bars > settings.max_bars:
         raise Refusal(422, f"bars is {bars}; this server allows 1 to {settings.max_bars}")
+    whole = (getattr(request, "bars_per_step", None) or 0) * len(getattr(request, "prompts", ()))
+    if whole > settings.max_bars:
+        raise Refusal(422, f"the walk is {whole} bars long; this server allows 1 to {settings.max_bars}")
     duration = getattr(request, "duration", None)
     if duration is not None and duration > settings.max_seconds:
         raise Refusal(422, f"duration is {duration:g}; this server allows up to {settings.max_seconds:g} s")
