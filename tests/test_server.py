@@ -20,7 +20,7 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
-pytest.importorskip("multipart")
+pytest.importorskip("python_multipart")
 
 QUICK = {"prompt": "jazz piano", "num_inference_steps": 2, "quality": "fast"}
 # Long enough to be cancelled in its midst.
@@ -379,6 +379,12 @@ def test_mistakes_on_the_command_line_are_one_line(words: list[str], code: int, 
     )
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert done.returncode == code and len(lines) == 1 and says in lines[0], done.stderr
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from riff.cli import main; sys.exit(main(['serve']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5 and "riff-music[serve]" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_named(server: Running) -> None:

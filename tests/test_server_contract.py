@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
-pytest.importorskip("multipart")
+pytest.importorskip("python_multipart")
 httpx = pytest.importorskip("httpx")
 
 import torch  # noqa: E402

@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> None:
     settings = make_settings(args)
     try:
         import fastapi  # noqa: F401
-        import multipart  # noqa: F401
         import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise SystemProblem(f"riff serve needs {error.name}; python -m pip install 'riff-music[serve]'") from error
@@ -113,9 +113,7 @@ def make_settings(args: argparse.Namespace) -> "Settings":
 
     token = _token(args)
     if not _is_local(args.host) and token is None and not args.no_auth:
-        raise RiffError(
-            f"--host {args.host} lets others in; set {TOKEN_VARIABLE} or --token-file, or say --no-auth"
-        )
+        raise RiffError(f"--host {args.host} lets others in; set {TOKEN_VARIABLE} or --token-file, or say --no-auth")
     for origin in args.allow_origin:
         if origin != "*" and ("://" not in origin or origin.endswith("/")):
             raise RiffError(f"--allow-origin {origin} is no origin; write it like https://example.org, or *")
