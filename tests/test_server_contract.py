@@ -231,6 +231,16 @@ def test_a_recording_is_sent_in_base64_drawn_and_played_again(server: InProcess,
     assert json.loads(played.headers["x-riff-facts"])["duration_s"] == pytest.approx(6.0, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
+def test_the_tempo_that_riff_wrote_into_its_own_file_is_taken(server: InProcess, kind: str) -> None:
+    asked = {"prompt": "jazz", "bpm": 101.5, "num_inference_steps": 1, "quality": "fast", "format": kind}
+    made = server.http.post("/v1/render", json=asked).content
+    sent = {"prompt": "techno", "num_inference_steps": "1", "quality": "fast"}
+    reply = server.http.post("/v1/remix", data=sent, files={"audio": made})
+    assert reply.status_code == 200, reply.text
+    assert json.loads(reply.headers["x-riff-facts"])["bpm"] == 101.5
+
+
 def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 

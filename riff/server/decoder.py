@@ -12,6 +12,7 @@ from typing import Any
 
 from riff.containers import sniff_container
 from riff.errors import RiffError
+from riff.tags import read_wav_texts
 
 MAX_CHANNELS = 8
 MAX_PIXELS = 1 << 22
@@ -43,7 +44,7 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
     Raises:
         RiffError: it is none, is of a kind that is not let through, or is too long.
     """
-    sniff_container(source)
+    container = sniff_container(source)
     import numpy as np
     import soundfile
 
@@ -55,6 +56,7 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
             if frames > max_seconds * rate or frames * channels * 4 > max_bytes:
                 raise RiffError(f"the recording is longer than the {max_seconds:g} s that are taken")
             samples = file.read(frames, dtype="float32", always_2d=True).T
+            texts = read_wav_texts(source) if container == "WAV" else file.copy_metadata()
     except soundfile.SoundFileError:
         raise RiffError("the recording is damaged; send a WAV, FLAC, OGG, MP3 or AIFF file that plays") from None
     if samples.shape[1] == 0:
@@ -65,7 +67,8 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
         samples = samples.mean(axis=0, keepdims=True)
     peak = float(np.abs(samples).max())
     np.save(target, samples / peak if peak > 1.0 else samples)
-    return {"rate": rate}
+    comment = str(texts.get("comment", ""))  # where riff says how it made a file
+    return {"rate": rate, "comment": comment if len(comment) <= _MAX_TEXT else ""}
 
 
 def decode_picture(source: Path, target: Path) -> dict[str, Any]:

@@ -68,12 +68,14 @@ class Edits:
 
     def _opened(self, jobs: Sequence[Job]) -> tuple[Any, torch.Tensor, dict[str, Any]]:
         (job,) = jobs
-        asked, (audio, rate) = job.request.asked, job.request.upload
+        asked, (audio, rate, known) = job.request.asked, job.request.upload
         names = (
             *("negative_prompt", "bpm", "downbeat", "keyscale", "seed"),
             *("num_inference_steps", "guidance_scale", "quality"),
         )
         options = {name: getattr(asked, name) for name in names}
+        if asked.bpm is None and known is not None:
+            options |= {"bpm": known, "downbeat": 0.0 if asked.downbeat is None else asked.downbeat}
         return asked, audio, {**options, "sampling_rate": rate, "callback_on_step_end": self.works.counter(jobs)}
 
     def encode(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> Outcomes:
@@ -122,7 +124,7 @@ def _encoding(asked: Any) -> SpectrogramConfig:
 
 def _fitted(upload: Sound, config: SpectrogramConfig) -> torch.Tensor:
     """The recording at the picture's rate and in its channels."""
-    waveform, rate = upload
+    waveform, rate, _ = upload
     if len(waveform) != config.channels:
         waveform = waveform.mean(0, keepdim=True).expand(config.channels, -1)
     return resample(waveform.contiguous(), rate, config.sample_rate).clamp(-1.0, 1.0)

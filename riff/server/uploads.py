@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.checks import BPM_RANGE
 from riff.config import SpectrogramConfig
 from riff.image import read_png
+from riff.provenance import read_sound_tags
 from riff.server.faults import Refusal, human
 from riff.server.settings import MB, Settings
 
@@ -26,7 +28,8 @@ _AT_ONCE = 2
 # All that the decoder may know of this process's environment.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SYSTEMROOT", "TEMP", "TMPDIR")
 
-Sound = tuple[Tensor, int]
+# Waveform (C, T), samples per second, and the tempo that riff wrote into its own file.
+Sound = tuple[Tensor, int, float | None]
 Picture = tuple[Tensor, SpectrogramConfig, dict[str, Any]]
 
 
@@ -38,7 +41,7 @@ class Uploads:
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def open(self, content: bytes, kind: str) -> Any:
-        """A file's content: ``(waveform (C, T), rate)``, or ``(image, config, metadata)``.
+        """A file's content: a :data:`Sound`, or ``(image, config, metadata)``.
 
         Args:
             content: the file.
@@ -59,7 +62,8 @@ class Uploads:
                     message = str(facts["error"]).replace(str(source), f"the {kind}")
                     raise Refusal(422, human(message))
                 if kind == "audio":
-                    return torch.from_numpy(np.load(target, allow_pickle=False)), int(facts["rate"])
+                    waveform = torch.from_numpy(np.load(target, allow_pickle=False))
+                    return waveform, int(facts["rate"]), _own_tempo(str(facts["comment"]))
                 return await asyncio.to_thread(read_png, target)
 
     async def _decode(self, kind: str, source: Path, target: Path) -> dict[str, Any]:
@@ -87,3 +91,15 @@ class Uploads:
             # It died of a limit or of a decoder's error.
             raise Refusal(422, f"the {kind} cannot be read; it is damaged or too large") from None
         return facts if isinstance(facts, dict) else {}
+
+
+def _own_tempo(comment: str) -> float | None:
+    """The tempo of a file that riff made at one tempo from its first sample on."""
+    made = read_sound_tags({"comment": comment})
+    if "timeline" in made or "task" in made:
+        return None
+    try:
+        bpm = float(made.get("bpm", ""))
+    except ValueError:
+        return None
+    return bpm if BPM_RANGE[0] <= bpm <= BPM_RANGE[1] else None
