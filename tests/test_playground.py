@@ -25,7 +25,7 @@ from riff.playground.app import make_app, make_stage
 from riff.playground.card import kept_list, result_card
 from riff.playground.edit import Edit
 from riff.playground.edit import code_of as edit_code
-from riff.playground.parts import bar_lines, feed
+from riff.playground.parts import bar_lines, beat_times, feed
 from riff.playground.recording import before, read_upload
 from riff.playground.shelf import FORMATS, Shelf
 from riff.playground.work import Part, Progress, Stopped, Works, human
@@ -193,7 +193,8 @@ def test_a_live_part_goes_to_the_asked_tempo_within_its_first_bar(pipe) -> None:
     was, asked = live.Station("techno", bpm=100.0, seed=1), live.Station("bass", bpm=150.0, seed=2)
     part = live.next_part(pipe, was, asked, steps=STEPS)
     lines = bar_lines(part)
-    assert len(lines) == live.BARS + 1
+    assert len(lines) == live.QUICK_BARS + 1
+    assert len(bar_lines(live.next_part(pipe, was, was, steps=STEPS))) == live.BARS + 1
     assert lines[-1] == pytest.approx(part.duration, abs=1e-3)
     assert np.diff(lines)[1:] == pytest.approx(4 * 60 / 150, abs=1e-6)
     assert 4 * 60 / 150 < lines[1] < 4 * 60 / 100
@@ -546,7 +547,7 @@ def test_a_walk_is_heard_while_it_is_made(page) -> None:
 
 
 @pytest.mark.slow
-def test_live_follows_its_fields_on_a_bar_line_without_a_gap(page) -> None:
+def test_live_follows_its_fields_on_the_beat_without_a_gap(page, stage) -> None:
     open_tab(page, "Live")
     page.click("#live-go")
     page.wait_for_function("window.riffLive.made >= 2")
@@ -556,10 +557,13 @@ def test_live_follows_its_fields_on_a_bar_line_without_a_gap(page) -> None:
     keep_picture(page, "live")
     state = heard(page)
     assert state["gaps"] == 0
-    bar = 4 * 60 / 100
-    starts = [join["at"] for join in state["joins"]]
-    bars = np.diff(starts) / bar
-    assert np.allclose(bars, np.round(bars), atol=1e-3), "parts begin on bar lines"
+    joins = [join for join in state["joins"] if not join["repeated"]]
+    swap = next(index for index, join in enumerate(joins) if "150" in join["said"])
+    beats = [(join["at"] - joins[0]["at"]) / 0.6 for join in joins[: swap + 1]]
+    assert np.allclose(beats, np.round(beats), atol=1e-3), "parts begin on beats"
+    assert [round(beat) % 4 for beat in beats[:-1]] == [0] * swap, "what is not waited for begins on a bar line"
+    way = beat_times(live.next_part(stage.pipe, live.Station("a", 100.0), live.Station("a", 150.0), steps=1))
+    assert joins[swap]["from"] == pytest.approx(way[round(beats[swap]) % 4], abs=1e-3), "beat one stays beat one"
     page.click("#live-stop")
     page.wait_for_function("!window.riffLive.on")
 

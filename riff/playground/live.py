@@ -1,7 +1,8 @@
 """The tab "Live": endless music that follows the fields.
 
 Each part begins as the one before was, and in its first bar walks to what is asked for now. The page's script asks for
-the next one in time, or at once when a field changes, and joins it on a bar line.
+the next one in time and joins it on a bar line. When a field changes it asks at once, and joins on a beat: from there
+on the walk is heard, so that it ends with the bar.
 """
 
 import dataclasses
@@ -14,13 +15,14 @@ from riff.diffusion import StepCallback
 from riff.keyframe import Keyframe
 from riff.pipeline import RiffPipeline
 from riff.playground.compose import EXAMPLES
-from riff.playground.parts import feed, now
+from riff.playground.parts import feed, nothing, now
 from riff.playground.stage import Stage, problem
 from riff.playground.widgets import KEYS, roll
 from riff.playground.work import Part, Stopped
 from riff.timeline import Timeline
 
 BARS = 3  # of a part, the first of which is the way
+QUICK_BARS = 2  # of one that is waited for, since something else is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ def next_part(
     steps: int = 10,
     count_step: StepCallback | None = None,
 ) -> Clip:
-    """Three bars: from what was to what is asked for within the first of them.
+    """Some bars: from what was to what is asked for within the first of them.
 
     Args:
         pipe: what makes music.
@@ -63,7 +65,8 @@ def next_part(
         RiffError: a value is out of its range.
     """
     frames = [_frame(asked if before is None else before, 0.0), _frame(asked, 1.0)]
-    timeline = Timeline(tuple(frames), bars=BARS)
+    changed = before is not None and dataclasses.replace(before, seed=0) != dataclasses.replace(asked, seed=0)
+    timeline = Timeline(tuple(frames), bars=QUICK_BARS if changed else BARS)
     return pipe.render(timeline, num_inference_steps=steps, quality="fast", callback_on_step_end=count_step)
 
 
@@ -93,6 +96,7 @@ def build(stage: Stage) -> None:
         stop = gr.Button("Stop", size="lg", elem_id="live-stop", scale=1, min_width=80)
     gr.HTML(now("Press Start. It plays until you stop it"), elem_id="live-now")
     following = gr.Button("next", visible="hidden", elem_id="live-next")
+    cancel = gr.Button("cancel", visible="hidden", elem_id="live-cancel")
     part, before = gr.HTML("", elem_id="live-feed"), gr.State(None)
 
     def work(
@@ -109,14 +113,15 @@ def build(stage: Stage) -> None:
                     name, clip = stage.parts.put(found.value), found.value
                     return feed("live", name, clip, said=f"{asked.prompt} · {bpm:g} bpm"), asked
         except Stopped:
-            return "", None
+            return nothing("live"), gr.skip()
         except Exception as error:
             return problem(error), None
-        return "", None
+        return nothing("live"), gr.skip()
 
     following.click(
         work, [before, prompt, bpm, guidance, key], [part, before], show_progress="hidden", concurrency_limit=1,
         concurrency_id="model", trigger_mode="multiple", api_visibility="private",
     )  # fmt: skip
+    cancel.click(stage.stop, None, None, queue=False, api_visibility="private")
     stop.click(stage.stop, None, None, queue=False, api_visibility="private")
     stop.click(lambda: None, None, before, queue=False, api_visibility="private")

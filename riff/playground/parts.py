@@ -1,6 +1,7 @@
 """Music in parts that join on bar lines: what is heard of a piece while the rest is still being made."""
 
 import html
+import secrets
 
 from riff.clip import Clip
 from riff.show import data_uri, paint
@@ -10,7 +11,7 @@ from riff.tempo import TempoMap
 def bar_lines(clip: Clip) -> list[float]:
     """When each bar of a clip begins, and when the last one ends, in seconds."""
     tempo = clip.tempo or TempoMap.constant(clip.bpm)
-    beats = int(clip.settings.get("beats_per_bar") or 4)
+    beats = _per_bar(clip)
     lines, bar = [0.0], 1
     while (line := float(tempo.seconds_at(bar * beats))) < clip.duration + 0.02:
         lines.append(min(line, clip.duration))
@@ -18,6 +19,13 @@ def bar_lines(clip: Clip) -> list[float]:
     if lines[-1] < clip.duration - 0.02:  # it ends inside a bar
         lines.append(clip.duration)
     return lines
+
+
+def beat_times(clip: Clip) -> list[float]:
+    """When each beat of a clip of whole bars is, and when the last one ends, in seconds."""
+    tempo = clip.tempo or TempoMap.constant(clip.bpm)
+    count = (len(bar_lines(clip)) - 1) * _per_bar(clip)
+    return [min(float(tempo.seconds_at(beat)), clip.duration) for beat in range(count + 1)]
 
 
 def feed(kind: str, name: str, clip: Clip, *, said: str, start: int = 0, more: bool = True) -> str:
@@ -33,12 +41,17 @@ def feed(kind: str, name: str, clip: Clip, *, said: str, start: int = 0, more: b
     """
     lines = bar_lines(clip)
     picture = data_uri(paint(clip.image, width=900, height=160, dark=clip.config.amplitude == "decibel"), "WEBP")
-    told = " ".join(f"{line:.6f}" for line in lines)
+    told = " ".join(f"{time:.6f}" for time in beat_times(clip))
     return (
-        f'<span class="riff-part" hidden data-feed="{kind}" data-src="clips/{name}.wav" data-bars="{told}" '
-        f'data-from="{lines[start]:.6f}" data-more="{int(more)}" '
+        f'<span class="riff-part" hidden data-feed="{kind}" data-src="clips/{name}.wav" data-beats="{told}" '
+        f'data-per-bar="{_per_bar(clip)}" data-from="{lines[start]:.6f}" data-more="{int(more)}" '
         f'data-picture="{picture}" data-said="{html.escape(said.replace(" -> ", " → "), quote=True)}"></span>'
     )
+
+
+def nothing(kind: str) -> str:
+    """What tells the page's script that a part that it asked for does not come."""
+    return f'<span class="riff-part" hidden data-feed="{kind}" data-token="{secrets.token_hex(4)}"></span>'
 
 
 def now(text: str) -> str:
@@ -47,3 +60,7 @@ def now(text: str) -> str:
         '<div class="riff-picture riff-live-picture"><img alt="spectrogram of what is heard"><i></i></div>'
         f'<div class="riff-live" role="status"><i class="riff-beat"></i><span class="riff-live-now">{text}</span></div>'
     )
+
+
+def _per_bar(clip: Clip) -> int:
+    return int(clip.settings.get("beats_per_bar") or 4)

@@ -47,7 +47,7 @@ const endPair = () => {
   if (!pair) return;
   for (const audio of pair) { audio.muted = false; audio.pause(); }
   for (const button of document.querySelectorAll('.riff-both')) button.textContent = 'Play';
-  pair = null;
+  pair = null; tellPair();
 };
 const chosen = letter => {
   const radio = document.querySelector('.riff-kept .riff-' + letter + ':checked');

@@ -53,7 +53,8 @@ class Stage:
         Raises:
             gr.Error: the one line that says what is wrong.
         """
-        kept, notes = gr.skip(), ()
+        kept = gr.skip()
+        notes: tuple[str, ...] = ()
         yield bar(Progress(0, 0, 0.0)), kept, kept
         try:
             for found in self.works.run(session, make):

@@ -53,23 +53,28 @@ const play = (sound, from, at, repeated) => {
   gain.gain.setValueAtTime(0, at); gain.gain.linearRampToValueAtTime(1, at + 0.002);
   source.start(at, from);
   const lines = sound.bars.filter(bar => bar >= from - 1e-6).map(bar => at + bar - from);
-  feed.parts.push({ source, gain, at, from, until: lines[lines.length - 1], lines, sound, said: sound.said,
+  const beats = sound.beats.map((beat, index) => ({ time: at + beat - from, phase: index % sound.perBar }))
+    .filter(beat => beat.time >= at - 1e-6);
+  feed.parts.push({ source, gain, at, from, until: lines[lines.length - 1], lines, beats, sound, said: sound.said,
     repeated });
-  feed.joins.push({ at, from, repeated: !!repeated });
+  feed.joins.push({ at, from, repeated: !!repeated, said: sound.said });
 };
 const join = sound => {
   const now = feed.context.currentTime + SOON;
-  let at = end();
+  let at = end(), from = sound.from;
   if (sound.swap) {
-    const lines = feed.parts.flatMap(part => part.lines.filter(line => line > part.at && line <= part.until + 1e-6));
-    at = lines.find(line => line >= now) || at;
+    // On the next beat of the bar's first half, or on the next bar line: what is heard of the walk ends with the bar.
+    const beats = feed.parts.flatMap(part => part.beats.filter(beat => beat.time <= part.until + 1e-6 &&
+      (beat.phase === 0 || part.sound.perBar === sound.perBar && beat.phase <= sound.perBar / 2)));
+    const beat = beats.find(each => each.time >= now);
+    if (beat) { at = beat.time; from = sound.beats[beat.phase]; }
   } else if (feed.parts.length && feed.parts[feed.parts.length - 1].repeated) {
     // What was repeated while this was made gives way at its next bar line.
     const lines = feed.parts[feed.parts.length - 1].lines;
     at = lines.find(line => line >= now) || at;
   }
   if (at < now) { if (feed.last) feed.gaps += 1; at = now; }
-  play(sound, sound.from, at);
+  play(sound, from, at);
   feed.last = sound; feed.made += 1;
 };
 const show = (part, now) => {
@@ -104,13 +109,15 @@ const ask = () => {
 const arrive = async node => {
   const kind = node.dataset.feed;
   if (!feed.on || kind !== feed.kind) return;
+  if (!node.dataset.src) { feed.pending = false; return; }
   const bytes = await (await fetch(node.dataset.src)).arrayBuffer();
   const buffer = await feed.context.decodeAudioData(bytes);
   if (!feed.on || kind !== feed.kind) return;
   if (kind === 'live') feed.took = 0.5 * feed.took + 0.5 * (performance.now() - feed.asked) / 1000;
   feed.more = node.dataset.more === '1';
-  const bars = node.dataset.bars.split(' ').map(Number);
-  join({ buffer, bars, from: +node.dataset.from, said: node.dataset.said,
+  const beats = node.dataset.beats.split(' ').map(Number), perBar = +node.dataset.perBar;
+  const bars = beats.filter((beat, index) => index % perBar === 0);
+  join({ buffer, beats, perBar, bars, from: +node.dataset.from, said: node.dataset.said,
     picture: node.dataset.picture, source: node.dataset.src, swap: kind === 'live' && feed.swap });
   feed.pending = false;
 };
@@ -127,10 +134,14 @@ new MutationObserver(() => {
 }).observe(document, { childList: true, subtree: true });
 
 let patience = null;
+const change = () => {
+  feed.changed = true;
+  if (feed.pending) within('#live-cancel').click();  // what is being made is no longer wanted
+};
 document.addEventListener('input', event => {
   if (!feed.on || feed.kind !== 'live' || !event.target.closest('#live-controls')) return;
   clearTimeout(patience);
-  patience = setTimeout(() => { feed.changed = true; }, 350);
+  patience = setTimeout(change, 250);
 });
 document.addEventListener('click', event => {
   const at = name => event.target.closest('#' + name);
@@ -138,7 +149,7 @@ document.addEventListener('click', event => {
   else if (at('walk-go') && within('#walk-listen input').checked) feed.begin('walk');
   else if (at('live-stop') || at('walk-stop')) feed.stop();
   else if (event.target.closest('#live-chips button') && feed.on)
-    setTimeout(() => { feed.changed = true; }, 350);
+    setTimeout(change, 250);
 }, true);
 })();
 """

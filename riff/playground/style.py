@@ -81,6 +81,7 @@ footer { display: none !important; }
   font-size: .82rem;
   color: var(--body-text-color) !important; text-decoration: none !important; }
 .riff-files a:hover { border-color: var(--color-accent); }
+.riff-files input[type=radio], .riff-loop input { border: 1px solid var(--body-text-color-subdued) !important; }
 .riff-code summary { cursor: pointer; padding: .25rem 0; color: var(--body-text-color-subdued); font-size: .9rem; }
 .riff-code pre { margin: .2rem 0 .4rem; padding: .7rem .9rem; border-radius: 8px;
   background: var(--background-fill-secondary);

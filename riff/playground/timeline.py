@@ -37,7 +37,7 @@ def read_rows(rows: Sequence[Sequence[Any]], bars: float, loop: bool, seed: floa
     Raises:
         RiffError: a cell is wrong; the message names the keyframe, counted from 1.
     """
-    frames = []
+    frames: list[Keyframe] = []
     for row in rows:
         cells = {name: _text(cell) for name, cell in zip(COLUMNS, row, strict=False)}
         if any(cells.values()):

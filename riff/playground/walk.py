@@ -128,14 +128,14 @@ def join(legs: list[Clip], bars: int) -> Clip:
     if len(legs) == 1:
         return legs[0]
     rate, overlap = legs[0].sample_rate, round(_OVERLAP * legs[0].sample_rate)
-    sound, images = None, []
+    sound, images = legs[0].waveform[:, :0], []
     for number, leg in enumerate(legs):
         last = number == len(legs) - 1
         lines = bar_lines(leg)
         samples = leg.waveform.shape[-1] if last else round(lines[bars] * rate) + overlap
         columns = leg.image.shape[-1] if last else round(leg.image.shape[-1] * bars / (len(lines) - 1))
         part = leg.waveform[:, :samples]
-        sound = part if sound is None else append(sound, part, overlap_samples=overlap)
+        sound = append(sound, part, overlap_samples=overlap if number else 0)
         images.append(leg.image[..., :columns])
     prompts = [legs[0].prompt.split(" -> ")[0], *(leg.prompt.split(" -> ")[-1] for leg in legs)]
     settings = {name: value for name, value in legs[0].settings.items() if name not in ("timeline", "ends_pinned")}
