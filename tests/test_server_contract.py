@@ -5,6 +5,7 @@ import base64
 import concurrent.futures
 import io
 import json
+import socket
 import struct
 import threading
 import time
@@ -294,6 +295,23 @@ def test_forms_and_base64_that_are_wrong_are_refused(server: InProcess) -> None:
 def test_a_long_recording_is_refused_before_it_fills_the_memory(server: InProcess, tmp_path) -> None:
     silence = save_audio(tmp_path / "long.flac", torch.zeros(1, 8000 * 90), 8000).read_bytes()
     assert "60 s" in server.http.post("/v1/encode", files={"audio": silence}).json()["error"]
+
+
+def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(pipe) -> None:
+    running = InProcess(pipe, max_body=1000)
+    host, port = running.http.base_url.host, running.http.base_url.port
+    head = (
+        b"POST /v1/render HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
+    )
+    senders = [socket.create_connection((host, port), 10) for _ in range(9)]
+    for sender in senders:
+        sender.sendall(head + b" " * 950)
+        time.sleep(0.05)
+    assert b" 503 " in senders[-1].recv(4096)
+    for sender in senders:
+        sender.close()
+    until(lambda: running.http.post("/v1/render", content=b"x" * 900).status_code == 415)
+    running.stop()
 
 
 def test_a_defect_is_told_by_its_id_alone(server: InProcess, monkeypatch) -> None:

@@ -33,17 +33,20 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
+        self._open: set[_Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self.settings)
+        exchange = _Exchange(scope, receive, send, self.settings, self._open)
+        self._open.add(exchange)
         began = time.monotonic()
         try:
             await self._serve(exchange)
         finally:
+            self._open.discard(exchange)
             self._note(exchange, time.monotonic() - began)
 
     async def _serve(self, exchange: "_Exchange") -> None:
@@ -76,6 +79,7 @@ class Guard:
                  seconds=round(seconds, 4), **({} if asked is None else {"asked": asked}))  # fmt: skip
 
 
+_BODIES = 8  # full bodies that may be in memory at a time
 _METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT", "TRACE")
 
 
@@ -90,13 +94,16 @@ def _check_body(headers: Headers, settings: Settings) -> None:
 class _Exchange:
     """One request and its reply: what may come in, and what goes out with every reply."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, settings: Settings, others: "set[_Exchange]"
+    ) -> None:
+        self._others = others
         self.scope, self._receive, self._send, self._settings = scope, receive, send, settings
         self.id = secrets.token_hex(8)
         self.status = 0
         self.extra: dict[str, str] = {"x-request-id": self.id, **_SAFE}
         self.gone = False
-        self._read, self._ended = 0, False
+        self.held, self._ended = 0, False
         scope.setdefault("state", {})["request_id"] = self.id
 
     async def receive(self) -> Message:
@@ -110,10 +117,12 @@ class _Exchange:
         if message["type"] == "http.disconnect":
             self.gone = self._ended = True
             return message
-        self._read += len(message.get("body", b""))
+        self.held += len(message.get("body", b""))
         self._ended = not message.get("more_body", False)
-        if self._read > self._settings.max_body:
+        if self.held > self._settings.max_body:
             raise Refusal(413, f"the body is too large; this server takes up to {self._settings.max_body} bytes")
+        if sum(other.held for other in self._others) > _BODIES * self._settings.max_body:
+            raise Refusal(503, "too much is being sent at once; try again", retry_after=2)
         return message
 
     async def send(self, message: Message) -> None:
