@@ -22,7 +22,7 @@ from riff.playground.work import Part, Stopped
 from riff.timeline import Timeline
 
 BARS = 3  # of a part, the first of which is the way
-QUICK_BARS = 2  # of one that is waited for, since something else is asked for
+QUICK_BARS, QUICK_STEPS = 2, 6  # of one that is waited for, since something else is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def next_part(
         pipe: what makes music.
         before: what was; None begins with what is asked for.
         asked: what is to be.
-        steps: of the denoising; fewer are faster.
+        steps: of the denoising; at most :data:`QUICK_STEPS` where something else is asked for.
         count_step: called at each.
 
     Raises:
@@ -67,7 +67,8 @@ def next_part(
     frames = [_frame(asked if before is None else before, 0.0), _frame(asked, 1.0)]
     changed = before is not None and dataclasses.replace(before, seed=0) != dataclasses.replace(asked, seed=0)
     timeline = Timeline(tuple(frames), bars=QUICK_BARS if changed else BARS)
-    return pipe.render(timeline, num_inference_steps=steps, quality="fast", callback_on_step_end=count_step)
+    count = min(steps, QUICK_STEPS) if changed else steps
+    return pipe.render(timeline, num_inference_steps=count, quality="fast", callback_on_step_end=count_step)
 
 
 def _frame(station: Station, bar: float) -> Keyframe:
