@@ -324,6 +324,14 @@ def test_clips_are_given_whole_in_parts_and_to_nobody_else(client, stage, clip) 
     assert client.get("/gradio_api/file=/etc/passwd").status_code in (403, 404)
 
 
+def test_another_sites_name_does_not_reach_the_page(stage) -> None:
+    from starlette.testclient import TestClient
+
+    client = TestClient(make_app(stage, names=("127.0.0.1", "localhost")), base_url="http://127.0.0.1:7860")
+    assert client.get("/").status_code == 200
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
 def test_play_says_what_it_lacks(monkeypatch, capsys) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     assert main(["play"]) == 5

@@ -60,9 +60,15 @@ def make_page(stage: Stage) -> gr.Blocks:
     return page
 
 
-def make_app(stage: Stage) -> "FastAPI":
-    """The page, the clips' files, and nothing else."""
+def make_app(stage: Stage, *, names: tuple[str, ...] = ("*",)) -> "FastAPI":
+    """The page, the clips' files, and nothing else.
+
+    Args:
+        stage: what the page works with.
+        names: by which the page may be asked for, so that no other site passes itself off as this machine; "*" is any.
+    """
     from fastapi import FastAPI
+    from fastapi.middleware.trustedhost import TrustedHostMiddleware
     from fastapi.responses import FileResponse, PlainTextResponse
 
     @contextlib.asynccontextmanager
@@ -82,6 +88,7 @@ def make_app(stage: Stage) -> "FastAPI":
 
     app.add_api_route("/clips/{name}", clip_file, methods=["GET", "HEAD"], response_model=None)
     app.middleware("http")(_keep_at_home)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(names), www_redirect=False)
     return gr.mount_gradio_app(
         app, make_page(stage), path="/", allowed_paths=[], max_file_size=MAX_UPLOAD, ssr_mode=False, theme=theme(),
         css=CSS, head=HEAD, footer_links=[], show_error=True, server_name="127.0.0.1",
@@ -122,7 +129,10 @@ def serve(stage: Stage, *, host: str, port: int, announce: Callable[[str], None]
             if browser:
                 webbrowser.open(address)
 
-    config = uvicorn.Config(make_app(stage), log_level="error", access_log=False, timeout_graceful_shutdown=1)
+    names = ("127.0.0.1", "localhost", host) if host in ("127.0.0.1", "localhost") else ("*",)
+    config = uvicorn.Config(
+        make_app(stage, names=names), log_level="error", access_log=False, timeout_graceful_shutdown=1
+    )
     with listener:
         Server(config).run(sockets=[listener])
 
