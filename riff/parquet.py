@@ -14,7 +14,8 @@ def list_shard(shard: Path) -> list[Listed]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise SystemProblem("Parquet shards need pyarrow; install it: python -m pip install 'riff-music[data]'") from error
+        remedy = "install it: python -m pip install 'riff-music[data]'"
+        raise SystemProblem(f"Parquet shards need pyarrow; {remedy}") from error
     try:
         file = parquet.ParquetFile(shard)
         names = [name for name in file.schema_arrow.names if name != "image"]

@@ -80,6 +80,10 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
         "--caption", action="append", default=[], metavar="TEXT|auto",
         help="words for all clips, before those of each file; auto adds what is measured and heard; may be given twice",
     )  # fmt: skip
+    parser.add_argument(
+        "--clap", nargs="?", const="laion/larger_clap_music", metavar="MODEL",
+        help="also genre, instrument and mood as CLAP hears them: a folder with one, or its name in the local cache",
+    )  # fmt: skip
     parser.add_argument("--no-tags", action="store_true", help="do not caption by title, artist and genre in the file")
     parser.add_argument("--text-column", metavar="NAME", help="of the captions in a data set of datasets")
 
@@ -123,6 +127,7 @@ def _settings(args: argparse.Namespace) -> "PrepareSettings":
         level=not args.keep_level,
         caption=words[0] if words else "",
         auto="auto" in args.caption,
+        clap=args.clap,
         tags=not args.no_tags,
         text_column=args.text_column,
         duplicates=args.keep_duplicates,

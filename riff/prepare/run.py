@@ -52,6 +52,7 @@ def prepare(
     Raises:
         RiffError: there is no music; or ``dataset`` was made with other settings, is in use or is not riff's; or no
             clip came out.
+        ModelError: the CLAP asked for is not there.
         SystemProblem: the disk is full, or a package is missing.
     """
     settings, folder = settings or PrepareSettings(), Path(dataset)
@@ -84,6 +85,10 @@ def make(
         name: of the data set in its report; default its folder.
         fetch: called with the pictures that the report's page shows, before it is written.
     """
+    if settings.clap is not None:
+        from riff.prepare.clap_tags import check_clap
+
+        check_clap(settings.clap)
     with opened(dataset, settings, force=force) as place_of_work:
         records = read_records(place_of_work)
         todo = missing(listing.sources, records, settings, present(dataset, place_of_work))

@@ -26,6 +26,7 @@ class PrepareSettings:
         level: whether clips are brought to the level that riff's models know (decibel scale only).
         caption: the user's words for all the music; they stand before those of each file.
         auto: whether captions are made up from what is measured and heard.
+        clap: CLAP whose tags stand after the words: a folder, or a name in the local cache; None asks none.
         tags: whether title, artist and genre in a file caption it where nothing else does.
         text_column: of a ``datasets`` data set; default the first of text, caption, prompt and description.
         duplicates: whether clips that are nearly copies of others are kept.
@@ -45,6 +46,7 @@ class PrepareSettings:
     level: bool = True
     caption: str = ""
     auto: bool = False
+    clap: str | None = None
     tags: bool = True
     text_column: str | None = None
     duplicates: bool = False

@@ -181,10 +181,10 @@ class _Job:
         if not chosen:
             return plan.used
         keyscale = _key_of(sound, self.settings.config.sample_rate)
-        config = self.settings.config
+        config, listens = self.settings.config, self.settings.auto or self.settings.clap is not None
         for (cut, level), mel in zip(chosen, draw_span(sound, [cut for cut, _ in chosen], config), strict=True):
             gain = 10.0 ** ((LEVEL - level) / 20.0) if self.settings.level and config.amplitude == "decibel" else 1.0
-            part = stretch(sound, cut.start, cut.end, config.sample_rate) if self.settings.auto else None
+            part = stretch(sound, cut.start, cut.end, config.sample_rate) if listens else None
             self._write(cut, mel * gain, None if part is None else part * gain, offset, keyscale)
         return plan.used
 
@@ -231,16 +231,20 @@ class _Job:
         self, cut: Cut, encoded: Encoded, sound: Tensor | None, keyscale: str | None, number: int
     ) -> tuple[list[str], float | None, str | None]:
         """A clip's captions, at least one, its tempo and its key."""
-        bpm = cut.bpm
-        if sound is None:
-            return list(self.words) or [""], bpm, keyscale
+        bpm, config, words = cut.bpm, self.settings.config, self.words
+        if sound is not None and self.settings.clap is not None:
+            from riff.prepare.clap_tags import clap_tags
+
+            heard = clap_tags(sound, config.sample_rate, self.settings.clap)
+            words = cleaned([", ".join(filter(None, (text, heard))) for text in words or ("",)])
+        if sound is None or not self.settings.auto:
+            return list(words) or [""], bpm, keyscale
         from riff.prepare.describe import describe
 
-        config = self.settings.config
         image = encoded.image.mean(0, keepdim=True)
         told = describe(sound, config.sample_rate, beats=cut.beats_within(), image=image, config=config)
         rng = random.Random(f"{self.source.name} {number}")
-        words = self.words or ("",)
+        words = words or ("",)
         each = max(1, AUTO_CAPTIONS // len(words))
         captions = cleaned([caption for text in words for caption in told.captions(text, rng, each)])
         return list(captions) or [""], bpm if bpm is not None else told.bpm, told.keyscale or keyscale
