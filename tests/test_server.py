@@ -350,6 +350,7 @@ def test_token_deadline_and_a_sigterm_that_lets_what_runs_end(mini_checkpoint, t
     began = time.monotonic()
     assert running.http.post("/v1/render", json=SLOW).status_code == 504
     assert time.monotonic() - began < 12
+    until(lambda: gauge(running, "riff_jobs_running") == 0)  # the late one is stopped at its next step
     runs = {**QUICK, "bars": 16, "num_inference_steps": 20}
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         render = f"{running.address}/v1/render"
