@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket.
+    """A socket that listens.
 
     Raises:
         SystemProblem: the address is taken or not ours.
@@ -119,6 +119,7 @@ def listen(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen()  # from here on who connects waits, so that the address may be told before uvicorn takes over
     except OSError as error:
         found.close()
         reason = (error.strerror or str(error)).lower()
