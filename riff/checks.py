@@ -31,3 +31,12 @@ def check_text(text: object, name: str) -> str:
     except UnicodeEncodeError as error:
         raise RiffError(f"{name} holds half a surrogate pair at character {error.start}; remove it") from error
     return text
+
+
+def positive_number(value: object) -> float | None:
+    """A positive number out of a stranger's metadata, else None."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        return None
+    return found if 0.0 < found < float("inf") else None

@@ -14,7 +14,7 @@ import riff
 
 ROOT = Path(__file__).parent.parent
 LAYERS = {
-    0: {"errors", "config", "files", "fields", "checks", "tempo"},
+    0: {"errors", "threads", "config", "files", "fields", "checks", "tempo"},
     1: {
         "audio",
         "containers",

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.checks import BPM_RANGE
+from riff.checks import BPM_RANGE, positive_number
 from riff.cli.arguments import QUALITIES, SOUND_SUFFIXES, number
 from riff.cli.batch import add_files, run_batch
 from riff.errors import RiffError
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         waveform = SpectrogramCodec(config).decode(
             image,
             bpm=bpm,
-            max_value=_number(made.get("max_value")),
+            max_value=positive_number(made.get("max_value")),
             quality=args.quality,
             loop=args.loop,
             generator=torch.Generator().manual_seed(args.seed),
@@ -92,7 +92,7 @@ def _config(found: "SpectrogramConfig", preset: str | None) -> "SpectrogramConfi
 def _tempo(made: dict[str, Any], config: "SpectrogramConfig", columns: int, source: Path) -> "float | TempoMap | None":
     """The tempo that a picture of so many columns says, or the map of it where it changes."""
     if "tempo" not in made or config.grid == "seconds":
-        return _number(made.get("bpm"))
+        return positive_number(made.get("bpm"))
     from riff.tempo import TempoMap
 
     try:
@@ -103,12 +103,3 @@ def _tempo(made: dict[str, Any], config: "SpectrogramConfig", columns: int, sour
     except RiffError as error:
         raise RiffError(f"{source} has a damaged tempo map: {error}; give --bpm") from error
     return tempo
-
-
-def _number(value: object) -> float | None:
-    """A positive number from a stranger's metadata, else None."""
-    try:
-        found = float(str(value))
-    except ValueError:
-        return None
-    return found if 0.0 < found < float("inf") else None

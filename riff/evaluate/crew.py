@@ -4,15 +4,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
 from riff.errors import SystemProblem
+from riff.threads import one_thread
 
 Work = Callable[[Any], Any]
 # One thread each: the processes are as many as the cores.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _work: Work | None = None  # of this process, if it is a worker
 
 
@@ -48,10 +47,10 @@ def _done(make: Callable[[Any], Work], plan: Any, tasks: Sequence[Any], workers:
             assert work is not None
             yield number, work(task)
         return
-    with _one_thread():
+    with one_thread():
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (make, plan))
     try:
-        with _one_thread():
+        with one_thread():
             waiting: dict[Future[Any], int] = {pool.submit(_one, task): number for number, task in enumerate(tasks)}
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -77,15 +76,3 @@ def _begin(make: Callable[[Any], Work], plan: Any) -> None:
 def _one(task: Any) -> Any:
     assert _work is not None
     return _work(task)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The environment in which a process is started whose libraries use one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -9,7 +9,7 @@ import gradio as gr
 from torch import Tensor
 
 from riff.audio import load_audio, save_audio
-from riff.checks import BPM_RANGE, check_number
+from riff.checks import BPM_RANGE, check_number, positive_number
 from riff.clip import Clip
 from riff.codec import Encoded, SpectrogramCodec
 from riff.config import SpectrogramConfig
@@ -88,7 +88,7 @@ def open_picture(path: str, *, bpm: float | None = None) -> Sheet:
     image, config, made = read_png(path)
     tempo: float | TempoMap | None = None
     if config.grid == "beats":
-        tempo = TempoMap.from_dict(made["tempo"]) if "tempo" in made else _number(made.get("bpm")) or bpm
+        tempo = TempoMap.from_dict(made["tempo"]) if "tempo" in made else positive_number(made.get("bpm")) or bpm
         if tempo is None:
             raise RiffError("this picture lies on the beats grid and does not say its tempo; switch the tempo on")
         if not isinstance(tempo, TempoMap):
@@ -97,7 +97,7 @@ def open_picture(path: str, *, bpm: float | None = None) -> Sheet:
     if seconds > MAX_SECONDS:
         raise RiffError(f"the picture lasts {seconds:.0f} s; use one of at most {MAX_SECONDS:g} s")
     told = made if made.get("origin") == MACHINE_MADE else {}
-    return Sheet(image, config, tempo, _number(made.get("max_value")), Path(path).name, told)
+    return Sheet(image, config, tempo, positive_number(made.get("max_value")), Path(path).name, told)
 
 
 def painted(sheet: Sheet, picture: "Image | None") -> Sheet:
@@ -232,12 +232,3 @@ def _seconds(columns: int, config: SpectrogramConfig, tempo: float | TempoMap | 
         return columns * config.hop_length / config.sample_rate
     beats = columns / config.frames_per_beat
     return float(tempo.seconds_at(beats)) if isinstance(tempo, TempoMap) else beats * 60.0 / tempo
-
-
-def _number(value: object) -> float | None:
-    """A positive number from a stranger's metadata, else None."""
-    try:
-        found = float(str(value))
-    except ValueError:
-        return None
-    return found if 0.0 < found < float("inf") else None

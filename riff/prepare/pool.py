@@ -4,13 +4,12 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-# One thread each: the processes are as many as the cores.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+from riff.threads import one_thread
 
 
 class WorkerDied(Exception):
@@ -36,7 +35,7 @@ def run_all(
         return
     waiting, crew = deque(range(len(tasks))), []
     try:
-        with _one_thread():
+        with one_thread():
             crew = [_Worker(work) for _ in range(min(workers, len(tasks)))]
         for worker in crew:
             worker.give(waiting.popleft(), tasks)
@@ -48,7 +47,7 @@ def run_all(
                     crew.remove(worker)
                     worker.stop()
                 if dead and waiting:
-                    with _one_thread():
+                    with one_thread():
                         worker = _Worker(work)
                     crew.append(worker)
                 if waiting:
@@ -120,15 +119,3 @@ def _attempt(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any | Base
         return work(*arguments)
     except Exception as error:
         return error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The environment in which a process is started whose libraries use one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

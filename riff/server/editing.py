@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from riff.audio import resample, save_audio
+from riff.checks import positive_number
 from riff.codec import SpectrogramCodec
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
@@ -103,7 +104,7 @@ class Edits:
         waveform = SpectrogramCodec(config).decode(
             image,
             bpm=bpm,
-            max_value=_positive(made.get("max_value")),
+            max_value=positive_number(made.get("max_value")),
             quality=asked.quality,
             loop=asked.loop,
             generator=torch.Generator().manual_seed(asked.seed),
@@ -143,17 +144,8 @@ def _tempo(made: dict[str, Any], config: SpectrogramConfig, columns: int) -> flo
     if config.grid == "seconds":
         return None
     if "tempo" not in made:
-        return _positive(made.get("bpm"))
+        return positive_number(made.get("bpm"))
     tempo = TempoMap.from_dict(made["tempo"])
     if not 0.0 < float(tempo.seconds_at(columns / config.frames_per_beat)) < 7200.0:  # it is anybody's map
         raise RiffError("the picture's tempo map is damaged; send bpm")
     return tempo
-
-
-def _positive(value: object) -> float | None:
-    """A positive number out of a stranger's metadata, else None."""
-    try:
-        found = float(str(value))
-    except ValueError:
-        return None
-    return found if 0.0 < found < float("inf") else None
