@@ -192,7 +192,7 @@ def test_a_side_of_training_ends_when_its_steps_are_counted(side, mini_checkpoin
     pytest.importorskip("accelerate")
     from riff.bench.training import ride, write_data_set
 
-    write_data_set(tmp_path, mini_config)
+    write_data_set(tmp_path / "data", mini_config)
     figures = ride(side=side, model=str(mini_checkpoint), folder=str(tmp_path), run="run", steps=2, batch_size=2)
     assert figures["seconds"] > 0 and figures["processor_seconds"] > 0
 

@@ -174,7 +174,7 @@ def test_clips_of_the_world_are_as_wide_as_the_others() -> None:
 def test_both_sides_of_the_benchmark_train(side, method, mini_checkpoint, mini_config, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     pytest.importorskip("peft")
-    measure_training.write_dataset(tmp_path / "data", mini_config, clips=4)
+    measure_training.write_data_set(tmp_path / "data", mini_config, clips=4)
     arguments = measure_training.parse_arguments(["--steps", "2", "--batch-size", "2", "--method", method])
     ridden = measure_training.ride(side, str(mini_checkpoint), tmp_path / "data", tmp_path / "run", arguments)
     assert all(math.isfinite(value) and value > 0 for value in ridden.values())

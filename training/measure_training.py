@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from riff.bench.textbook import textbook_training
+from riff.bench.training import write_data_set
 from riff.config import SpectrogramConfig
 from riff.files import write_json, write_text
 from riff.hub import BUNDLED
-from riff.image import write_png
-from training.textbook import textbook_training
 
 WARM_UP = 2  # steps before the first that counts
 CAPTIONS = ("mellow piano, 84 bpm", "jazz guitar in A minor", "techno, fast", "slow waltz with strings")
@@ -75,23 +75,6 @@ def peak_memory() -> float:
     """The most memory this process has held, in MiB (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-def write_dataset(folder: Path, config: SpectrogramConfig, *, clips: int) -> None:
-    """A data set as `riff prepare` writes it, of random pictures: time and memory do not depend on what they show."""
-    train = folder / "train"
-    train.mkdir(parents=True, exist_ok=True)
-    config.save(folder)
-    lines = []
-    for number in range(clips):
-        generator = torch.Generator().manual_seed(number)
-        picture = torch.rand(config.channels, config.n_mels, config.width, generator=generator)
-        write_png(train / f"{number:03d}.png", picture, config)
-        text = CAPTIONS[number % len(CAPTIONS)]
-        known = {"bpm": 84.0, "keyscale": None, "beats_per_bar": 4, "source": "", "start_s": 0.0, "duration_s": 5.7}
-        about = {"file_name": f"{number:03d}.png", "text": text, "captions": [text], **known, "max_value": None}
-        lines.append(json.dumps(about))
-    write_text(train / "metadata.jsonl", "\n".join(lines) + "\n")
 
 
 def write_sd15(folder: Path) -> None:
@@ -250,7 +233,7 @@ def main(argv: list[str] | None = None) -> None:
         model = {"riff-mini": str(BUNDLED), "sd15": f"{folder}/sd15"}.get(arguments.model, arguments.model)
         if arguments.model == "sd15":
             write_sd15(Path(model))
-        write_dataset(Path(folder) / "data", SpectrogramConfig.load(model), clips=arguments.clips)
+        write_data_set(Path(folder) / "data", SpectrogramConfig.load(model), clips=arguments.clips)
         found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for number in range(arguments.rounds):
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:

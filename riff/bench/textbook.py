@@ -1,6 +1,6 @@
-"""A training step as the textbook has it: the objective of diffusers' `train_text_to_image.py`, to be measured against.
+"""A training step of Stable Diffusion as the textbook has it: the objective of diffusers' `train_text_to_image.py`.
 
-Written anew from diffusers' public API; nothing is cached, nothing is riff's.
+Written anew from diffusers' public API, to be measured against; nothing is cached, nothing is riff's.
 """
 
 from __future__ import annotations
@@ -11,55 +11,93 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-def textbook_training(model: str, pictures: Tensor, captions: list[str], *, batch_size: int) -> NoReturn:
-    """Train all of the UNet in float32 for ever; whoever counts the steps ends it with an exception.
+
+def textbook_training(
+    model: str,
+    pictures: Tensor,
+    captions: list[str],
+    *,
+    batch_size: int,
+    method: str = "full",
+    mixed_precision: str = "no",
+    rank: int = 16,
+    learning_rate: float = 1e-4,
+) -> NoReturn:
+    """Train for ever; whoever counts the steps ends it with an exception.
 
     Args:
         model: a Stable Diffusion folder.
         pictures: (n, C, M, N) in [-1, 1].
         captions: one per picture.
+        method: "full" trains the UNet and keeps an average of its weights, "lora" its attention by adapters.
         batch_size: pictures a step.
+        mixed_precision: "no", "fp16" or "bf16"; frozen parts are kept in it.
+        rank: of the adapters.
+        learning_rate: of AdamW, constant.
     """
     from accelerate import Accelerator
     from diffusers import DDPMScheduler
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from diffusers.training_utils import EMAModel
 
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision=mixed_precision)
     parts: Any = StableDiffusionPipeline.from_pretrained(
         model, dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True
     )
     scheduler: Any = DDPMScheduler.from_config(parts.scheduler.config)
-    unet = parts.unet.train().requires_grad_(True)
+    unet = parts.unet.train()
     for frozen in (parts.vae, parts.text_encoder):
-        frozen.requires_grad_(False).to(accelerator.device)
-    weights = list(unet.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
-    average = EMAModel(weights)
-    length = parts.tokenizer.model_max_length
-    ids = parts.tokenizer(captions, max_length=length, padding="max_length", truncation=True, return_tensors="pt")
-    lessons = torch.utils.data.TensorDataset(pictures, ids.input_ids)
+        frozen.requires_grad_(False).to(accelerator.device, _PRECISIONS[mixed_precision])
+    trained = _trained(unet, method, rank)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+    ema = EMAModel(trained) if method == "full" else None
+    ids = _tokens(parts.tokenizer, captions)
+    lessons = torch.utils.data.TensorDataset(pictures, ids)
     loader = torch.utils.data.DataLoader(lessons, batch_size=batch_size, shuffle=True, drop_last=True)
     unet, optimizer, loader = accelerator.prepare(unet, optimizer, loader)
     while True:
         for pixels, told in loader:
-            accelerator.backward(_loss(unet, parts, scheduler, pixels, told))
-            accelerator.clip_grad_norm_(weights, 1.0)
+            loss = _loss(unet, parts, scheduler, pixels, told)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            average.step(weights)
+            if ema is not None:
+                ema.step(trained)
+
+
+def _trained(unet: Any, method: str, rank: int) -> list[torch.nn.Parameter]:
+    unet.requires_grad_(method == "full")
+    if method == "lora":
+        from peft import LoraConfig
+
+        targets = ["to_k", "to_q", "to_v", "to_out.0"]
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+def _tokens(tokenizer: Any, captions: list[str]) -> Tensor:
+    length = tokenizer.model_max_length
+    ids: Tensor = tokenizer(
+        captions, max_length=length, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids
 
 
 def _loss(unet: Any, parts: Any, scheduler: Any, pixels: Tensor, told: Tensor) -> Tensor:
     """Mean squared error of the predicted noise or velocity at random timesteps."""
-    encoded = parts.vae.encode(pixels)
+    encoded = parts.vae.encode(pixels.to(parts.vae.dtype))
     latents = encoded.latent_dist.sample() if hasattr(encoded, "latent_dist") else encoded.latents
     latents = latents * parts.vae.config.scaling_factor
     noise = torch.randn_like(latents)
     timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
     noisy = scheduler.add_noise(latents, noise, timesteps)
-    velocity = scheduler.config.prediction_type == "v_prediction"
-    target = scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
-    predicted = unet(noisy, timesteps, parts.text_encoder(told)[0]).sample
+    prompt_embeds = parts.text_encoder(told)[0]
+    if scheduler.config.prediction_type == "v_prediction":
+        target = scheduler.get_velocity(latents, noise, timesteps)
+    else:
+        target = noise
+    predicted = unet(noisy, timesteps, prompt_embeds).sample
     return functional.mse_loss(predicted.float(), target.float())

@@ -37,7 +37,7 @@ def train_section(*, model: str | None, device: str | None, steps: int, rounds: 
         return section
     found: dict[str, list[Figures]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
-        write_data_set(Path(folder), SpectrogramConfig.load(place))
+        write_data_set(Path(folder) / "data", SpectrogramConfig.load(place))
         arguments = {"model": str(place), "folder": folder, "steps": steps, "batch_size": batch_size}
         for number in range(rounds):
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
@@ -82,18 +82,18 @@ class _Enough(Exception):
     """All steps were counted."""
 
 
-def write_data_set(folder: Path, config: Any) -> None:
+def write_data_set(folder: Path, config: Any, *, clips: int = CLIPS) -> None:
     """A data set as ``riff prepare`` writes it, of random pictures: what they show costs no time."""
     import torch
 
     from riff.files import write_text
     from riff.image import write_png
 
-    train = folder / "data" / "train"
+    train = folder / "train"
     train.mkdir(parents=True)
-    config.save(folder / "data")
+    config.save(folder)
     lines = []
-    for number in range(CLIPS):
+    for number in range(clips):
         generator = torch.Generator().manual_seed(number)
         picture = torch.rand(config.channels, config.n_mels, config.width, generator=generator)
         write_png(train / f"{number:03d}.png", picture, config)

@@ -11,7 +11,6 @@ from riff.errors import SystemProblem
 from riff.threads import one_thread
 
 Work = Callable[[Any], Any]
-# One thread each: the processes are as many as the cores.
 _work: Work | None = None  # of this process, if it is a worker
 
 
