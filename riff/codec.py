@@ -1,11 +1,13 @@
 """Sound to picture and back in one object, with what a picture cannot hold kept beside it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from riff.checks import positive_number
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.image import image_to_mel, mel_to_image
@@ -13,6 +15,8 @@ from riff.inversion import Quality
 from riff.loudness import peak_normalize
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
 from riff.tempo import TempoMap
+
+MAX_SECONDS = 7200.0  # a stranger's tempo map may make hours of a few columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,45 @@ class Encoded:
         else:
             fields["bpm"] = self.bpm.steady if isinstance(self.bpm, TempoMap) else self.bpm
         return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def read(
+        cls,
+        image: Tensor,
+        config: SpectrogramConfig,
+        made: Mapping[str, Any],
+        *,
+        bpm: float | TempoMap | None = None,
+        name: str = "the picture",
+    ) -> "Encoded":
+        """The inverse of :attr:`metadata`, out of a file that anybody may have written.
+
+        Args:
+            image: (C, M, N) in [0, 1].
+            config: of the picture.
+            made: what is written beside it, as :func:`riff.read_png` gives it.
+            bpm: taken in place of what is written.
+            name: of the picture, in errors.
+
+        Returns:
+            The picture; ``bpm`` is None on the seconds grid, and where nobody says it.
+
+        Raises:
+            RiffError: the tempo map is damaged, or makes more than two hours of the picture.
+        """
+        if config.grid == "seconds":
+            bpm = None
+        elif bpm is None and "tempo" not in made:
+            bpm = positive_number(made.get("bpm"))
+        elif bpm is None:
+            try:
+                bpm = TempoMap.from_dict(made["tempo"])
+                seconds = float(bpm.seconds_at(image.shape[-1] / config.frames_per_beat))
+                if not 0.0 < seconds <= MAX_SECONDS:
+                    raise RiffError(f"it makes {seconds:.4g} s of the picture")
+            except RiffError as error:
+                raise RiffError(f"{name} has a damaged tempo map: {error}; give its bpm") from error
+        return cls(image, positive_number(made.get("max_value")), bpm)
 
 
 @dataclasses.dataclass(frozen=True)

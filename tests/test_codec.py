@@ -8,8 +8,10 @@ import PIL.Image
 import pytest
 import torch
 
-from riff import RiffError, SpectrogramCodec, SpectrogramConfig, load_audio, read_png, save_audio
+from riff import RiffError, SpectrogramCodec, SpectrogramConfig, load_audio, read_png, save_audio, write_png
 from riff.cli import main
+from riff.codec import Encoded
+from riff.tempo import TempoMap
 from tests.test_spectrogram import chirps
 
 RIFFUSION = SpectrogramConfig.riffusion()
@@ -161,9 +163,35 @@ def test_a_mistake_is_one_line_and_leaves_nothing(song, tmp_path, monkeypatch, c
 
 
 def test_a_beats_picture_without_a_tempo_asks_for_it(tmp_path, capsys):
-    from riff import write_png
-
     write_png(tmp_path / "bare.png", torch.rand(1, 256, 64), SpectrogramConfig())
     assert main(["decode", str(tmp_path / "bare.png"), "-o", str(tmp_path / "a.wav")]) == 2
     assert "give --bpm" in capsys.readouterr().err
     assert main(["decode", str(tmp_path / "bare.png"), "--bpm", "120", "-o", str(tmp_path / "a.wav")]) == 0
+
+
+@pytest.mark.parametrize("bpm", [96.5, TempoMap.glide([(0.0, 90.0), (2.0, 120.0)]), None])
+@pytest.mark.parametrize("max_value", [None, 3.25])
+def test_what_is_written_beside_a_picture_is_read_back(tmp_path, bpm, max_value):
+    config = SpectrogramConfig()
+    before = Encoded(torch.rand(1, 256, 64), max_value, bpm)
+    write_png(tmp_path / "a.png", before.image, config, metadata=before.metadata)
+    image, read, made = read_png(tmp_path / "a.png")
+    after = Encoded.read(image, read, made)
+    assert (after.bpm, after.max_value) == (bpm, max_value)
+
+
+def test_a_tempo_that_is_given_wins_over_the_picture_and_columns_of_seconds_have_none():
+    picture, made = torch.rand(1, 256, 64), {"bpm": "90", "tempo": "damaged"}
+    assert Encoded.read(picture, SpectrogramConfig(), made, bpm=120.0).bpm == 120.0
+    assert Encoded.read(picture, SpectrogramConfig(grid="seconds"), made, bpm=120.0).bpm is None
+    with pytest.raises(RiffError, match=r"odd\.png has a damaged tempo map.*; give its bpm"):
+        Encoded.read(picture, SpectrogramConfig(), made, name="odd.png")
+
+
+def test_a_strangers_map_of_more_than_two_hours_is_refused():
+    # 64 columns are two beats; one hour each at 1/60 bpm, and a little more.
+    slow = {"beats": [0], "seconds": [0], "tempi": [1 / 60.1], "slopes": [0]}
+    with pytest.raises(RiffError, match="it makes 7212 s"):
+        Encoded.read(torch.rand(1, 256, 64), SpectrogramConfig(), {"tempo": slow})
+    hour = {"beats": [0], "seconds": [0], "tempi": [1 / 59.9], "slopes": [0]}
+    assert Encoded.read(torch.rand(1, 256, 64), SpectrogramConfig(), {"tempo": hour}).bpm is not None

@@ -5,16 +5,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.checks import BPM_RANGE, positive_number
+from riff.checks import BPM_RANGE
 from riff.cli.arguments import QUALITIES, SOUND_SUFFIXES, number
 from riff.cli.batch import add_files, run_batch
 from riff.errors import RiffError
 
 if TYPE_CHECKING:
     from riff.config import SpectrogramConfig
-    from riff.tempo import TempoMap
 
-MAX_SECONDS = 7200.0
 READS = (".png", ".jpg", ".jpeg", ".webp")
 _EXAMPLES = """\
 examples:
@@ -56,25 +54,26 @@ def run(args: argparse.Namespace) -> None:
         import torch
 
         from riff.audio import save_audio
-        from riff.codec import SpectrogramCodec
+        from riff.codec import Encoded, SpectrogramCodec
         from riff.image import read_png
         from riff.provenance import MACHINE_MADE, handed_on, sound_tags
 
         image, config, made = read_png(source)
         config = _config(config, args.preset)
-        bpm = args.bpm if args.bpm is not None else _tempo(made, config, image.shape[-1], source)
-        if config.grid == "beats" and bpm is None:
+        found = Encoded.read(image, config, made, bpm=args.bpm, name=str(source))
+        if config.grid == "beats" and found.bpm is None:
             raise RiffError(f"{source} lies on the beats grid and does not say its tempo; give --bpm")
         waveform = SpectrogramCodec(config).decode(
             image,
-            bpm=bpm,
-            max_value=positive_number(made.get("max_value")),
+            bpm=found.bpm,
+            max_value=found.max_value,
             quality=args.quality,
             loop=args.loop,
             generator=torch.Generator().manual_seed(args.seed),
         )
         tags = sound_tags(handed_on(made, "decode")) if made.get("origin") == MACHINE_MADE else None
         save_audio(target, waveform, config.sample_rate, metadata=tags, force=force)
+        bpm = found.bpm
         first = bpm if bpm is None or isinstance(bpm, float) else float(bpm.bpm_at(0.0))
         return {"duration_s": waveform.shape[-1] / config.sample_rate, "bpm": first}
 
@@ -87,19 +86,3 @@ def _config(found: "SpectrogramConfig", preset: str | None) -> "SpectrogramConfi
         return found
     own = type(found).riffusion(stereo=found.channels == 2) if preset == "riffusion" else type(found)()
     return dataclasses.replace(own, n_mels=found.n_mels, channels=found.channels)
-
-
-def _tempo(made: dict[str, Any], config: "SpectrogramConfig", columns: int, source: Path) -> "float | TempoMap | None":
-    """The tempo that a picture of so many columns says, or the map of it where it changes."""
-    if "tempo" not in made or config.grid == "seconds":
-        return positive_number(made.get("bpm"))
-    from riff.tempo import TempoMap
-
-    try:
-        tempo = TempoMap.from_dict(made["tempo"])
-        seconds = float(tempo.seconds_at(columns / config.frames_per_beat))
-        if not 0.0 < seconds <= MAX_SECONDS:  # a stranger's map may make hours of a few columns
-            raise RiffError(f"it makes {seconds:.4g} s of the picture")
-    except RiffError as error:
-        raise RiffError(f"{source} has a damaged tempo map: {error}; give --bpm") from error
-    return tempo

@@ -9,7 +9,7 @@ import gradio as gr
 from torch import Tensor
 
 from riff.audio import load_audio, save_audio
-from riff.checks import BPM_RANGE, check_number, positive_number
+from riff.checks import BPM_RANGE, check_number
 from riff.clip import Clip
 from riff.codec import Encoded, SpectrogramCodec
 from riff.config import SpectrogramConfig
@@ -86,9 +86,10 @@ def open_picture(path: str, *, bpm: float | None = None) -> Sheet:
         RiffError: it is no picture, or lies on the beats grid and nobody says its tempo.
     """
     image, config, made = read_png(path)
-    tempo: float | TempoMap | None = None
+    found = Encoded.read(image, config, made)
+    tempo = found.bpm
     if config.grid == "beats":
-        tempo = TempoMap.from_dict(made["tempo"]) if "tempo" in made else positive_number(made.get("bpm")) or bpm
+        tempo = bpm if tempo is None else tempo
         if tempo is None:
             raise RiffError("this picture lies on the beats grid and does not say its tempo; switch the tempo on")
         if not isinstance(tempo, TempoMap):
@@ -97,7 +98,7 @@ def open_picture(path: str, *, bpm: float | None = None) -> Sheet:
     if seconds > MAX_SECONDS:
         raise RiffError(f"the picture lasts {seconds:.0f} s; use one of at most {MAX_SECONDS:g} s")
     told = made if made.get("origin") == MACHINE_MADE else {}
-    return Sheet(image, config, tempo, positive_number(made.get("max_value")), Path(path).name, told)
+    return Sheet(image, config, tempo, found.max_value, Path(path).name, told)
 
 
 def painted(sheet: Sheet, picture: "Image | None") -> Sheet:

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from riff.audio import resample, save_audio
-from riff.checks import positive_number
-from riff.codec import SpectrogramCodec
+from riff.codec import Encoded, SpectrogramCodec
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.image import write_png
 from riff.server.jobs import Job, Result
 from riff.server.uploads import Picture, Sound
 from riff.server.work import MEDIA_TYPES, Works, clip_result, file_bytes
-from riff.tempo import TempoMap
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
@@ -95,16 +93,16 @@ class Edits:
         (job,) = jobs
         asked, upload = job.request.asked, job.request.upload
         image, config, made = _as_preset(upload, asked.preset)
-        bpm = asked.bpm if asked.bpm is not None else _tempo(made, config, image.shape[-1])
-        if config.grid == "beats" and bpm is None:
+        found = Encoded.read(image, config, made, bpm=asked.bpm)
+        if config.grid == "beats" and found.bpm is None:
             raise RiffError("the picture lies on the beats grid and does not say its tempo; send bpm")
-        seconds = config.frames_to_samples(image.shape[-1], bpm=bpm) / config.sample_rate
+        seconds = config.frames_to_samples(image.shape[-1], bpm=found.bpm) / config.sample_rate
         if seconds > self.works.settings.max_seconds:
             raise RiffError(f"this would last {seconds:.0f} s; send a shorter picture")
         waveform = SpectrogramCodec(config).decode(
             image,
-            bpm=bpm,
-            max_value=positive_number(made.get("max_value")),
+            bpm=found.bpm,
+            max_value=found.max_value,
             quality=asked.quality,
             loop=asked.loop,
             generator=torch.Generator().manual_seed(asked.seed),
@@ -137,15 +135,3 @@ def _as_preset(upload: Picture, preset: str | None) -> Picture:
         return upload
     own = SpectrogramConfig.riffusion(stereo=config.channels == 2) if preset == "riffusion" else SpectrogramConfig()
     return image, dataclasses.replace(own, n_mels=config.n_mels, channels=config.channels), made
-
-
-def _tempo(made: dict[str, Any], config: SpectrogramConfig, columns: int) -> float | TempoMap | None:
-    """The tempo that a picture says, or the map of it where it changes."""
-    if config.grid == "seconds":
-        return None
-    if "tempo" not in made:
-        return positive_number(made.get("bpm"))
-    tempo = TempoMap.from_dict(made["tempo"])
-    if not 0.0 < float(tempo.seconds_at(columns / config.frames_per_beat)) < 7200.0:  # it is anybody's map
-        raise RiffError("the picture's tempo map is damaged; send bpm")
-    return tempo
