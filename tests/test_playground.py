@@ -23,6 +23,7 @@ from riff.errors import RiffError
 from riff.playground import compose, extend, inpaint, live, remix, spectrogram, timeline, walk
 from riff.playground.app import make_app, make_stage
 from riff.playground.card import kept_list, result_card
+from riff.playground.code import Source
 from riff.playground.edit import Edit
 from riff.playground.edit import code_of as edit_code
 from riff.playground.parts import bar_lines, beat_times, feed
@@ -36,7 +37,7 @@ STEPS = 2
 
 @pytest.fixture(scope="module")
 def stage(pipe):
-    return make_stage(pipe, "a/model")
+    return make_stage(pipe, Source("a/model"))
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,10 @@ def test_compose_is_the_pipelines_own_clip_of_the_same_wish(pipe, clip) -> None:
 
 def test_the_copied_python_makes_the_same_clip_again(pipe, clip) -> None:
     wish = compose.Wish("techno, 120 bpm", bars=2, seed=1, steps=STEPS)
-    tree = ast.parse(compose.code_of(wish, "a/model")[0])
+    tree = ast.parse(compose.code_of(wish, Source("a/model", (("RUN/model", 0.5),)))[0])
     assert ast.unparse(tree.body[1]) == "pipe = RiffPipeline.from_pretrained('a/model')"
-    made = eval(compile(ast.Expression(tree.body[2].value), "copied", "eval"), {"pipe": pipe})
+    assert ast.unparse(tree.body[2]) == "pipe.load_lora('RUN/model', weight=0.5)"
+    made = eval(compile(ast.Expression(tree.body[3].value), "copied", "eval"), {"pipe": pipe})
     assert torch.equal(made.waveform, clip.waveform)
 
 
@@ -73,15 +75,16 @@ def test_the_copied_shell_commands_are_ones_that_riff_takes() -> None:
     edit = Edit("/tmp/x/my song.wav", "organ", 3)
     way = walk.Way(("a piano", "b drums"), 4, 9, 7, True)
     commands = [
-        compose.code_of(wish, "a/model")[1],
-        edit_code("remix", edit, {"strength": 0.4}, {"--strength": 0.4}, None)[1],
-        edit_code("extend", edit, {"bars": 2}, {"--bars": 2}, None)[1],
-        edit_code("inpaint", edit, {}, {"--seconds": (1.0, 2.5)}, None)[1],
-        walk.code_of(way, None)[1],
+        compose.code_of(wish, Source("a/model", (("c:1", 1.0), ("b", 0.25))))[1],
+        edit_code("remix", edit, {"strength": 0.4}, {"--strength": 0.4}, Source())[1],
+        edit_code("extend", edit, {"bars": 2}, {"--bars": 2}, Source())[1],
+        edit_code("inpaint", edit, {}, {"--seconds": (1.0, 2.5)}, Source())[1],
+        walk.code_of(way, Source())[1],
     ]
     parsed = [build_parser().parse_args(shlex.split(command)[1:]) for command in commands]
     assert (parsed[0].prompts, parsed[0].bpm, parsed[0].bars, parsed[0].loop) == ([wish.prompt], 97.5, 3, True)
     assert (parsed[0].key, parsed[0].negative, parsed[0].model) == ("C major", "a b", "a/model")
+    assert parsed[0].lora == [("c:1", 1.0), ("b", 0.25)]
     assert parsed[1].strength == 0.4
     assert parsed[2].bars == 2
 

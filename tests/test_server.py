@@ -334,6 +334,8 @@ def test_the_pages_that_describe_it(server: Running) -> None:
     paths = server.http.get("/openapi.json").json()["paths"]
     kinds = ("render", "walk", "remix", "extend", "inpaint", "encode", "decode", "stream")
     assert {f"/v1/{kind}" for kind in kinds} | {"/run_inference", "/v1/jobs/{job_id}"} <= set(paths)
+    info = server.http.get("/v1/info").json()
+    assert (info["loras"], len(info["model_hash"]), info["device"]) == ([], 64, "cpu")
     page = server.http.get("/docs")
     assert "num_inference_steps" in page.text and not re.search(r"<script|https?://(?!localhost)", page.text)
     assert "riff_requests_total" in server.http.get("/metrics").text
@@ -364,11 +366,41 @@ def test_token_deadline_and_a_sigterm_that_lets_what_runs_end(mini_checkpoint, t
     assert running.events()[-1]["event"] == "stopped"
 
 
+def test_a_lora_is_there_for_the_process_in_what_it_draws_and_in_what_its_files_say(mini_checkpoint, tmp_path) -> None:
+    from riff.fingerprint import lora_hash
+    from riff.pipeline import RiffPipeline
+    from riff.recipe import read_made
+    from tests.test_cli_canvas import save_lora
+
+    file = Path(save_lora(mini_checkpoint, tmp_path / "lora"))
+    token = "t" * 16
+    running = Running(
+        mini_checkpoint, tmp_path / "log", "--lora", f"{file}:0.5", environment={"RIFF_TOKEN": token}
+    ).ready()
+    assert running.http.get("/v1/info").status_code == 401
+    running.http.auth = ("riff", token)
+    loras = running.http.get("/v1/info").json()["loras"]
+    assert loras == [{"name": file.stem, "digest": lora_hash(file), "weight": 0.5}]
+    got = tmp_path / "got.wav"
+    got.write_bytes(running.http.post("/v1/render", json={**QUICK, "seed": 3}).content)
+    assert json.loads(read_made(got)["loras"]) == loras
+    assert str(tmp_path) not in running.http.get("/v1/info").text
+    assert running.stop() == 0
+    pipe = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
+    without = pipe(QUICK["prompt"], seed=3, num_inference_steps=2, quality="fast").clips[0]
+    pipe.load_lora(file, weight=0.5)
+    own = pipe(QUICK["prompt"], seed=3, num_inference_steps=2, quality="fast").clips[0]
+    assert own.save(tmp_path / "own.wav").read_bytes() == got.read_bytes()
+    assert not without.waveform.equal(own.waveform)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
         (["--host", "0.0.0.0"], 2, "token"),
         (["--model", "missing-folder/x"], 4, "missing-folder"),
+        (["--lora", "missing.safetensors:0.5"], 4, "missing.safetensors is no LoRA file"),
+        (["--lora", "a.safetensors:3"], 2, "the weight 3"),
         (["--port", "70000"], 2, "70000"),
         (["--allow-origin", "example.org"], 2, "origin"),
         (["--token-file", "missing"], 2, "token-file"),

@@ -25,12 +25,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")
     model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
     model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
-    model.add_argument(
+    add_lora(model)
+    parser.add_argument("--no-metadata", action="store_true", help="write only that a machine made it, not how")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+
+
+def add_lora(group: Any) -> None:
+    """The option that puts LoRAs on top of the model."""
+    group.add_argument(
         "--lora", action="append", default=[], type=_lora, metavar="LORA[:WEIGHT]",
         help="a LoRA to put on top: a file, or the RUN/model of riff train, with a weight from 0 to 2; repeatable",
     )  # fmt: skip
-    parser.add_argument("--no-metadata", action="store_true", help="write only that a machine made it, not how")
-    parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
 def add_seed(group: Any) -> None:

@@ -6,13 +6,14 @@ import os
 from typing import Any
 
 from riff.cli.arguments import number
-from riff.cli.drawing import load_pipeline
+from riff.cli.drawing import add_lora, load_pipeline
 from riff.errors import RiffError, SystemProblem
 
 _EXAMPLES = """\
 examples:
   riff play                                       opens the page in the browser; Ctrl-C ends it
   riff play --model runs/blues/model --port 8080  another model
+  riff play --lora runs/wug/model:0.8             a LoRA on top of it
   riff play --no-browser                          prints the address only"""
 
 
@@ -32,7 +33,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
     parser.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
-    parser.add_argument("--lora", action="append", default=[], help=argparse.SUPPRESS)
+    add_lora(parser)
     parser.add_argument("--port", type=number(0, 65535, whole=True), default=7860, help="default 7860; 0 takes any")
     parser.add_argument(
         "--host", default="127.0.0.1",
@@ -55,8 +56,9 @@ def run(args: argparse.Namespace) -> None:
     if not args.host.strip():
         raise RiffError("--host is empty; use 127.0.0.1, or an address of this machine")
     from riff.playground.app import make_stage, serve
+    from riff.playground.code import Source
 
-    stage = make_stage(load_pipeline(args), args.model)
+    stage = make_stage(load_pipeline(args), Source(args.model, tuple(args.lora)))
 
     def announce(address: str) -> None:
         with contextlib.suppress(OSError):

@@ -15,6 +15,7 @@ import gradio as gr
 from riff.errors import RiffError, SystemProblem
 from riff.pipeline import RiffPipeline
 from riff.playground import compose, extend, inpaint, live, remix, spectrogram, timeline, walk
+from riff.playground.code import Source
 from riff.playground.look import HEAD, POLICY, theme
 from riff.playground.shelf import Shelf
 from riff.playground.stage import Stage
@@ -39,9 +40,9 @@ TABS: tuple[tuple[str, Callable[[Stage], None]], ...] = (
 _FAR = re.compile(rb"<(?:link|script)\b[^>]*\b(?:href|src)=\"https?://[^>]*>(?:\s*</script>)?")
 
 
-def make_stage(pipe: RiffPipeline, model: str | None = None) -> Stage:
-    """A stage for one pipeline; ``model`` is what the code on the page loads it by."""
-    return Stage(pipe, model, Shelf(), Works(), Shelf(limit=16))
+def make_stage(pipe: RiffPipeline, source: Source | None = None) -> Stage:
+    """A stage for one pipeline; ``source`` is what the code on the page loads it by."""
+    return Stage(pipe, source or Source(), Shelf(), Works(), Shelf(limit=16))
 
 
 def make_page(stage: Stage) -> gr.Blocks:

@@ -10,7 +10,7 @@ from riff.clip import Clip
 from riff.diffusion import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.playground.card import kept_list, result_card
-from riff.playground.code import python_code, shell_code
+from riff.playground.code import Source, python_code, shell_code
 from riff.playground.stage import EMPTY, Stage, failure
 from riff.playground.widgets import KEYS, buttons, more_settings, roll, seed_row, start
 
@@ -70,14 +70,14 @@ def compose(pipe: RiffPipeline, wish: Wish, count_step: StepCallback | None = No
     return pipe(**given, callback_on_step_end=count_step).clips[0]
 
 
-def code_of(wish: Wish, model: str | None) -> tuple[str, str]:
+def code_of(wish: Wish, source: Source) -> tuple[str, str]:
     """The same wish as Python and as a shell command."""
-    python = python_code("", wish.arguments(), model=model, result=".clips[0]")
+    python = python_code("", wish.arguments(), source=source, result=".clips[0]")
     options = {
         "--bpm": wish.bpm, "--bars": wish.bars, "--loop": wish.loop, "--seed": wish.seed, "--steps": wish.steps,
         "--guidance": wish.guidance, "--negative": wish.negative, "--key": wish.key,
     }  # fmt: skip
-    return python, shell_code("render", [wish.prompt], options, model=model)
+    return python, shell_code("render", [wish.prompt], options, source=source)
 
 
 def read_wish(
@@ -151,7 +151,7 @@ def build(stage: Stage) -> None:
             wish = read_wish(*asked)
         except (TypeError, ValueError) as error:
             raise failure(error) from error
-        python, shell = code_of(wish, stage.model)
+        python, shell = code_of(wish, stage.source)
 
         def make(count_step: StepCallback) -> Iterator[Clip]:
             yield compose(stage.pipe, wish, count_step)

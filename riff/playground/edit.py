@@ -9,7 +9,7 @@ import gradio as gr
 
 from riff.clip import Clip
 from riff.diffusion import StepCallback
-from riff.playground.code import python_code, shell_code
+from riff.playground.code import Source, python_code, shell_code
 from riff.playground.recording import after, check_sound
 from riff.playground.stage import Stage
 from riff.playground.widgets import KEYS, roll
@@ -64,7 +64,7 @@ def read_edit(
     )
 
 
-def code_of(verb: str, edit: Edit, told: dict[str, Any], options: dict[str, Any], model: str | None) -> tuple[str, str]:
+def code_of(verb: str, edit: Edit, told: dict[str, Any], options: dict[str, Any], source: Source) -> tuple[str, str]:
     """The same edit as Python and as a shell command.
 
     Args:
@@ -72,15 +72,15 @@ def code_of(verb: str, edit: Edit, told: dict[str, Any], options: dict[str, Any]
         edit: what they share.
         told: the verb's own arguments.
         options: the same at the shell.
-        model: as ``from_pretrained`` takes it.
+        source: what it is made with.
     """
     name = Path(edit.path).name
-    python = python_code(verb, {"audio": name, **edit.arguments(), **told}, model=model)
+    python = python_code(verb, {"audio": name, **edit.arguments(), **told}, source=source)
     words = {
         **options, "--seed": edit.seed, "--steps": edit.steps, "--guidance": edit.guidance,
         "--negative": edit.negative, "--key": edit.key,
     }  # fmt: skip
-    return python, shell_code(verb, [name, edit.prompt], words, model=model)
+    return python, shell_code(verb, [name, edit.prompt], words, source=source)
 
 
 def work_on(

@@ -41,7 +41,7 @@ def build(stage: Stage) -> None:
 
     def work(request: gr.Request, bars: float, *fields: Any) -> Iterator[tuple[object, ...]]:
         edit, count = read_edit(*fields), int(bars)
-        code = code_of("extend", edit, {"bars": count}, {"--bars": count}, stage.model)
+        code = code_of("extend", edit, {"bars": count}, {"--bars": count}, stage.source)
         yield from work_on(stage, request, lambda count_step: extend(stage, edit, count, count_step), code)
 
     start(stage, [go.click, prompt.submit], work, [bars, sound, prompt, seed, *more], [status, result, current], stop)

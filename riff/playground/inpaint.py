@@ -48,7 +48,7 @@ def build(stage: Stage) -> None:
     def work(request: gr.Request, first: float, last: float, *fields: Any) -> Iterator[tuple[object, ...]]:
         edit, seconds = read_edit(*fields), (float(first or 0.0), float(last or 0.0))
         told = {"mask_start_seconds": seconds[0], "mask_end_seconds": seconds[1]}
-        code = code_of("inpaint", edit, told, {"--seconds": seconds}, stage.model)
+        code = code_of("inpaint", edit, told, {"--seconds": seconds}, stage.source)
         yield from work_on(stage, request, lambda count: inpaint(stage, edit, seconds, count), code)
 
     fields = [first, last, sound, prompt, seed, *more]

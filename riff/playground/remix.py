@@ -41,7 +41,7 @@ def build(stage: Stage) -> None:
 
     def work(request: gr.Request, strength: float, *fields: Any) -> Iterator[tuple[object, ...]]:
         edit = read_edit(*fields)
-        code = code_of("remix", edit, {"strength": strength}, {"--strength": strength}, stage.model)
+        code = code_of("remix", edit, {"strength": strength}, {"--strength": strength}, stage.source)
         yield from work_on(stage, request, lambda count: remix(stage, edit, strength, count), code)
 
     start(

@@ -10,6 +10,7 @@ from riff.clip import Clip
 from riff.diffusion import StepCallback
 from riff.errors import RiffError
 from riff.pipeline import RiffPipeline
+from riff.playground.code import Source
 from riff.playground.shelf import Shelf
 from riff.playground.work import Part, Progress, Stopped, Works, human
 
@@ -22,14 +23,14 @@ class Stage:
 
     Attributes:
         pipe: what makes music.
-        model: as ``from_pretrained`` took it; None is riff-mini.
+        source: what the pipeline was loaded from.
         shelf: the clips that were made.
         works: what is being made.
         parts: what is heard of a walk or of endless music while it is made.
     """
 
     pipe: RiffPipeline
-    model: str | None
+    source: Source
     shelf: Shelf
     works: Works
     parts: Shelf

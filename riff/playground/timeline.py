@@ -15,7 +15,7 @@ from riff.errors import RiffError
 from riff.keyframe import Keyframe
 from riff.pipeline import RiffPipeline
 from riff.playground.card import result_card
-from riff.playground.code import shell_code
+from riff.playground.code import Source, shell_code
 from riff.playground.stage import EMPTY, Stage, failure, problem
 from riff.playground.widgets import buttons, seed_row, start
 from riff.show import LINES
@@ -152,11 +152,11 @@ def build(stage: Stage) -> None:
         def make(count_step: StepCallback) -> Iterator[Clip]:
             yield render(stage.pipe, timeline, int(steps), count_step)
 
-        shell = shell_code("render", ["song.yaml"], {"--steps": int(steps)}, model=stage.model)
+        shell = shell_code("render", ["song.yaml"], {"--steps": int(steps)}, source=stage.source)
         yield from stage.perform(
             str(request.session_hash), make,
             lambda clip, name, notes: result_card(
-                clip, name, python=_python(timeline, int(steps), stage.model), shell=shell, notes=notes
+                clip, name, python=_python(timeline, int(steps), stage.source), shell=shell, notes=notes
             ),
         )  # fmt: skip
 
@@ -167,13 +167,12 @@ def build(stage: Stage) -> None:
     start(stage, [go.click], work, [steps, *fields], [status, result, current], stop)
 
 
-def _python(timeline: Timeline, steps: int, model: str | None) -> str:
+def _python(timeline: Timeline, steps: int, source: Source) -> str:
     frames = "\n".join(f"    {_without_defaults(frame)}," for frame in timeline.keyframes)
     loop = ", loop=True" if timeline.loop else ""
-    source = "" if model is None else repr(model)
     return (
         "from riff import Keyframe, RiffPipeline, Timeline\n\n"
-        f"pipe = RiffPipeline.from_pretrained({source})\nframes = (\n{frames}\n)\n"
+        f"{source.python()}frames = (\n{frames}\n)\n"
         f"song = Timeline(frames, bars={timeline.bars}, seed={timeline.seed}{loop})\n"
         f'clip = pipe.render(song, num_inference_steps={steps})\nclip.save("song.wav")\n'
     )

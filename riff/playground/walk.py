@@ -13,7 +13,7 @@ from riff.diffusion import StepCallback
 from riff.errors import RiffError
 from riff.pipeline import RiffPipeline
 from riff.playground.card import result_card
-from riff.playground.code import python_code, shell_code
+from riff.playground.code import Source, python_code, shell_code
 from riff.playground.parts import bar_lines, feed, now
 from riff.playground.stage import EMPTY, Stage
 from riff.playground.widgets import buttons, roll, seed_row, start
@@ -162,14 +162,14 @@ def _tempo(legs: list[Clip], bars: int) -> TempoMap | None:
     return TempoMap(beats, seconds, tempi, slopes)
 
 
-def code_of(way: Way, model: str | None) -> tuple[str, str]:
+def code_of(way: Way, source: Source) -> tuple[str, str]:
     """The same walk as Python and as a shell command, on one canvas."""
     arguments = {
         "prompts": list(way.prompts), "seeds": way.seed, "bars_per_step": way.bars_per_step,
         "loop": way.loop or None, "num_inference_steps": way.steps,
     }  # fmt: skip
     options = {"--step": way.bars_per_step, "--seed": way.seed, "--steps": way.steps, "--loop": way.loop}
-    return python_code("walk", arguments, model=model), shell_code("walk", list(way.prompts), options, model=model)
+    return python_code("walk", arguments, source=source), shell_code("walk", list(way.prompts), options, source=source)
 
 
 def build(stage: Stage) -> None:
@@ -199,7 +199,7 @@ def build(stage: Stage) -> None:
                 yield leg.whole
 
         def show(clip: Clip, name: str, notes: tuple[str, ...]) -> str:
-            python, shell = code_of(read_way(*fields), stage.model)
+            python, shell = code_of(read_way(*fields), stage.source)
             if len(legs) > 2:
                 notes = (*notes, "Drawn in parts to be heard early; the code draws one canvas, which differs a little.")
             return result_card(clip, name, python=python, shell=shell, notes=notes)

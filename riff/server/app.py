@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
@@ -28,6 +29,9 @@ from riff.server.streaming import add_stream_routes
 from riff.server.uploads import Uploads
 from riff.server.waiting import wait_for
 from riff.server.work import Works, render_group
+
+if TYPE_CHECKING:
+    from riff.pipeline import RiffPipeline
 
 _PHRASES = {404: "there is nothing here; /docs says what there is", 405: "this address does not take that method"}
 
@@ -159,6 +163,13 @@ def _add_state(app: FastAPI, service: Service) -> None:
             {"state": service.queue.state}, 200 if ready else 503, {} if ready else {"retry-after": "5"}
         )
 
+    @app.get("/v1/info", summary="Which model draws, and the LoRAs on top of it")
+    async def info() -> Response:
+        pipe = service.queue.pipe
+        if pipe is None:
+            raise Refusal(503, "the model is still loading; try again", retry_after=5)
+        return JSONResponse(await asyncio.to_thread(_model_facts, pipe))
+
     @app.get("/metrics", summary="For Prometheus")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -167,6 +178,18 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def docs() -> Response:
         return Response(page(app.openapi()), media_type="text/html; charset=utf-8")
+
+
+def _model_facts(pipe: "RiffPipeline") -> dict[str, Any]:
+    """Names and hashes as the files say them; no path."""
+    return {
+        "version": riff.__version__,
+        "model": pipe.name,
+        "model_hash": pipe.origin.model_hash,
+        "loras": [dataclasses.asdict(adapter) for adapter in pipe.origin.adapters],
+        "sample_rate": pipe.sampling_rate,
+        "device": pipe.device.type,
+    }
 
 
 def _add_drawing(app: FastAPI, service: Service) -> None:

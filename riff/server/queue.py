@@ -130,7 +130,8 @@ class WorkQueue:
         if self.state == "loading":
             self.state = "ready"
             self.metrics.ready.set(1)
-            note("ready", model=self.pipe.name, device=str(self.pipe.device))
+            loras = [adapter.name for adapter in self.pipe.origin.adapters]
+            note("ready", model=self.pipe.name, device=str(self.pipe.device), loras=loras)
         import torch
 
         with torch.no_grad():
