@@ -71,10 +71,20 @@ class Clip:
     def provenance(self) -> dict[str, str]:
         """How the clip was made, as text: what :meth:`save` writes into the file."""
         known = (
-            *("model", "steps", "guidance", "scheduler", "negative_prompt", "keyscale", "bars", "duration"),
+            *(
+                "model",
+                "steps",
+                "guidance",
+                "guidance_stop",
+                "scheduler",
+                "negative_prompt",
+                "keyscale",
+                "bars",
+                "duration",
+            ),
             *("loop", "timeline", "task", "strength", "timesignature", "key_tries", "key_measured", "key_moved"),
             *("model_hash", "loras", "quality", "config", "device", "dtype", "torch", "bpm_asked", "downbeat"),
-            *("ends_pinned", "from_latents", "source", "regions", "band"),
+            *("ends_pinned", "from_latents", "source", "regions", "band", "stems", "separator"),
         )
         fields = {name: self.settings[name] for name in known if name in self.settings}
         return provenance(self.prompt, seed=self.seed, bpm=self.bpm, **{"model": "unknown", **fields})

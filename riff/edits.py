@@ -19,13 +19,14 @@ from riff.errors import RiffError
 from riff.image import image_to_mel, mel_to_image
 from riff.inversion import Quality
 from riff.latents import image_to_latents
-from riff.laying import Laid, Recording
+from riff.laying import Laid, Recording, fit, lay_part
 from riff.loudness import peak_normalize
 from riff.model import Model, Sampling
 from riff.plan import drawn_columns, usual_columns
 from riff.reading import Reading
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
 from riff.splice import append, band_splice, splice
+from riff.stems import Choice, take_apart
 from riff.tempo import TempoMap
 
 FADE_SECONDS = 0.03
@@ -64,6 +65,38 @@ def remix(model: Model, laid: Laid, request: Request, *, strength: float) -> tup
     Returns:
         The sound ``(1|2, T)``, as long as the recording, and its picture ``(C, M, N)``.
     """
+    sound, image = _anew(model, laid, request, strength=strength)
+    return _held(sound), image
+
+
+def remix_stems(
+    model: Model, laid: Laid, recording: Recording, request: Request, choice: Choice, *, strength: float
+) -> Tensor:
+    """Some stems of a recording drawn anew, and the rest of it as it was.
+
+    The stems are drawn as one sound. The model learned whole pieces, to which several stems together are nearer than
+    each alone; and under one prompt each alone would come out as the same thing.
+
+    Args:
+        model: what draws.
+        laid: the whole recording, on whose beats the new stems lie.
+        recording: itself.
+        request: what to make of the stems.
+        choice: which they are, and what takes the recording apart.
+        strength: as for :func:`remix`.
+
+    Returns:
+        ``(1|2, T)`` as long as the recording, at the model's rate; turned down as a whole where it would be louder than
+        a file can hold.
+    """
+    parts = take_apart(recording.waveform, recording.sample_rate, choice)
+    kept, chosen = (Recording(part, recording.sample_rate) for part in parts)
+    sound, _ = _anew(model, lay_part(chosen, laid, model.config), request, strength=strength)
+    return _held(sound + fit(kept, model.config).flatten(0, 1))
+
+
+def _anew(model: Model, laid: Laid, request: Request, *, strength: float) -> tuple[Tensor, Tensor]:
+    """The sound ``(1|2, T)`` of :func:`remix`, however loud, and its picture."""
     mel = waveform_to_mel(laid.waveform, model.config, bpm=laid.tempo)
     loudest = _loudest(mel, model.config)
     image, layout = _canvas(mel, laid, model, loudest)
@@ -71,9 +104,12 @@ def remix(model: Model, laid: Laid, request: Request, *, strength: float) -> tup
     sound = _play(drawn, laid.tempo, model.config, request, loudest).flatten(0, 1) / laid.gain
     length = laid.waveform.shape[-1]
     sound = torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[..., laid.lead : length]
-    if float(sound.abs().max()) > PEAK:
-        sound = peak_normalize(sound, peak=PEAK)
     return sound, drawn.mean(0)
+
+
+def _held(sound: Tensor) -> Tensor:
+    """A sound that a file can hold."""
+    return peak_normalize(sound, peak=PEAK) if float(sound.abs().max()) > PEAK else sound
 
 
 def inpaint(
@@ -175,9 +211,8 @@ def redraw(
     kept = torch.lerp(image, drawn, inside)[..., : part.shape[-1]]
     beat = first / _per_beat(config, laid)
     sound = _play(kept, laid.tempo.starting_at(beat), config, request, loudest).flatten(0, 1) / laid.gain
-    if float(sound.abs().max()) > PEAK:  # what is kept is not touched by this
-        sound = peak_normalize(sound, peak=PEAK)
-    return float(laid.tempo.seconds_at(beat)) - laid.lead / config.sample_rate, sound
+    # Only what is new is turned down, if it must be.
+    return float(laid.tempo.seconds_at(beat)) - laid.lead / config.sample_rate, _held(sound)
 
 
 def _per_beat(config: SpectrogramConfig, laid: Laid) -> float:

@@ -79,10 +79,7 @@ def lay(
         fallback_bpm: of the even grid that begins with a recording in which no beat is found, which is said.
     """
     rate, fitted = config.sample_rate, fit(recording, config)
-    mono, gain = fitted.mean((0, 1))[None], 1.0
-    if config.amplitude == "decibel":
-        loudness = 20.0 * math.log10(float(mono.square().mean().sqrt()) + 1e-9)
-        gain = 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
+    mono, gain = fitted.mean((0, 1))[None], _gain(fitted, config)
     if config.grid == "seconds":
         tempo, lead = TempoMap.constant(bpm or 120.0), 0
     elif bpm is not None and downbeat is not None:
@@ -91,6 +88,27 @@ def lay(
     else:
         tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar, fallback_bpm)
     return Laid(torch.nn.functional.pad(fitted * gain, (lead, 0)), tempo, lead, gain, beats_per_bar, rate)
+
+
+def lay_part(part: Recording, laid: Laid, config: SpectrogramConfig) -> Laid:
+    """A part of a recording on the grid of the whole, by itself at the level that the model knows.
+
+    Args:
+        part: as long as the recording that ``laid`` was made of, at its rate and in its channels.
+        laid: the whole, whose beats say more than a part's.
+        config: of the model.
+    """
+    fitted = fit(part, config)
+    gain = _gain(fitted, config)
+    return dataclasses.replace(laid, waveform=torch.nn.functional.pad(fitted * gain, (laid.lead, 0)), gain=gain)
+
+
+def _gain(fitted: Tensor, config: SpectrogramConfig) -> float:
+    """What brings a sound to the model's level; 1 where it knows none, or where there is silence."""
+    if config.amplitude != "decibel":
+        return 1.0
+    loudness = 20.0 * math.log10(float(fitted.mean((0, 1)).square().mean().sqrt()) + 1e-9)
+    return 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
 
 
 def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:

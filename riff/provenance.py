@@ -19,6 +19,7 @@ def provenance(
     bpm: float | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_stop: float | None = None,
     scheduler: str | None = None,
     negative_prompt: str | None = None,
     keyscale: str | None = None,
@@ -46,6 +47,8 @@ def provenance(
     source: str | None = None,
     regions: str | None = None,
     band: str | None = None,
+    stems: str | None = None,
+    separator: str | None = None,
 ) -> dict[str, str]:
     """Everything needed to make a clip again, as text.
 
@@ -56,6 +59,7 @@ def provenance(
         bpm: tempo in beats per minute.
         steps: denoising steps.
         guidance: classifier-free guidance scale.
+        guidance_stop: share of the steps after which it was dropped.
         scheduler: class name of the noise scheduler.
         negative_prompt: what was asked to stay away.
         keyscale: key asked for as an argument, e.g. ``"F# minor"``.
@@ -84,6 +88,8 @@ def provenance(
         source: :func:`riff.fingerprint.sound_hash` of the recording that was used.
         regions: JSON list of first and last second of each part of it that was replaced.
         band: JSON pair of the Hz between which it was replaced.
+        stems: JSON list of those of its stems that were drawn anew.
+        separator: what took it apart: ``"htdemucs"``, or ``"own"`` for a function of the caller's.
 
     Returns:
         Field name to text, always with ``software`` (``"riff x.y.z"``) and ``origin`` (``"machine-made"``);
@@ -102,6 +108,7 @@ def provenance(
         "duration": duration,
         "steps": steps,
         "guidance": guidance,
+        "guidance_stop": guidance_stop,
         "scheduler": scheduler,
         "loop": loop,
         "timeline": timeline,
@@ -125,6 +132,8 @@ def provenance(
         "source": source,
         "regions": regions,
         "band": band,
+        "stems": stems,
+        "separator": separator,
     }
     return {name: _text(value) for name, value in fields.items() if value is not None}
 

@@ -17,6 +17,7 @@ from riff.image import read_png
 from riff.music import canonical_keyscale
 from riff.provenance import MACHINE_MADE, read_sound_tags
 from riff.request import check_length, check_metre, check_negative, check_prompts, check_sampling
+from riff.stems import told_stems
 from riff.tags import MAX_BYTES, SOURCE_TYPE
 from riff.timeline import Timeline
 
@@ -39,6 +40,7 @@ class Recipe:
         model_hash: of its files; None if it is not told, as with the two that follow.
         config: of its picture.
         scheduler: class name.
+        guidance_stop: share of the steps that were guided.
         loras: on top of the model, in the order in which they were loaded.
         device: what it was drawn on.
         dtype: of the weights there.
@@ -56,6 +58,7 @@ class Recipe:
     model_hash: str | None
     config: SpectrogramConfig | None
     scheduler: str | None
+    guidance_stop: float
     loras: tuple[Adapter, ...]
     device: str | None
     dtype: str | None
@@ -106,8 +109,8 @@ def read_recipe(path: str | Path) -> Recipe:
 _KNOWN = (
     *("software", "model", "model_hash", "config", "scheduler", "loras", "device", "dtype", "torch", "source", "task"),
     *("prompt", "negative_prompt", "seed", "bpm_asked", "downbeat", "keyscale", "bars", "duration", "steps"),
-    *("guidance", "quality", "loop", "timesignature", "key_tries", "strength", "regions", "band", "timeline"),
-    *("ends_pinned", "from_latents"),
+    *("guidance", "guidance_stop", "quality", "loop", "timesignature", "key_tries", "strength", "regions", "band"),
+    *("timeline", "ends_pinned", "from_latents", "stems", "separator"),
 )
 
 
@@ -127,6 +130,7 @@ def _read(path: Path, made: dict[str, str]) -> Recipe:
         model_hash=_match(made, "model_hash", _DIGEST),
         config=SpectrogramConfig.from_dict(_json(made, "config")) if "config" in made else None,
         scheduler=_match(made, "scheduler", _NAME),
+        guidance_stop=1.0 if (share := _number(made, "guidance_stop", 0, 1)) is None else share,
         loras=_loras(made),
         device=made.get("device"),
         dtype=_match(made, "dtype", _NAME),
@@ -184,7 +188,7 @@ def _edit(made: dict[str, str]) -> dict[str, Any]:
 
 
 def _remix(made: dict[str, str]) -> dict[str, Any]:
-    return _edit(made) | {"strength": _needed(made, "strength", 0, 1)}
+    return _edit(made) | {"strength": _needed(made, "strength", 0, 1), "stems": told_stems(made)}
 
 
 def _extend(made: dict[str, str]) -> dict[str, Any]:

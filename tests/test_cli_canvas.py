@@ -164,8 +164,8 @@ def test_a_plain_walk_asks_for_the_pipelines_own_defaults(fake, here) -> None:
 @pytest.mark.parametrize(
     ("verb", "words", "asked"),
     [
-        ("remix", ["--strength", "0.25"], {"strength": 0.25}),
-        ("remix", [], {"strength": 0.6}),
+        ("remix", ["--strength", "0.25"], {"strength": 0.25, "stems": None}),
+        ("remix", [], {"strength": 0.6, "stems": None}),
         ("extend", ["--bars", "3"], {"bars": 3}),
         ("extend", [], {"bars": 8}),
         (

@@ -82,6 +82,7 @@ LAYERS = {
         "drawing",
         "trigger",
         "lora",
+        "stems",
         "pipeline",
         "evaluate",
         "tagger_net",
