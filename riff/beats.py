@@ -20,11 +20,24 @@ STEADY = 0.015  # seconds of residual up to which a given tempo is believed
 VERY_STEADY = 0.006  # up to which any even grid is: about what finding an onset costs
 NEAR = 0.05  # seconds that a beat may be moved
 START = 0.005  # seconds within which a beat at the start is put there
-LEAST_CLARITY = 0.08  # correlation of the onsets with themselves, four beats on: noise has 0.02, music 0.3 and more
+LEAST_CLARITY = 0.08  # correlation of the onsets with themselves, four beats on: noise has 0.03, music 0.3 and more
+CLARITY_SECONDS = 0.7  # but of a few seconds noise has more, up to 0.5 / seconds at the tempo that happens to fit best
 CHANGE_WEIGHT = 5.0  # of a change of harmony beside a rise of the bass
 LEAST_CHANGE = 0.2  # spread of those changes below which they say little
 LOW_WEIGHT = 0.5  # of the rise of the bass among the onsets, by which beats are told from off-beats
 REMEDY = "pass bpm, and downbeat if you know it"
+
+
+class NoBeat(RiffError):
+    """No beat can be heard.
+
+    Attributes:
+        problem: why, without what to do about it.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; {REMEDY}")
+        self.problem = problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +78,8 @@ def track_beats(
         Beats from before the sound to after it.
 
     Raises:
-        RiffError: without ``bpm``: the sound is shorter than 2 s or silent, or has no beat.
+        NoBeat: without ``bpm``: the sound is shorter than 2 s or silent, or has no beat.
+        RiffError: an argument is out of its range, or the sound is not finite.
     """
     if bpm is not None:
         check_number(bpm, "bpm", *BPM_RANGE)
@@ -84,7 +98,7 @@ def track_beats(
             problem = f"the sound of {end:.1f} s has no beat that can be heard"
     if found is None:
         if bpm is None:
-            raise RiffError(f"{problem}; {REMEDY}")
+            raise NoBeat(str(problem))
         return Beats(_cover(np.array([0.0, 60.0 / bpm]), end), 0, float(bpm), 0.0)
     times, steadiness = _settle(found, bpm)
     covering = np.array(_cover(times, end))
@@ -152,7 +166,7 @@ def _tempi(envelope: np.ndarray, rate: float) -> list[tuple[float, float]]:
     lags = np.outer(np.arange(1, 5), 60.0 * rate / tempi)
     usable = lags < 0.8 * count
     found = (np.interp(lags, np.arange(count), correlation) * usable).sum(0) / np.maximum(usable.sum(0), 1)
-    if found.max() < LEAST_CLARITY:
+    if found.max() < max(LEAST_CLARITY, CLARITY_SECONDS * rate / count):
         return []
     weighed = np.clip(found, 0.0, None) * np.exp(-0.5 * np.log2(tempi / 118.0) ** 2)
     peaks = 1 + np.flatnonzero((weighed[1:-1] >= weighed[:-2]) & (weighed[1:-1] > weighed[2:]))

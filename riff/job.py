@@ -136,6 +136,7 @@ class Job:
             "ignored_words": reading.ignored_words,
             "dropped_words": reading.dropped_words,
             "beats_per_bar": self.laid.beats_per_bar,
+            "beats": self.laid.beats,
             "task": task,
             **self.told,
             **told,

@@ -3,18 +3,19 @@
 import dataclasses
 import math
 import warnings
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from riff.audio import resample
-from riff.beats import track_beats
+from riff.beats import REMEDY, NoBeat, track_beats
 from riff.config import SpectrogramConfig
-from riff.errors import RiffError
 from riff.tempo import TempoMap
 
 # Root mean square level of composed music, which riff's own models were trained on, in decibels of full scale.
 LEVEL = -20.3
+Source = Literal["given", "found", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Laid:
         gain: that brought the recording to the model's level.
         beats_per_bar: 3 or 4.
         rate: samples of ``waveform`` per second.
+        beats: where they come from: "given" by the caller, "found" in the sound, or "none", where the grid lies in
+            seconds.
     """
 
     waveform: Tensor
@@ -51,6 +54,7 @@ class Laid:
     gain: float
     beats_per_bar: int
     rate: int
+    beats: Source
 
     @property
     def bpm(self) -> float:
@@ -76,18 +80,30 @@ def lay(
         bpm: its tempo; None finds the beats, which then need not be steady.
         downbeat: seconds to a first beat of a bar; None finds it.
         beats_per_bar: 3 or 4.
-        fallback_bpm: of the even grid that begins with a recording in which no beat is found, which is said.
+        fallback_bpm: where no beat is found, the grid is one in seconds: its columns are equally long, as at this
+            tempo, and begin with the recording or lie on its ``downbeat``. A warning says so.
     """
     rate, fitted = config.sample_rate, fit(recording, config)
     mono, gain = fitted.mean((0, 1))[None], _gain(fitted, config)
+    beats: Source
     if config.grid == "seconds":
-        tempo, lead = TempoMap.constant(bpm or 120.0), 0
+        tempo, lead, beats = TempoMap.constant(bpm or fallback_bpm), 0, _source(bpm)
     elif bpm is not None and downbeat is not None:
-        bar = beats_per_bar * 60.0 / bpm
-        tempo, lead = TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
+        tempo, lead, beats = *_even(bpm, downbeat, beats_per_bar, rate), _source(bpm)
     else:
-        tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar, fallback_bpm)
-    return Laid(torch.nn.functional.pad(fitted * gain, (lead, 0)), tempo, lead, gain, beats_per_bar, rate)
+        try:
+            tempo, lead = _tracked(mono, rate, bpm, downbeat, beats_per_bar)
+            beats = "found" if bpm is None else "given"
+        except NoBeat as error:
+            tempo, lead = _even(fallback_bpm, downbeat or 0.0, beats_per_bar, rate)
+            beats = "none"
+            warnings.warn(
+                f"{error.problem}; it is laid on seconds instead, as an even grid of {fallback_bpm:.4g} bpm "
+                f"({60.0 / fallback_bpm:.3g} s a beat); {REMEDY}",
+                stacklevel=2,
+            )
+    padded = torch.nn.functional.pad(fitted * gain, (lead, 0))
+    return Laid(padded, tempo, lead, gain, beats_per_bar, rate, beats)
 
 
 def lay_part(part: Recording, laid: Laid, config: SpectrogramConfig) -> Laid:
@@ -117,15 +133,25 @@ def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:
     return waveform[:, None] if config.channels == 1 else waveform.expand(2, -1)[None]
 
 
+def _source(bpm: float | None) -> Source:
+    return "none" if bpm is None else "given"
+
+
+def _even(bpm: float, downbeat: float, beats_per_bar: int, rate: int) -> tuple[TempoMap, int]:
+    """Equal beats from the downbeat at or before the start on, and the samples between that and the start."""
+    bar = beats_per_bar * 60.0 / bpm
+    return TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
+
+
 def _tracked(
-    mono: Tensor, rate: int, bpm: float | None, downbeat: float | None, beats_per_bar: int, fallback_bpm: float
+    mono: Tensor, rate: int, bpm: float | None, downbeat: float | None, beats_per_bar: int
 ) -> tuple[TempoMap, int]:
-    """Tempo map from the downbeat at or before the start on, and the samples between that and the start."""
-    try:
-        found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
-    except RiffError as error:
-        warnings.warn(f"{error}; an even grid of {fallback_bpm:g} bpm is used", stacklevel=2)
-        return TempoMap.constant(fallback_bpm), 0
+    """Tempo map from the downbeat at or before the start on, and the samples between that and the start.
+
+    Raises:
+        NoBeat: there is none.
+    """
+    found = track_beats(mono, rate, bpm=bpm, beats_per_bar=beats_per_bar)
     times = [float(time) for time in found.times]
     first = found.downbeat
     if downbeat is not None:

@@ -430,7 +430,8 @@ class RiffPipeline:
             sampling_rate: of samples.
             negative_prompt: what to stay away from.
             bpm: its tempo; None is what the clip or a file made by riff says, else the beats are found. Where there
-                is no beat, a warning says so and the prompt's tempo is taken.
+                is no beat, a warning says so, and the grid lies in seconds: equal beats of the prompt's tempo from the
+                recording's start. ``clip.settings["beats"]`` is "given", "found" or "none".
             downbeat: seconds to a first beat of a bar; None finds it.
             keyscale: key, e.g. "F# minor".
             seed: None is random.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from riff.beats import Beats, track_beats
+from riff.beats import Beats, NoBeat, track_beats
 from riff.errors import RiffError
 from riff.evaluate import tempo_error
 from riff.tempo import TempoMap
@@ -115,6 +115,16 @@ def test_without_a_beat_the_error_says_to_pass_bpm_and_with_it_the_grid_is_even(
     assert found.bpm == pytest.approx(100.0) and found.steadiness == 0.0
     np.testing.assert_allclose(np.diff(found.times), 0.6)
     assert found.times[0] <= 0 and found.times[-1] >= BEATLESS[name].shape[-1] / RATE
+
+
+@pytest.mark.parametrize("seconds", [2.2, 3.0, 4.0, 6.0])
+def test_a_few_seconds_of_noise_have_no_beat_and_a_few_of_beats_do(seconds: float) -> None:
+    for seed in range(5):
+        noise = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+        with pytest.raises(NoBeat, match="has no beat"):
+            track_beats(0.1 * noise, RATE)
+    times = np.arange(0.1, seconds, 0.4)
+    assert track_beats(clicks(times, seconds), RATE).bpm == pytest.approx(150.0, rel=0.01)
 
 
 @pytest.mark.parametrize(

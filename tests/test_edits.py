@@ -183,12 +183,72 @@ def test_beats_that_are_given_by_nobody_are_found(pipe):
     assert float(abs(beats - beats.round())) < 0.05  # the first tone falls on a beat
 
 
-@pytest.mark.parametrize("recording", [torch.zeros(1, 4 * RATE), beat_sound(0.4)], ids=["silence", "short"])
-def test_without_a_beat_the_prompts_tempo_is_taken_and_that_is_said(pipe, recording):
-    with pytest.warns(UserWarning, match=r"an even grid of 96 bpm is used"):
+def beatless(seconds: float = 6.0) -> dict[str, torch.Tensor]:
+    """(1, T) sounds without a beat, and one that is shorter than a bar."""
+    time = torch.arange(round(seconds * RATE)) / RATE
+    noise = torch.randn(1, len(time), generator=torch.Generator().manual_seed(5))
+    rumble = torch.fft.irfft(torch.fft.rfft(noise) / (1 + torch.arange(len(time) // 2 + 1)), n=len(time))
+    sine = torch.sin(2 * math.pi * 440 * time)[None]
+    return {
+        "silence": torch.zeros(1, len(time)),
+        "noise": 0.1 * noise,
+        "rumble": 0.3 * rumble / rumble.abs().max(),
+        "one sine": 0.3 * sine,
+        "a swell": 0.3 * sine * (1 - torch.cos(2 * math.pi * time / seconds)) / 2,
+        "shorter than a bar": beat_sound(0.4),
+    }
+
+
+@pytest.mark.parametrize("name", beatless())
+def test_without_a_beat_the_grid_lies_in_seconds_and_that_is_said(pipe, name):
+    config, recording = pipe.config, Recording(beatless()[name], RATE)
+    with pytest.warns(UserWarning) as said:
+        laid = lay(recording, config, bpm=None, downbeat=None, beats_per_bar=4, fallback_bpm=96.0)
+    assert len(said) == 1
+    line = str(said[0].message)
+    assert "laid on seconds instead, as an even grid of 96 bpm (0.625 s a beat); pass bpm" in line and "\n" not in line
+    # Columns are equally long, and the first one begins with the recording.
+    columns = torch.arange(0, 96, dtype=torch.float64)
+    seconds = laid.tempo.seconds_at(columns / config.frames_per_beat)
+    torch.testing.assert_close(seconds, columns * 0.625 / config.frames_per_beat)
+    assert (laid.lead, laid.beats) == (0, "none")
+    assert torch.equal(laid.waveform / laid.gain, recording.waveform[None]) or laid.gain != 1.0
+
+
+@pytest.mark.parametrize("name", ["silence", "noise", "shorter than a bar"])
+def test_a_recording_without_a_beat_is_edited_in_the_prompts_tempo(pipe, name):
+    recording = beatless(4.0)[name]
+    with pytest.warns(UserWarning, match="an even grid of 96 bpm"):
         clip = pipe.remix(recording, "techno, 96 bpm", seed=1, sampling_rate=RATE, **QUICK)
     assert clip.waveform.shape == recording.shape
+    assert bool(torch.isfinite(clip.waveform).all())
     assert clip.bpm == pytest.approx(96.0)
+    assert clip.settings["beats"] == "none"
+    with pytest.warns(UserWarning, match="an even grid of 96 bpm"):
+        longer = pipe.extend(recording, "techno, 96 bpm", bars=1, seed=1, sampling_rate=RATE, **QUICK)
+    bar = 4 * 0.625 * RATE
+    assert longer.waveform.shape[-1] == bar * max(math.floor(recording.shape[-1] / bar) + 1,
+                                                  round(recording.shape[-1] / bar + 1))  # fmt: skip
+
+
+def test_without_a_beat_a_downbeat_that_is_given_is_kept(pipe):
+    with pytest.warns(UserWarning, match="an even grid of 120 bpm"):
+        laid = lay(Recording(torch.zeros(1, 4 * RATE), RATE), pipe.config, bpm=None, downbeat=0.5, beats_per_bar=4)
+    assert laid.lead == round(1.5 * RATE)
+
+
+def test_where_a_tempo_is_known_nothing_is_said(pipe, recwarn):
+    recording = Recording(beatless()["noise"], RATE)
+    laid = lay(recording, pipe.config, bpm=90.0, downbeat=None, beats_per_bar=4, fallback_bpm=96.0)
+    assert (laid.beats, laid.bpm) == ("given", pytest.approx(90.0))
+    assert not recwarn
+
+
+def test_pictures_in_seconds_take_the_prompts_tempo_for_their_bars(riffusion_pipe, recwarn):
+    """They need no beats, so none are looked for; only extending counts bars."""
+    longer = riffusion_pipe.extend(beat_sound(3), "techno, 96 bpm", bars=1, seed=1, sampling_rate=RATE, **QUICK)
+    assert longer.waveform.shape[-1] == 3 * 4 * 0.625 * RATE  # 2.4 bars of 96 bpm, and to the bar line after
+    assert not [warning for warning in recwarn if "grid" in str(warning.message)]
 
 
 def test_a_steady_recording_is_laid_with_its_downbeat_on_the_first_column():
