@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from riff.conditions import Conditions
-from riff.diffusion import guided_prediction
+from riff.diffusion import ALWAYS, Interval, guided_prediction, is_guided
 from riff.errors import RiffError
 from riff.latents import draw_noise, slerp
 
@@ -136,29 +136,32 @@ class CanvasPrediction:
         unet: the denoiser.
         layout: where the windows lie.
         conditions: what they are told.
+        guidance_interval: in which steps there is guidance; in the others the prompt alone is followed.
     """
 
     unet: "UNet2DConditionModel"
     layout: Layout
     conditions: Conditions
+    guidance_interval: Interval = ALWAYS
 
     def __call__(self, latents: Tensor, timestep: Tensor, step: int, steps: int) -> Tensor:
         """(B, L, H, W) scaled latents to the prediction of the same shape, float32."""
         prediction = torch.zeros_like(latents, dtype=torch.float32)
+        guided = is_guided(self.guidance_interval, step, steps)
         for tile in self.layout.tiles(step, steps):
             columns = tile.columns.to(latents.device)
-            drawn = self._window(latents[..., columns], timestep, tile.columns)
+            drawn = self._window(latents[..., columns], timestep, tile.columns, guided=guided)
             prediction.index_add_(-1, columns, drawn * tile.weights.to(latents.device))
         return prediction
 
-    def _window(self, latents: Tensor, timestep: Tensor, columns: Tensor) -> Tensor:
+    def _window(self, latents: Tensor, timestep: Tensor, columns: Tensor, *, guided: bool) -> Tensor:
         told = self.conditions.at(columns)
         return guided_prediction(
             self.unet,
             latents,
             timestep,
             told.prompt_embeds,
-            negative_prompt_embeds=told.negative_prompt_embeds,
+            negative_prompt_embeds=told.negative_prompt_embeds if guided else None,
             guidance=told.guidance,
             shares=told.shares,
             negative_shares=told.negative_shares,

@@ -20,6 +20,21 @@ def check_number(value: Any, name: str, low: float, high: float, *, whole: bool 
         raise RiffError(f"{name} is {show(value)}; use {kind} from {low:g} to {high:g}")
 
 
+def check_interval(value: Any) -> tuple[float, float]:
+    """Two rising numbers from 0 to 1, the shares of the steps from and until which there is guidance.
+
+    Raises:
+        RiffError: it is no such pair.
+    """
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise RiffError(f"guidance_interval is {show(value)}; use two numbers, such as (0.1, 0.5)")
+    for share in value:
+        check_number(share, "guidance_interval", 0, 1)
+    if value[0] >= value[1]:
+        raise RiffError(f"guidance_interval goes from {value[0]:g} to {value[1]:g}; let the second number be greater")
+    return float(value[0]), float(value[1])
+
+
 def check_text(text: object, name: str) -> str:
     """``text`` if it is a string that can be encoded and is not absurdly long."""
     if not isinstance(text, str):

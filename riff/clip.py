@@ -75,7 +75,7 @@ class Clip:
                 "model",
                 "steps",
                 "guidance",
-                "guidance_stop",
+                "guidance_interval",
                 "scheduler",
                 "negative_prompt",
                 "keyscale",

@@ -18,6 +18,18 @@ Generators = torch.Generator | list[torch.Generator]
 StepCallback = Callable[[int, int, Tensor], Tensor | None]
 # (scaled latents (B, L, H, W), timestep, step, steps in all) to the model's prediction, float32.
 Predictor = Callable[[Tensor, Tensor, int, int], Tensor]
+# Shares of the steps from and until which guidance is used.
+Interval = tuple[float, float]
+ALWAYS: Interval = (0.0, 1.0)
+
+
+def is_guided(interval: Interval, step: int, steps: int) -> bool:
+    """Whether the middle of a step lies in the interval.
+
+    Guidance decides what is drawn. In the first steps it narrows the choice to what is most typical, in the last there
+    is nothing left to decide, so in both it costs likeness, and time (Kynkäänniemi et al., 2024).
+    """
+    return interval[0] <= (step + 0.5) / steps < interval[1]
 
 
 def guided_prediction(
@@ -103,6 +115,7 @@ class PlainPrediction:
         prompt_embeds: ``(B, tokens, D)``.
         negative_prompt_embeds: ``(B, tokens, D)``; needed when ``guidance_scale > 1``.
         guidance_scale: weight of the prompt against the negative prompt; 1 or less draws without guidance.
+        guidance_interval: in which steps; in the others the prompt alone is followed.
 
     Raises:
         RiffError: guidance is asked for without negative embeddings.
@@ -112,6 +125,7 @@ class PlainPrediction:
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None = None
     guidance_scale: float = 1.0
+    guidance_interval: Interval = ALWAYS
 
     def __post_init__(self) -> None:
         if self.guidance_scale > 1 and self.negative_prompt_embeds is None:
@@ -119,13 +133,16 @@ class PlainPrediction:
 
     def __call__(self, latents: Tensor, timestep: Tensor, step: int, steps: int) -> Tensor:
         """(B, L, H, W) scaled latents to the prediction of the same shape, float32."""
-        away = None if self.negative_prompt_embeds is None else self.negative_prompt_embeds[None]
+        away = None
+        if self.guidance_scale > 1 and is_guided(self.guidance_interval, step, steps):
+            assert self.negative_prompt_embeds is not None
+            away = self.negative_prompt_embeds[None]
         return guided_prediction(
             self.unet,
             latents,
             timestep,
             self.prompt_embeds[None],
-            negative_prompt_embeds=None if self.guidance_scale <= 1 else away,
+            negative_prompt_embeds=away,
             guidance=self.guidance_scale,
         )
 

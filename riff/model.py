@@ -11,7 +11,7 @@ from torch import Tensor
 from riff.canvas import CanvasPrediction, Layout, canvas_noise
 from riff.conditions import Conditions
 from riff.config import SpectrogramConfig
-from riff.diffusion import Original, StepCallback, denoise
+from riff.diffusion import ALWAYS, Interval, Original, StepCallback, denoise
 from riff.errors import ModelError
 from riff.fingerprint import Origin
 from riff.inversion import Quality
@@ -25,9 +25,10 @@ from riff.weighting import Pieces, parse_weights
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-# Guidance that suits each family: Riffusion's own default, and what small models trained on exact captions need.
+# Guidance that suits each family: Riffusion's own default, and what training.measure_sampling found for riff-mini.
 RIFFUSION_GUIDANCE = 7.0
-MINI_GUIDANCE = 1.8
+MINI_GUIDANCE = 2.5
+MINI_INTERVAL: Interval = (0.1, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Model:
         prior: the music prior of riff's own models, else None.
         name: what the checkpoint is called in the files it makes.
         origin: where its weights came from.
+        guidance_interval: shares of the steps from and until which there is guidance; None is the family's usual.
     """
 
     parts: "StableDiffusionPipeline"
@@ -60,6 +62,7 @@ class Model:
     prior: MusicPrior | None
     name: str
     origin: Origin = dataclasses.field(default_factory=Origin)
+    guidance_interval: Interval | None = None
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +74,13 @@ class Model:
         """Weight of the prompt that suits this family of models."""
         return RIFFUSION_GUIDANCE if self.prior is None else MINI_GUIDANCE
 
+    @property
+    def interval(self) -> Interval:
+        """Shares of the steps from and until which there is guidance."""
+        if self.guidance_interval is not None:
+            return self.guidance_interval
+        return ALWAYS if self.prior is None else MINI_INTERVAL
+
     def settings(self, steps: int, guidance_scale: float, quality: Quality = "default") -> dict[str, Any]:
         """What every clip says of how it was drawn; the names are those of :func:`riff.provenance.provenance`."""
         loras = [dataclasses.asdict(adapter) for adapter in self.origin.adapters]
@@ -80,6 +90,7 @@ class Model:
             "loras": json.dumps(loras) if loras else None,
             "steps": steps,
             "guidance": float(guidance_scale),
+            "guidance_interval": json.dumps(self.interval),
             "scheduler": type(self.parts.scheduler).__name__,
             "quality": quality,
             "config": json.dumps(self.config.to_dict()),
@@ -195,7 +206,7 @@ class Model:
         # A scheduler counts its steps: one of our own lets two threads share the model.
         scheduler = type(self.parts.scheduler).from_config(self.parts.scheduler.config)
         latents = denoise(
-            CanvasPrediction(self.parts.unet, layout, conditions),
+            CanvasPrediction(self.parts.unet, layout, conditions, self.interval),
             scheduler,
             noise.to(self.device),
             num_inference_steps=sampling.steps,

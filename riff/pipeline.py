@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from riff.checkpoint import load_checkpoint, save_checkpoint
-from riff.checks import MAX_SEED, check_number
+from riff.checks import MAX_SEED, check_interval, check_number
 from riff.clip import Clip, RiffOutput
 from riff.config import SpectrogramConfig
-from riff.diffusion import StepCallback, choose_scheduler, count_steps
+from riff.diffusion import Interval, StepCallback, choose_scheduler, count_steps
 from riff.drawing import Wish, draw_clips
 from riff.edits import extend, inpaint, remix, remix_stems
 from riff.errors import RiffError
@@ -65,16 +65,14 @@ class RiffPipeline:
         prior: MusicPrior | None = None,
         name: str = "unknown",
         origin: Origin | None = None,
-        guidance_stop: float | None = None,
+        guidance_interval: Interval | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.config = config
         self.prior = prior
         self.name = name
         self.origin = Origin() if origin is None else origin
-        if guidance_stop is not None:
-            check_number(guidance_stop, "guidance_stop", 0, 1)
-        self.guidance_stop = guidance_stop
+        self.guidance_interval = guidance_interval
         self._lora_weights: dict[str, float] = {}
 
     @classmethod
@@ -88,7 +86,7 @@ class RiffPipeline:
         local_files_only: bool = False,
         variant: str | None = None,
         scheduler: str | None = None,
-        guidance_stop: float | None = None,
+        guidance_interval: Interval | None = None,
     ) -> "RiffPipeline":
         """Load a model.
 
@@ -102,14 +100,17 @@ class RiffPipeline:
             variant: weights to prefer, e.g. "fp16".
             scheduler: "ddim", "dpmsolver++", "euler", "unipc" or a diffusers class name; None is the
                 checkpoint's own.
-            guidance_stop: share of the steps, 0 to 1, after which the prompt alone is followed, without guidance, which
-                takes half the time; None is the model's usual: 0.5 of riff-mini, 1 of others.
+            guidance_interval: shares of the steps, 0 to 1, from and until which there is guidance. In the others the
+                prompt alone is followed, in half the time. None is the model's usual: (0.1, 0.5) of riff-mini, all of
+                others.
 
         Raises:
             ModelError: the checkpoint cannot be used.
-            RiffError: guidance_stop is out of its range.
+            RiffError: guidance_interval is none.
             SystemProblem: there is no such device.
         """
+        if guidance_interval is not None:
+            guidance_interval = check_interval(guidance_interval)
         place = find_device(device)
         if dtype is None:
             dtype = torch.float16 if place.type == "cuda" else torch.float32
@@ -126,12 +127,12 @@ class RiffPipeline:
         is_local = source is not None and Path(source).exists()
         name = Path(source).resolve().name if is_local and source is not None else str(source or "riff-mini")
         origin = find_origin(source, revision=revision, variant=variant)
-        return cls(pipeline, config, prior=prior, name=name, origin=origin, guidance_stop=guidance_stop)
+        return cls(pipeline, config, prior=prior, name=name, origin=origin, guidance_interval=guidance_interval)
 
     @property
     def model(self) -> Model:
         """The same parts, as those who draw need them."""
-        return Model(self.pipeline, self.config, self.prior, self.name, self.origin, self.guidance_stop)
+        return Model(self.pipeline, self.config, self.prior, self.name, self.origin, self.guidance_interval)
 
     @property
     def sampling_rate(self) -> int:

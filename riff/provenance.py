@@ -19,7 +19,7 @@ def provenance(
     bpm: float | None = None,
     steps: int | None = None,
     guidance: float | None = None,
-    guidance_stop: float | None = None,
+    guidance_interval: str | None = None,
     scheduler: str | None = None,
     negative_prompt: str | None = None,
     keyscale: str | None = None,
@@ -59,7 +59,7 @@ def provenance(
         bpm: tempo in beats per minute.
         steps: denoising steps.
         guidance: classifier-free guidance scale.
-        guidance_stop: share of the steps after which it was dropped.
+        guidance_interval: JSON pair of the shares of the steps from and until which there was guidance.
         scheduler: class name of the noise scheduler.
         negative_prompt: what was asked to stay away.
         keyscale: key asked for as an argument, e.g. ``"F# minor"``.
@@ -108,7 +108,7 @@ def provenance(
         "duration": duration,
         "steps": steps,
         "guidance": guidance,
-        "guidance_stop": guidance_stop,
+        "guidance_interval": guidance_interval,
         "scheduler": scheduler,
         "loop": loop,
         "timeline": timeline,

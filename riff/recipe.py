@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from riff.audio import read_metadata
-from riff.checks import BPM_RANGE, MAX_SEED, check_number
+from riff.checks import BPM_RANGE, MAX_SEED, check_interval, check_number
 from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.fields import show
@@ -40,7 +40,7 @@ class Recipe:
         model_hash: of its files; None if it is not told, as with the two that follow.
         config: of its picture.
         scheduler: class name.
-        guidance_stop: share of the steps that were guided.
+        guidance_interval: shares of the steps from and until which there was guidance.
         loras: on top of the model, in the order in which they were loaded.
         device: what it was drawn on.
         dtype: of the weights there.
@@ -58,7 +58,7 @@ class Recipe:
     model_hash: str | None
     config: SpectrogramConfig | None
     scheduler: str | None
-    guidance_stop: float
+    guidance_interval: tuple[float, float]
     loras: tuple[Adapter, ...]
     device: str | None
     dtype: str | None
@@ -109,7 +109,7 @@ def read_recipe(path: str | Path) -> Recipe:
 _KNOWN = (
     *("software", "model", "model_hash", "config", "scheduler", "loras", "device", "dtype", "torch", "source", "task"),
     *("prompt", "negative_prompt", "seed", "bpm_asked", "downbeat", "keyscale", "bars", "duration", "steps"),
-    *("guidance", "guidance_stop", "quality", "loop", "timesignature", "key_tries", "strength", "regions", "band"),
+    *("guidance", "guidance_interval", "quality", "loop", "timesignature", "key_tries", "strength", "regions", "band"),
     *("timeline", "ends_pinned", "from_latents", "stems", "separator"),
 )
 
@@ -130,7 +130,7 @@ def _read(path: Path, made: dict[str, str]) -> Recipe:
         model_hash=_match(made, "model_hash", _DIGEST),
         config=SpectrogramConfig.from_dict(_json(made, "config")) if "config" in made else None,
         scheduler=_match(made, "scheduler", _NAME),
-        guidance_stop=1.0 if (share := _number(made, "guidance_stop", 0, 1)) is None else share,
+        guidance_interval=check_interval(_json(made, "guidance_interval") if "guidance_interval" in made else [0, 1]),
         loras=_loras(made),
         device=made.get("device"),
         dtype=_match(made, "dtype", _NAME),

@@ -144,6 +144,7 @@ def open_pipeline(
         device=device,
         dtype=dtypes.get(recipe.dtype or "") if same_device else None,
         scheduler=recipe.scheduler,
+        guidance_interval=recipe.guidance_interval,
     )
     for path, weight in loras:
         pipe.load_lora(path, weight=weight)

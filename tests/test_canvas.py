@@ -176,6 +176,21 @@ def test_guidance_changes_along_the_canvas_and_up_to_one_is_the_prompt_alone(sch
                                         noise_of(16))[..., 8:]).abs().max()) > 1e-3  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("interval", "guided"), [((0.0, 1.0), range(6)), ((0.1, 0.5), (1, 2)), ((0.2, 0.8), range(1, 5)), ((0.9, 0.91), ())]
+)
+def test_outside_of_the_guidance_interval_the_prompt_alone_is_followed(interval, guided):
+    unet, layout = tiny_unet(latent_channels=8, cross_attention_dim=16), Layout(8, 8, 4)
+    both = Conditions(embeds(), torch.tensor([3.0]), embeds(seed=8))
+    alone = Conditions(embeds(), torch.tensor([1.0]))
+    for step in range(6):
+        told = both if step in guided else alone
+        with torch.inference_mode():
+            found = CanvasPrediction(unet, layout, both, interval)(noise_of(8), torch.tensor(500), step, 6)
+            expected = CanvasPrediction(unet, layout, told)(noise_of(8), torch.tensor(500), step, 6)
+        assert torch.equal(found, expected)
+
+
 def test_guidance_without_negative_embeddings_is_refused():
     with pytest.raises(RiffError, match="guidance is 3 without"):
         Conditions(embeds(), torch.tensor([3.0]))

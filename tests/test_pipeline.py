@@ -48,6 +48,7 @@ def test_output_arrays_are_numpy_audio_and_pil_images(pipe):
 
 
 def test_the_clip_is_the_ladder_walked_down_by_hand(pipe):
+    pipe = RiffPipeline(pipe.pipeline, pipe.config, prior=pipe.prior, guidance_interval=(0.0, 1.0))
     clip = pipe("mellow piano, 120 bpm", seed=5, guidance_scale=2.5, **QUICK).clips[0]
     parts, config = pipe.pipeline, pipe.config
     prompt, empty = (
@@ -300,6 +301,20 @@ def test_a_riffusion_checkpoint_plays(riffusion_pipe):
     assert float(clip.waveform.abs().max()) == pytest.approx(0.97, abs=1e-3)
     assert clip.ignored_words == []
     assert clip.settings["guidance"] == 7.0
+    assert clip.settings["guidance_interval"] == "[0.0, 1.0]"
+
+
+def test_riffs_own_models_are_guided_before_the_middle_of_the_steps_unless_told_otherwise(pipe, mini_checkpoint):
+    whole = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu", guidance_interval=(0, 1))
+    clips = [each("techno", seed=1, guidance_scale=4.0, **QUICK).clips[0] for each in (pipe, whole)]
+    assert [clip.settings["guidance_interval"] for clip in clips] == ["[0.1, 0.5]", "[0.0, 1.0]"]
+    assert not torch.equal(clips[0].image, clips[1].image)
+
+
+@pytest.mark.parametrize("interval", [0.5, (0.5,), (-0.1, 1), (0, 1.5), (0.5, 0.5), (0, float("nan")), "half"])
+def test_a_guidance_interval_that_is_none_is_refused(mini_checkpoint, interval):
+    with pytest.raises(RiffError, match="guidance_interval"):
+        RiffPipeline.from_pretrained(mini_checkpoint, device="cpu", guidance_interval=interval)
 
 
 def test_a_stereo_picture_of_a_three_channel_vae_gives_two_channels(riffusion_checkpoint):

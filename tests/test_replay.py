@@ -120,6 +120,15 @@ def test_another_name_of_the_same_model_is_the_same_and_another_format_holds_the
     assert json.loads(capsys.readouterr().out)["same"] == "not compared"
 
 
+def test_a_replay_drops_guidance_where_the_file_did(make, mini_checkpoint, capsys) -> None:
+    file = make("render.wav", "--guidance", "4", "--guidance-interval", "0", "1")
+    capsys.readouterr()
+    assert main(["replay", file, "--model", str(mini_checkpoint), "--device", "cpu", "-o", "again.wav"]) == 0
+    assert Path("again.wav").read_bytes() == Path(file).read_bytes()
+    usual = make("render.wav", "--guidance", "4", "--force")
+    assert Path(usual).read_bytes() != Path("again.wav").read_bytes()
+
+
 def test_a_clip_from_python_is_replayed_but_one_from_latents_is_not(here, pipe, mini_checkpoint, capsys) -> None:
     quick = {"num_inference_steps": 2, "quality": "fast"}
     generator = torch.Generator().manual_seed(5)
@@ -314,6 +323,7 @@ BAD = {
     "seed": ["-1", "1e3", "9" * 30, "9" * 5000, "nan", "", "x" * 100_000],
     "steps": ["0", "151", "2.5", "1000000000", "none"],
     "guidance": ["nan", "inf", "-1", "1e999"],
+    "guidance_interval": ["nan", "[0.5]", "[0, 1.1]", "[0.5, 0.5]", "half", "[0, NaN]", "{}"],
     "bpm_asked": ["0", "1e9", "nan"],
     "bars": ["0", "513", "1.5"],
     "duration": ["601", "inf", "0"],

@@ -24,6 +24,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
     model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")
     model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
+    add_guidance_interval(model)
     model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
     add_lora(model)
     parser.add_argument("--no-metadata", action="store_true", help="write only that a machine made it, not how")
@@ -35,6 +36,14 @@ def add_lora(group: Any) -> None:
     group.add_argument(
         "--lora", action="append", default=[], type=_lora, metavar="LORA[:WEIGHT]",
         help="a LoRA to put on top: a file, or the RUN/model of riff train, with a weight from 0 to 2; repeatable",
+    )  # fmt: skip
+
+
+def add_guidance_interval(group: Any) -> None:
+    """The option that says in which steps there is guidance."""
+    group.add_argument(
+        "--guidance-interval", type=number(0, 1), nargs=2, metavar=("FROM", "TO"),
+        help="shares of the steps between which there is guidance; default the model's own",
     )  # fmt: skip
 
 
@@ -66,7 +75,9 @@ def load_pipeline(args: argparse.Namespace) -> "RiffPipeline":
             check_lora(Path(path))
     from riff.pipeline import RiffPipeline
 
-    pipe = RiffPipeline.from_pretrained(args.model, device=args.device, scheduler=args.scheduler)
+    pipe = RiffPipeline.from_pretrained(
+        args.model, device=args.device, scheduler=args.scheduler, guidance_interval=args.guidance_interval
+    )
     for path, weight in args.lora:
         pipe.load_lora(path, weight=weight)
     return pipe

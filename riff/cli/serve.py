@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riff.cli.arguments import number
-from riff.cli.drawing import add_lora, load_pipeline
+from riff.cli.drawing import add_guidance_interval, add_lora, load_pipeline
 from riff.errors import RiffError, SystemProblem
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     model.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
     model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
+    add_guidance_interval(model)
     add_lora(model)
     access = parser.add_argument_group("access")
     access.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1, this machine")

@@ -183,5 +183,11 @@ def _preview(recipe: Recipe, base: Base) -> Any:
         read_prompt(text, bpm=None, keyscale=None, parts=parts, prior=base.prior).text for text in prompts_of(recipe)
     ]
     return DenoiserPreview(
-        parts.vae, parts.tokenizer, parts.scheduler, base.config, tuple(told), base.model.default_guidance
+        parts.vae,
+        parts.tokenizer,
+        parts.scheduler,
+        base.config,
+        tuple(told),
+        base.model.default_guidance,
+        base.model.interval,
     )

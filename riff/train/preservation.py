@@ -110,6 +110,7 @@ def _drawing(
                 embed_prompt([text for _, text in chunk], parts.tokenizer, parts.text_encoder),
                 embed_prompt([""] * len(chunk), parts.tokenizer, parts.text_encoder),
                 model.default_guidance,
+                model.interval,
             )
             scheduler = type(parts.scheduler).from_config(parts.scheduler.config)
             latents = denoise(predict, scheduler, noise.to(model.device), num_inference_steps=STEPS)

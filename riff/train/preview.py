@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from riff.config import SpectrogramConfig
-from riff.diffusion import PlainPrediction, denoise
+from riff.diffusion import ALWAYS, Interval, PlainPrediction, denoise
 from riff.image import image_to_mel
 from riff.latents import downsampling, draw_noise, latents_to_image
 from riff.prompt import embed_prompt
@@ -25,6 +25,7 @@ class DenoiserPreview:
         config: of the pictures.
         prompts: what to draw.
         guidance_scale: weight of the prompt.
+        guidance_interval: shares of the steps from and until which there is guidance.
         bpm: tempo at which the pictures are played.
     """
 
@@ -34,6 +35,7 @@ class DenoiserPreview:
     config: SpectrogramConfig
     prompts: tuple[str, ...]
     guidance_scale: float = 3.0
+    guidance_interval: Interval = ALWAYS
     bpm: float = 100.0
 
     @torch.inference_mode()
@@ -47,6 +49,7 @@ class DenoiserPreview:
             embed_prompt(list(self.prompts), self.tokenizer, denoiser.text_encoder),
             embed_prompt([""] * len(self.prompts), self.tokenizer, denoiser.text_encoder),
             self.guidance_scale,
+            self.guidance_interval,
         )
         latents = denoise(predict, self.scheduler, noise.to(next(denoiser.parameters()).device), num_inference_steps=20)
         images = latents_to_image(latents, self.vae, channels=self.config.channels)
