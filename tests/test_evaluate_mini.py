@@ -1,5 +1,6 @@
 """The judge and the bookkeeping around it, on planted pictures: no soundfont, no trained model."""
 
+import argparse
 import json
 import math
 import random
@@ -30,6 +31,8 @@ from training.measure_mini import (
     share,
     tempo_row,
 )
+from training.measure_sampling import Way, parse_way
+from training.measure_sampling import table as ways_table
 from training.train_classifier import augment, check, train_classifier
 
 CONFIG = SpectrogramConfig()
@@ -215,3 +218,17 @@ def test_table_shows_missed_targets() -> None:
     text = table([share("genre", [True, False], at_least=0.9), Row("plain", 1.5, 3)])
     assert "| genre | 0.500 | 0.095..0.905 | 2 | >= 90% | NO |" in text
     assert text.endswith("| plain | 1.500 |  | 3 |  |  |")
+
+
+def test_ways_to_draw_are_read_and_laid_out_in_one_row_each() -> None:
+    way = parse_way("dpm++:12:2.5:0.1:0.5")
+    assert way == Way("dpm++", 12, 2.5, (0.1, 0.5))
+    lines = ways_table({way: [Row(name, 0.5, 8) for name in "abcdef"]}).splitlines()
+    assert lines[2].startswith("| dpm++ | 12 | 2.5 | 10% to 50% | 0.50 |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+@pytest.mark.parametrize("text", ["ddim", "ddim:20:1.8:0", "ddim:x:1:0:1", "ddim:20:1.8:0:1:2"])
+def test_a_way_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="SCHEDULER:STEPS"):
+        parse_way(text)
