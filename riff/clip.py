@@ -84,7 +84,7 @@ class Clip:
             ),
             *("loop", "timeline", "task", "strength", "timesignature", "key_tries", "key_measured", "key_moved"),
             *("model_hash", "loras", "quality", "config", "device", "dtype", "torch", "bpm_asked", "downbeat"),
-            *("ends_pinned", "from_latents", "source", "regions", "band", "stems", "separator"),
+            *("ends_pinned", "from_latents", "source", "regions", "band", "stems", "separator", "compiled"),
         )
         fields = {name: self.settings[name] for name in known if name in self.settings}
         return provenance(self.prompt, seed=self.seed, bpm=self.bpm, **{"model": "unknown", **fields})

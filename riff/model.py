@@ -55,6 +55,7 @@ class Model:
         name: what the checkpoint is called in the files it makes.
         origin: where its weights came from.
         guidance_interval: shares of the steps from and until which there is guidance; None is the family's usual.
+        compiled: whether its denoiser was compiled, which changes the last digits.
     """
 
     parts: "StableDiffusionPipeline"
@@ -63,6 +64,7 @@ class Model:
     name: str
     origin: Origin = dataclasses.field(default_factory=Origin)
     guidance_interval: Interval | None = None
+    compiled: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +99,7 @@ class Model:
             "device": device_kind(self.device),
             "dtype": str(self.parts.unet.dtype).removeprefix("torch."),
             "torch": torch.__version__,
+            "compiled": self.compiled or None,
         }
 
     @property

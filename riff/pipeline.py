@@ -10,6 +10,7 @@ from torch import Tensor
 from riff.checkpoint import load_checkpoint, save_checkpoint
 from riff.checks import MAX_SEED, check_interval, check_number
 from riff.clip import Clip, RiffOutput
+from riff.compiling import compile_denoiser
 from riff.config import SpectrogramConfig
 from riff.diffusion import Interval, StepCallback, choose_scheduler, count_steps
 from riff.drawing import Wish, draw_clips
@@ -73,6 +74,7 @@ class RiffPipeline:
         self.name = name
         self.origin = Origin() if origin is None else origin
         self.guidance_interval = guidance_interval
+        self.compiled = False
         self._lora_weights: dict[str, float] = {}
 
     @classmethod
@@ -132,7 +134,15 @@ class RiffPipeline:
     @property
     def model(self) -> Model:
         """The same parts, as those who draw need them."""
-        return Model(self.pipeline, self.config, self.prior, self.name, self.origin, self.guidance_interval)
+        return Model(
+            self.pipeline,
+            self.config,
+            self.prior,
+            self.name,
+            self.origin,
+            self.guidance_interval,
+            self.compiled,
+        )
 
     @property
     def sampling_rate(self) -> int:
@@ -147,6 +157,18 @@ class RiffPipeline:
     def to(self, device: str | torch.device) -> "RiffPipeline":
         """Move the model to ``device``."""
         self.pipeline.to(device)
+        return self
+
+    def compile(self) -> "RiffPipeline":
+        """Compile the denoiser, in place, for many or long drawings; see :func:`riff.compiling.compile_denoiser`.
+
+        Load LoRAs before. What it draws differs in the last digits, so compiled and plain files are not the same bytes.
+
+        Raises:
+            SystemProblem: it cannot be compiled here.
+        """
+        compile_denoiser(self.pipeline.unet)
+        self.compiled = True
         return self
 
     def load_lora(self, path: str | Path, *, weight: float = 1.0) -> str:

@@ -20,6 +20,7 @@ def provenance(
     steps: int | None = None,
     guidance: float | None = None,
     guidance_interval: str | None = None,
+    compiled: bool | None = None,
     scheduler: str | None = None,
     negative_prompt: str | None = None,
     keyscale: str | None = None,
@@ -60,6 +61,7 @@ def provenance(
         steps: denoising steps.
         guidance: classifier-free guidance scale.
         guidance_interval: JSON pair of the shares of the steps from and until which there was guidance.
+        compiled: whether the denoiser was compiled.
         scheduler: class name of the noise scheduler.
         negative_prompt: what was asked to stay away.
         keyscale: key asked for as an argument, e.g. ``"F# minor"``.
@@ -109,6 +111,7 @@ def provenance(
         "steps": steps,
         "guidance": guidance,
         "guidance_interval": guidance_interval,
+        "compiled": compiled,
         "scheduler": scheduler,
         "loop": loop,
         "timeline": timeline,

@@ -41,6 +41,7 @@ class Recipe:
         config: of its picture.
         scheduler: class name.
         guidance_interval: shares of the steps from and until which there was guidance.
+        compiled: whether the denoiser was compiled.
         loras: on top of the model, in the order in which they were loaded.
         device: what it was drawn on.
         dtype: of the weights there.
@@ -59,6 +60,7 @@ class Recipe:
     config: SpectrogramConfig | None
     scheduler: str | None
     guidance_interval: tuple[float, float]
+    compiled: bool
     loras: tuple[Adapter, ...]
     device: str | None
     dtype: str | None
@@ -110,7 +112,7 @@ _KNOWN = (
     *("software", "model", "model_hash", "config", "scheduler", "loras", "device", "dtype", "torch", "source", "task"),
     *("prompt", "negative_prompt", "seed", "bpm_asked", "downbeat", "keyscale", "bars", "duration", "steps"),
     *("guidance", "guidance_interval", "quality", "loop", "timesignature", "key_tries", "strength", "regions", "band"),
-    *("timeline", "ends_pinned", "from_latents", "stems", "separator"),
+    *("timeline", "ends_pinned", "from_latents", "stems", "separator", "compiled"),
 )
 
 
@@ -131,6 +133,7 @@ def _read(path: Path, made: dict[str, str]) -> Recipe:
         config=SpectrogramConfig.from_dict(_json(made, "config")) if "config" in made else None,
         scheduler=_match(made, "scheduler", _NAME),
         guidance_interval=check_interval(_json(made, "guidance_interval") if "guidance_interval" in made else [0, 1]),
+        compiled=_flag(made, "compiled"),
         loras=_loras(made),
         device=made.get("device"),
         dtype=_match(made, "dtype", _NAME),

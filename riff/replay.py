@@ -148,6 +148,8 @@ def open_pipeline(
     )
     for path, weight in loras:
         pipe.load_lora(path, weight=weight)
+    if recipe.compiled:
+        pipe.compile()
     if pipe.origin.model_hash == recipe.model_hash is not None:
         pipe.name = recipe.model
     names = {adapter.digest: adapter.name for adapter in recipe.loras}

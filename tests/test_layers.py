@@ -43,6 +43,7 @@ LAYERS = {
     },
     2: {
         "diffusion",
+        "compiling",
         "conditions",
         "canvas",
         "objective",
@@ -83,6 +84,7 @@ LAYERS = {
         "trigger",
         "lora",
         "stems",
+        "endless",
         "pipeline",
         "evaluate",
         "tagger_net",

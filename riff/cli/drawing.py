@@ -18,33 +18,30 @@ if TYPE_CHECKING:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options that say what draws and how."""
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
-    model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
-    model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
+    model = add_loading_options(parser)
     model.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="default 20")
     model.add_argument("--guidance", type=number(0, 50), help="weight of the prompt; default the model's own")
-    add_guidance_interval(model)
     model.add_argument("--quality", choices=QUALITIES, default="default", help="of the step from picture to sound")
-    add_lora(model)
     parser.add_argument("--no-metadata", action="store_true", help="write only that a machine made it, not how")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
-def add_lora(group: Any) -> None:
-    """The option that puts LoRAs on top of the model."""
-    group.add_argument(
-        "--lora", action="append", default=[], type=_lora, metavar="LORA[:WEIGHT]",
-        help="a LoRA to put on top: a file, or the RUN/model of riff train, with a weight from 0 to 2; repeatable",
-    )  # fmt: skip
-
-
-def add_guidance_interval(group: Any) -> None:
-    """The option that says in which steps there is guidance."""
-    group.add_argument(
+def add_loading_options(parser: argparse.ArgumentParser) -> Any:
+    """What :func:`load_pipeline` reads, as a group of options that more may join."""
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
+    model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
+    model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
+    model.add_argument(
         "--guidance-interval", type=number(0, 1), nargs=2, metavar=("FROM", "TO"),
         help="shares of the steps between which there is guidance; default the model's own",
     )  # fmt: skip
+    model.add_argument(
+        "--lora", action="append", default=[], type=_lora, metavar="LORA[:WEIGHT]",
+        help="a LoRA to put on top: a file, or the RUN/model of riff train, with a weight from 0 to 2; repeatable",
+    )  # fmt: skip
+    model.add_argument("--compile", action="store_true", help="compile the denoiser first: for many or long drawings")
+    return model
 
 
 def add_seed(group: Any) -> None:
@@ -80,7 +77,7 @@ def load_pipeline(args: argparse.Namespace) -> "RiffPipeline":
     )
     for path, weight in args.lora:
         pipe.load_lora(path, weight=weight)
-    return pipe
+    return pipe.compile() if args.compile else pipe
 
 
 def choose_seed(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from riff.cli.arguments import number
-from riff.cli.drawing import add_guidance_interval, add_lora, load_pipeline
+from riff.cli.drawing import add_loading_options, load_pipeline
 from riff.errors import RiffError, SystemProblem
 
 _EXAMPLES = """\
@@ -30,11 +30,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
-    parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
-    parser.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
-    add_guidance_interval(parser)
-    add_lora(parser)
+    add_loading_options(parser)
     parser.add_argument("--port", type=number(0, 65535, whole=True), default=7860, help="default 7860; 0 takes any")
     parser.add_argument(
         "--host", default="127.0.0.1",

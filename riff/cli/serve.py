@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riff.cli.arguments import number
-from riff.cli.drawing import add_guidance_interval, add_lora, load_pipeline
+from riff.cli.drawing import add_loading_options, load_pipeline
 from riff.errors import RiffError, SystemProblem
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
-    model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
-    model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")
-    add_guidance_interval(model)
-    add_lora(model)
+    add_loading_options(parser)
     access = parser.add_argument_group("access")
     access.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1, this machine")
     access.add_argument("--port", type=number(0, 65535, whole=True), default=3013, help="default 3013; 0 takes any")
