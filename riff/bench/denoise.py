@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 def denoise_section(*, model: str | None, device: str | None, steps: int, repeat: int) -> Section:
-    """Draw the same picture from the same noise both ways, then play it riff's way and Riffusion's.
+    """Draw a picture from the same noise both ways, then play it riff's way and Riffusion's.
+
+    The same work is the same picture: riff then guides in all steps, as diffusers does, not where it suits the model.
 
     Args:
         model: as for :meth:`riff.pipeline.RiffPipeline.from_pretrained`; None is riff-mini.
         device: "cpu", "cuda" or "mps"; None takes the fastest there is.
-        steps: denoising steps; scheduler, guidance and precision are equal too.
+        steps: denoising steps; scheduler, weight of the prompt and precision are equal too.
         repeat: pairs that are measured once both are warm.
 
     Raises:
@@ -33,9 +35,12 @@ def denoise_section(*, model: str | None, device: str | None, steps: int, repeat
         why = f"torchaudio cannot be imported ({missing})"
         ours, theirs = _measure(arguments | {"sound": False}, repeat)
     notes = [] if "sound_s" in theirs.first else [f"The way to sound is not compared: {why}."]
-    ratios = [speed("denoise_speed", "as fast as diffusers' own pipeline, prompt to picture", ours, theirs)]
+    meaning = "as fast as diffusers' own pipeline at the same work, prompt to picture"
+    ratios = [speed("denoise_speed", meaning, ours, theirs, "same_s")]
+    meaning = "as fast as diffusers' own pipeline, both as they come at equal steps, prompt to picture"
+    ratios.append(speed("draw_speed", meaning, ours, theirs))
     if "sound_s" in theirs.first:
-        meaning = "as fast as diffusers' pipeline with Riffusion's algorithm, prompt to sound"
+        meaning = "as fast as diffusers' pipeline with Riffusion's algorithm, both as they come, prompt to sound"
         ratios.append(speed("denoise_to_sound_speed", meaning, ours, theirs, "whole_s"))
         meaning = "of the memory that diffusers' pipeline takes with Riffusion's algorithm"
         ratios += memory_share("denoise_memory", meaning, ours, theirs)
@@ -46,16 +51,22 @@ def denoise_section(*, model: str | None, device: str | None, steps: int, repeat
 
 
 def draw_as_riff(*, model: str | None, device: str | None, steps: int, sound: bool) -> Step:
-    """riff's side: ``seconds`` to the picture, ``sound_s`` from there, ``whole_s`` together."""
+    """riff's side: ``seconds`` to the picture, ``same_s`` for the same as diffusers', ``sound_s`` from there."""
+    from riff.diffusion import ALWAYS
     from riff.image import image_to_mel
     from riff.spectrogram import mel_to_waveform
 
     pipe = _load(model, device)
+    usual = pipe.model.interval
 
     def step(number: int) -> Figures:
         found: Figures = {}
         noise = plain_noise(pipe, number)
+        pipe.guidance_interval = usual
         with timed(found):
+            draw(pipe, noise, steps, {})
+        pipe.guidance_interval = ALWAYS
+        with timed(found, "same_s"):
             image = draw(pipe, noise, steps, {})
         if sound:
             with timed(found, "sound_s"):
@@ -129,6 +140,7 @@ def _pipeline(model: str | None, ours: Any) -> Any:
 
 def _told(found: Figures, image: "Tensor") -> Figures:
     for work in ("", "processor_"):
+        found.setdefault(f"{work}same_s", found[f"{work}seconds"])
         found[f"{work}whole_s"] = float(found[f"{work}seconds"] or 0.0) + float(found.get(f"{work}sound_s") or 0.0)
     return found | {f"pixel_{number}": float(value) for number, value in enumerate(_small(image).flatten())}
 

@@ -106,7 +106,7 @@ def draw(pipe: "RiffPipeline", noise: "Tensor", steps: int, found: Figures) -> "
             embeds = embed_prompt([PROMPT, ""], parts.tokenizer, parts.text_encoder)
         with timed(found, "unet"):
             latents = denoise(
-                PlainPrediction(parts.unet, embeds[:1], embeds[1:], pipe.model.default_guidance),
+                PlainPrediction(parts.unet, embeds[:1], embeds[1:], pipe.model.default_guidance, pipe.model.interval),
                 type(parts.scheduler).from_config(parts.scheduler.config),
                 noise.to(parts.unet.device),
                 num_inference_steps=steps,
