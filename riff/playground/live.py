@@ -1,81 +1,96 @@
 """The tab "Live": endless music that follows the fields.
 
-Each part begins as the one before was, and in its first bar walks to what is asked for now. The page's script asks for
-the next one in time and joins it on a bar line. When a field changes it asks at once, and joins on a beat: from there
-on the walk is heard, so that it ends with the bar.
+The page's script asks for a bar as late as is safe, and plays it where the one before ends, to the sample. A bar that
+is being drawn while a field changes is thrown away where there is time for another.
 """
 
+import copy
 import dataclasses
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio as gr
 
+from riff.audio import save_audio
 from riff.clip import Clip
 from riff.diffusion import StepCallback
-from riff.keyframe import Keyframe
+from riff.endless import Endless, Manner, Station
 from riff.pipeline import RiffPipeline
 from riff.playground.compose import EXAMPLES
 from riff.playground.parts import feed, nothing, now
+from riff.playground.shelf import Shelf
 from riff.playground.stage import Stage, problem
 from riff.playground.widgets import KEYS, roll
 from riff.playground.work import Part, Stopped
-from riff.timeline import Timeline
+from riff.provenance import sound_tags
 
-BARS = 3  # of a part, the first of which is the way
-QUICK_BARS, QUICK_STEPS = 2, 6  # of one that is waited for, since something else is asked for
+STEPS = (6, 10)  # of a bar: at least, and at most
+SHARE = 0.33  # of a bar's time, in which it is drawn where that is possible
 
 
 @dataclasses.dataclass(frozen=True)
-class Station:
-    """What the music is.
+class Playing:
+    """Music up to a bar that was handed out.
 
     Attributes:
-        prompt: what is played.
-        bpm: beats per minute; None is what suits.
-        key: None leaves it open.
-        guidance: weight of the prompt.
-        seed: of the noise.
+        music: as it is after that bar.
+        clip: the bar.
+        beats: as :class:`riff.endless.Bar` has them.
+        step_s: that a denoising step of it took, with its share of all the rest.
     """
 
-    prompt: str
-    bpm: float | None = None
-    key: str | None = None
-    guidance: float | None = None
-    seed: int = 0
+    music: Endless
+    clip: Clip
+    beats: tuple[float, ...]
+    step_s: float
 
 
-def next_part(
-    pipe: RiffPipeline,
-    before: Station | None,
-    asked: Station,
-    *,
-    steps: int = 10,
-    count_step: StepCallback | None = None,
-) -> Clip:
-    """Some bars: from what was to what is asked for within the first of them.
+def next_bar(
+    pipe: RiffPipeline, before: Playing | None, asked: Station, count_step: StepCallback | None = None
+) -> Playing:
+    """The bar after ``before``, which walks to what is asked for; ``before`` stays as it was.
 
     Args:
         pipe: what makes music.
-        before: what was; None begins with what is asked for.
+        before: what was; None begins.
         asked: what is to be.
-        steps: of the denoising; at most :data:`QUICK_STEPS` where something else is asked for.
-        count_step: called at each.
+        count_step: called at each step of the denoising.
 
     Raises:
         RiffError: a value is out of its range.
     """
-    frames = [_frame(asked if before is None else before, 0.0), _frame(asked, 1.0)]
-    changed = before is not None and dataclasses.replace(before, seed=0) != dataclasses.replace(asked, seed=0)
-    timeline = Timeline(tuple(frames), bars=QUICK_BARS if changed else BARS)
-    count = min(steps, QUICK_STEPS) if changed else steps
-    return pipe.render(timeline, num_inference_steps=count, quality="fast", callback_on_step_end=count_step)
-
-
-def _frame(station: Station, bar: float) -> Keyframe:
-    return Keyframe(
-        station.prompt, bar=bar, bpm=station.bpm, keyscale=station.key, guidance_scale=station.guidance,
-        seed=station.seed, easing="smooth",
+    began = time.monotonic()
+    if before is None:
+        music = Endless(pipe, asked, Manner(roll(), STEPS[0]))
+    else:
+        music = copy.copy(before.music)
+        steps = fitting_steps(music.bar_seconds, before.step_s)
+        music.manner = dataclasses.replace(music.manner, steps=steps)
+        music.lead_to(asked)
+    bar = music.next(count_step)
+    guidance = pipe.model.default_guidance if asked.guidance_scale is None else asked.guidance_scale
+    settings = pipe.model.settings(music.manner.steps, guidance, music.manner.quality)
+    clip = Clip(
+        bar.waveform, music.sample_rate, bar.image, pipe.config, asked.prompt, music.manner.seed, music.bpm,
+        settings | {"keyscale": asked.keyscale, "beats_per_bar": len(bar.beats) - 1, "task": "live"},
     )  # fmt: skip
+    return Playing(music, clip, bar.beats, (time.monotonic() - began) / music.manner.steps)
+
+
+def fitting_steps(bar_seconds: float, step_s: float) -> int:
+    """Denoising steps for which there is time: a bar drawn in a third of its own lets a change be heard early."""
+    return min(max(int(SHARE * bar_seconds / step_s), STEPS[0]), STEPS[1])
+
+
+def keep(shelf: Shelf, clip: Clip) -> str:
+    """Put a bar's sound on the shelf as it is, since a bar that were turned down would not join; its id."""
+    tags = sound_tags(clip.provenance)
+
+    def write(path: Path) -> None:
+        save_audio(path, clip.waveform, clip.sample_rate, metadata=tags)
+
+    return shelf.put_files({"wav": write})
 
 
 def build(stage: Stage) -> None:
@@ -95,24 +110,25 @@ def build(stage: Stage) -> None:
     with gr.Row():
         gr.Button("Start", variant="primary", size="lg", elem_id="live-go", scale=3, min_width=140)
         stop = gr.Button("Stop", size="lg", elem_id="live-stop", scale=1, min_width=80)
-    gr.HTML(now("Press Start. It plays until you stop it"), elem_id="live-now")
+    gr.HTML(now("Press Start. It plays until you stop it", stage.pipe.sampling_rate), elem_id="live-now")
     following = gr.Button("next", visible="hidden", elem_id="live-next")
     cancel = gr.Button("cancel", visible="hidden", elem_id="live-cancel")
     part, before = gr.HTML("", elem_id="live-feed"), gr.State(None)
 
     def work(
-        request: gr.Request, was: Station | None, prompt: str, bpm: float, guidance: float, key: str
+        request: gr.Request, was: Playing | None, prompt: str, bpm: float, guidance: float, key: str
     ) -> tuple[object, object]:
-        asked = Station((prompt or "").strip(), float(bpm), None if key == KEYS[0] else key, float(guidance), roll())
+        asked = Station((prompt or "").strip(), float(bpm), None if key == KEYS[0] else key, float(guidance))
 
-        def make(count_step: StepCallback) -> Iterator[Clip]:
-            yield next_part(stage.pipe, was, asked, count_step=count_step)
+        def make(count_step: StepCallback) -> Iterator[Playing]:
+            yield next_bar(stage.pipe, was, asked, count_step)
 
         try:
             for found in stage.works.run(str(request.session_hash), make):
                 if isinstance(found, Part):
-                    name, clip = stage.parts.put(found.value), found.value
-                    return feed("live", name, clip, said=f"{asked.prompt} · {bpm:g} bpm"), asked
+                    playing: Playing = found.value
+                    name, said = keep(stage.parts, playing.clip), f"{asked.prompt} · {bpm:g} bpm"
+                    return feed("live", name, playing.clip, said=said, beats=playing.beats), playing
         except Stopped:
             return nothing("live"), gr.skip()
         except Exception as error:

@@ -2,6 +2,7 @@
 
 import html
 import secrets
+from collections.abc import Sequence
 
 from riff.clip import Clip
 from riff.show import data_uri, paint
@@ -28,7 +29,16 @@ def beat_times(clip: Clip) -> list[float]:
     return [min(float(tempo.seconds_at(beat)), clip.duration) for beat in range(count + 1)]
 
 
-def feed(kind: str, name: str, clip: Clip, *, said: str, start: int = 0, more: bool = True) -> str:
+def feed(
+    kind: str,
+    name: str,
+    clip: Clip,
+    *,
+    said: str,
+    start: int = 0,
+    more: bool = True,
+    beats: Sequence[float] | None = None,
+) -> str:
     """What tells the page's script of a part.
 
     Args:
@@ -38,13 +48,16 @@ def feed(kind: str, name: str, clip: Clip, *, said: str, start: int = 0, more: b
         said: what is shown while it is heard.
         start: bar from which it is played.
         more: whether others follow.
+        beats: of one bar that is played whole and goes on in the next part to the sample, as
+            :class:`riff.endless.Bar` has them; None is a clip of whole bars, whose parts meet on bar lines.
     """
-    lines = bar_lines(clip)
+    lines = bar_lines(clip) if beats is None else [0.0, clip.duration]
     picture = data_uri(paint(clip.image, width=900, height=160, dark=clip.config.amplitude == "decibel"), "WEBP")
-    told = " ".join(f"{time:.6f}" for time in beat_times(clip))
+    told = " ".join(f"{time:.6f}" for time in (beat_times(clip) if beats is None else beats))
     return (
         f'<span class="riff-part" hidden data-feed="{kind}" data-src="clips/{name}.wav" data-beats="{told}" '
-        f'data-per-bar="{_per_bar(clip)}" data-from="{lines[start]:.6f}" data-more="{int(more)}" '
+        f'data-per-bar="{_per_bar(clip)}" data-from="{lines[start]:.6f}" data-until="{lines[-1]:.9f}" '
+        f'data-more="{int(more)}" '
         f'data-picture="{picture}" data-said="{html.escape(said.replace(" -> ", " → "), quote=True)}"></span>'
     )
 
@@ -54,11 +67,17 @@ def nothing(kind: str) -> str:
     return f'<span class="riff-part" hidden data-feed="{kind}" data-token="{secrets.token_hex(4)}"></span>'
 
 
-def now(text: str) -> str:
-    """The line under a stream that says what is heard, with a light on the beat."""
+def now(text: str, sample_rate: int) -> str:
+    """The line under a stream that says what is heard, with a light on the beat.
+
+    Args:
+        text: to begin with.
+        sample_rate: at which it is played, that of the parts, so that no join is resampled.
+    """
     return (
         '<div class="riff-picture riff-live-picture"><img alt="spectrogram of what is heard"><i></i></div>'
-        f'<div class="riff-live" role="status"><i class="riff-beat"></i><span class="riff-live-now">{text}</span></div>'
+        f'<div class="riff-live" role="status" data-rate="{sample_rate}">'
+        f'<i class="riff-beat"></i><span class="riff-live-now">{text}</span></div>'
     )
 
 

@@ -1,29 +1,35 @@
-"""Music that comes in parts, on the page: each begins on a bar line of the one before, to the sample, without a gap."""
+"""Music that comes in parts, on the page, without a gap.
+
+A walk's parts begin on a bar line of the one before and are faded into each other; Live's go on to the sample.
+"""
 
 STREAM = r"""
 (() => {
 const FADE = 0.012, SOON = 0.12;  // seconds: of a join's fade, and in which nothing new is begun
-const feed = { context: null, kind: null, on: false, parts: [], last: null, pending: false, changed: false,
-  more: true, made: 0, took: 2, repeats: 0, gaps: 0, joins: [], timer: null };
+const feed = { context: null, kind: null, on: false, parts: [], last: null, pending: false, wanted: 0,
+  asking: 0, got: 0, more: true, made: 0, took: 2, repeats: 0, gaps: 0, joins: [], changes: [],
+  timer: null };
 window.riffLive = feed;
 const within = selector => document.querySelector(selector);
 const say = text => {
   const line = within('#' + feed.kind + '-now .riff-live-now');
   if (line) line.textContent = text;
 };
-const end = () => feed.parts.length ? feed.parts[feed.parts.length - 1].until : 0;
+const newest = () => feed.parts[feed.parts.length - 1];
+const end = () => feed.parts.length ? newest().until : 0;
 
 feed.begin = kind => {
   feed.stop();
   document.querySelectorAll('.riff-player audio').forEach(audio => audio.pause());
-  feed.context = feed.context || new AudioContext();
+  const box = within('#' + kind + '-now .riff-live');
+  feed.context = feed.context || new AudioContext({ sampleRate: +box.dataset.rate });
   feed.context.resume();
-  Object.assign(feed, { kind, on: true, parts: [], last: null, pending: false, changed: false, more: true, made: 0,
-    repeats: 0, gaps: 0, joins: [] });
+  Object.assign(feed, { kind, on: true, parts: [], last: null, pending: false, wanted: 0, asking: 0, got: 0, more: true,
+    made: 0, repeats: 0, gaps: 0, joins: [], changes: [] });
   feed.timer = setInterval(tick, 60);
   if (kind === 'live') ask();
   say('Getting the first bars ready');
-  within('#' + kind + '-now .riff-live').classList.add('on');
+  box.classList.add('on');
 };
 feed.stop = () => {
   if (!feed.on) return;
@@ -43,39 +49,44 @@ const fadeOut = (part, at) => {
   try { part.source.stop(at + 0.002); } catch {}
   part.until = at;
 };
-// A part's bars are seconds of its sound; it is played from one of them to its end.
-const play = (sound, from, at, repeated) => {
+// A part's bars and beats are seconds of its sound. What is seamless begins with the sample after the last one.
+const play = (sound, from, at, { repeated = false, seamless = false } = {}) => {
+  if (!seamless) at = Math.ceil(at * feed.context.sampleRate) / feed.context.sampleRate;
   const gain = feed.context.createGain(), source = feed.context.createBufferSource();
   source.buffer = sound.buffer; source.connect(gain).connect(feed.context.destination);
-  for (const part of feed.parts) if (part.until > at - FADE && part.at < at) fadeOut(part, at);
-  for (const part of feed.parts) if (part.at >= at) { try { part.source.stop(); } catch {} }
-  feed.parts = feed.parts.filter(part => part.at < at);
-  gain.gain.setValueAtTime(0, at); gain.gain.linearRampToValueAtTime(1, at + 0.002);
+  if (!seamless) {
+    for (const part of feed.parts) if (part.until > at - FADE && part.at < at) fadeOut(part, at);
+    for (const part of feed.parts) if (part.at >= at) { try { part.source.stop(); } catch {} }
+    feed.parts = feed.parts.filter(part => part.at < at);
+    gain.gain.setValueAtTime(0, at); gain.gain.linearRampToValueAtTime(1, at + 0.002);
+  }
   source.start(at, from);
   const lines = sound.bars.filter(bar => bar >= from - 1e-6).map(bar => at + bar - from);
   const beats = sound.beats.map((beat, index) => ({ time: at + beat - from, phase: index % sound.perBar }))
     .filter(beat => beat.time >= at - 1e-6);
-  feed.parts.push({ source, gain, at, from, until: lines[lines.length - 1], lines, beats, sound, said: sound.said,
+  feed.parts.push({ source, gain, at, from, until: at + sound.until - from, lines, beats, sound, said: sound.said,
     repeated });
-  feed.joins.push({ at, from, repeated: !!repeated, said: sound.said });
+  feed.joins.push({ came: feed.context.currentTime, at, from, until: at + sound.until - from, repeated, seamless,
+    said: sound.said, beats: sound.beats, source: sound.source });
 };
 const join = sound => {
   const now = feed.context.currentTime + SOON;
-  let at = end(), from = sound.from;
-  if (sound.swap) {
-    // On the next beat of the bar's first half, or on the next bar line: what is heard of the walk ends with the bar.
-    const beats = feed.parts.flatMap(part => part.beats.filter(beat => beat.time <= part.until + 1e-6 &&
-      (beat.phase === 0 || part.sound.perBar === sound.perBar && beat.phase <= sound.perBar / 2)));
-    const beat = beats.find(each => each.time >= now);
-    if (beat) { at = beat.time; from = sound.beats[beat.phase]; }
-  } else if (feed.parts.length && feed.parts[feed.parts.length - 1].repeated) {
+  let at = end(), seamless = feed.kind === 'live' && feed.parts.length > 0;
+  if (feed.kind === 'walk' && feed.parts.length && newest().repeated) {
     // What was repeated while this was made gives way at its next bar line.
-    const lines = feed.parts[feed.parts.length - 1].lines;
-    at = lines.find(line => line >= now) || at;
+    at = newest().lines.find(line => line >= now) || at;
   }
-  if (at < now) { if (feed.last) feed.gaps += 1; at = now; }
-  play(sound, from, at);
+  if (at < feed.context.currentTime + 0.02) { if (feed.last) feed.gaps += 1; at = now; seamless = false; }
+  play(sound, sound.from, at, { seamless });
   feed.last = sound; feed.made += 1;
+};
+// Nothing new has come: what is heard is heard again, on the beat.
+const again = now => {
+  const { bars } = feed.last, live = feed.kind === 'live', part = newest();
+  const from = live ? 0 : Math.max(feed.last.from, bars[Math.max(0, bars.length - 3)]);
+  const at = live && part ? part.at - part.from + bars[bars.length - 1] - bars[0] : end();
+  feed.repeats += 1;
+  play(feed.last, from, Math.max(at, now + 0.05), { repeated: true });
 };
 const show = (part, now) => {
   const box = within('#' + feed.kind + '-now .riff-live-picture'), image = box.querySelector('img');
@@ -88,22 +99,25 @@ const tick = () => {
   const now = feed.context.currentTime, part = [...feed.parts].reverse().find(each => each.at <= now);
   feed.parts = feed.parts.filter(each => each.until > now - 1);
   if (part && part.until > now) {
-    const line = [...part.lines].reverse().find(each => each <= now) || part.at;
-    const next = part.lines.find(each => each > now) || part.until, beat = 4 * (now - line) / (next - line);
+    const times = feed.parts.flatMap(each => each.beats).map(each => each.time);
+    const beat = Math.max(...times.filter(each => each <= now)), next = Math.min(...times.filter(each => each > now));
     show(part, now);
-    within('#' + feed.kind + '-now .riff-beat').style.opacity = 1 - 0.75 * (beat % 1);
-    say(part.said + (feed.pending && feed.changed ? ' · on its way to what you asked' : ''));
+    const since = next < Infinity && beat > -Infinity ? (now - beat) / (next - beat) : 0;
+    within('#' + feed.kind + '-now .riff-beat').style.opacity = 1 - 0.75 * since;
+    say(part.said + (feed.got < feed.wanted ? ' · on its way to what you asked' : ''));
   }
-  if (feed.last && feed.more && end() - now < 0.4) {
-    const bars = feed.last.bars, from = Math.max(feed.last.from, bars[Math.max(0, bars.length - 3)]);
-    feed.repeats += 1; play(feed.last, from, Math.max(end(), now + 0.05), true);
-  }
+  if (feed.last && feed.more && end() - now < 0.2) again(now);
   if (feed.last && !feed.more && end() < now) return feed.stop();
   if (feed.kind !== 'live' || feed.pending) return;
-  if (feed.changed || (feed.last && end() - now < 1.5 * feed.took + 1)) ask();
+  if (!feed.last || end() - now < lookahead()) ask();
+};
+// As riff.endless has it: a bar is asked for as late as is safe, so that it is of what is asked for then.
+const lookahead = () => {
+  const { bars } = feed.last, bar = bars[bars.length - 1] - bars[0];
+  return Math.min(Math.max(1.5 * feed.took + SOON, 0.5 * bar), bar);
 };
 const ask = () => {
-  feed.pending = true; feed.swap = feed.changed; feed.changed = false; feed.asked = performance.now();
+  feed.pending = true; feed.asking = feed.wanted; feed.asked = performance.now();
   within('#live-next').click();
 };
 const arrive = async node => {
@@ -117,8 +131,9 @@ const arrive = async node => {
   feed.more = node.dataset.more === '1';
   const beats = node.dataset.beats.split(' ').map(Number), perBar = +node.dataset.perBar;
   const bars = beats.filter((beat, index) => index % perBar === 0);
-  join({ buffer, beats, perBar, bars, from: +node.dataset.from, said: node.dataset.said,
-    picture: node.dataset.picture, source: node.dataset.src, swap: kind === 'live' && feed.swap });
+  feed.got = feed.asking;
+  join({ buffer, beats, perBar, bars, from: +node.dataset.from, until: kind === 'live' ? buffer.duration :
+    +node.dataset.until, said: node.dataset.said, picture: node.dataset.picture, source: node.dataset.src });
   feed.pending = false;
 };
 let queue = Promise.resolve();
@@ -135,13 +150,15 @@ new MutationObserver(() => {
 
 let patience = null;
 const change = () => {
-  feed.changed = true;
-  if (feed.pending) within('#live-cancel').click();  // what is being made is no longer wanted
+  feed.wanted += 1;
+  feed.changes.push({ at: feed.context.currentTime, wanted: feed.wanted });
+  const left = feed.last ? end() - feed.context.currentTime : Infinity;
+  if (feed.pending && left > 1.2 * feed.took + SOON) within('#live-cancel').click();  // no longer wanted
 };
 document.addEventListener('input', event => {
   if (!feed.on || feed.kind !== 'live' || !event.target.closest('#live-controls')) return;
   clearTimeout(patience);
-  patience = setTimeout(change, 250);
+  patience = setTimeout(change, 150);
 });
 document.addEventListener('click', event => {
   const at = name => event.target.closest('#' + name);
@@ -149,7 +166,7 @@ document.addEventListener('click', event => {
   else if (at('walk-go') && within('#walk-listen input').checked) feed.begin('walk');
   else if (at('live-stop') || at('walk-stop')) feed.stop();
   else if (event.target.closest('#live-chips button') && feed.on)
-    setTimeout(change, 250);
+    setTimeout(change, 150);
 }, true);
 })();
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import re
 import secrets
 import time
@@ -12,10 +13,10 @@ from fastapi import FastAPI, Request, Response
 from pydantic import Field
 from starlette.responses import JSONResponse, StreamingResponse
 
+from riff.endless import Endless, Manner, Station, lookahead_s
 from riff.errors import RiffError
 from riff.server.body import read_request
 from riff.server.encoder import StreamEncoder
-from riff.server.endless import Endless, Manner
 from riff.server.faults import Refusal, refusal
 from riff.server.jobs import Job, Result
 from riff.server.metrics import Metrics
@@ -57,7 +58,7 @@ class StreamRequest(Strict):
 
 
 class Stream:
-    """One listener's music: drawn a bar ahead of what is heard.
+    """One listener's music: drawn as late as is safe.
 
     Attributes:
         id: to steer it by.
@@ -71,6 +72,7 @@ class Stream:
         self._encoder: StreamEncoder | None = None
         self._heard_from: float | None = None
         self._sent_s = 0.0
+        self._took_s = math.inf  # until it is known
 
     def job(self, request_id: str, texts: Sequence[str]) -> Job:
         """The next stretch."""
@@ -82,27 +84,35 @@ class Stream:
         asked, counter = self.asked, self.works.counter(jobs)
         if self.music is None:
             seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
-            manner = Manner(seed, asked.num_inference_steps, asked.guidance_scale, asked.quality)
-            self.music = Endless(pipe, asked.prompt, bpm=asked.bpm, manner=manner)
-        sound = self.music.next(counter)
+            manner = Manner(seed, asked.num_inference_steps, asked.quality)
+            station = Station(asked.prompt, asked.bpm, guidance_scale=asked.guidance_scale)
+            self.music = Endless(pipe, station, manner)
+        sound = self.music.next(counter).waveform
         if self._encoder is None:
             self._encoder = StreamEncoder(asked.format, self.music.sample_rate, len(sound))
         seconds = sound.shape[-1] / self.music.sample_rate
         return [Result(self._encoder.encode(sound), self._encoder.media_type, {"seconds": seconds})]
 
-    def note_sent(self, seconds: float) -> None:
-        """Count what the listener has got. Who had to wait for it hears it from now on."""
-        now = time.monotonic()
+    def note_sent(self, seconds: float, *, took_s: float, now: float) -> None:
+        """Count what the listener has got. Who had to wait for it hears it from now on.
+
+        Args:
+            seconds: of music that is sent.
+            took_s: from when it was asked for; the first bar's does not count, since a compiler may have run.
+            now: on a monotonic clock.
+        """
+        if self._sent_s:
+            self._took_s = took_s if math.isinf(self._took_s) else 0.5 * (self._took_s + took_s)
         if self._heard_from is None or now > self._heard_from + self._sent_s:
             self._heard_from = now - self._sent_s
         self._sent_s += seconds
 
-    def idle_s(self) -> float:
-        """Seconds until the next bar should be begun: when a bar is left to be heard."""
+    def idle_s(self, now: float) -> float:
+        """Seconds from ``now`` until the next bar should be begun."""
         if self.music is None or self._heard_from is None:
             return 0.0
-        ahead = self._heard_from + self._sent_s - time.monotonic()
-        return max(0.0, ahead - self.music.bar_seconds)
+        ahead = self._heard_from + self._sent_s - now
+        return max(0.0, ahead - lookahead_s(self.music.bar_seconds, self._took_s))
 
     def end(self) -> bytes:
         """The encoder's last bytes."""
@@ -118,7 +128,7 @@ class Streams:
         self._works = Works(settings, metrics)
 
     async def start(self, asked: StreamRequest, request: Request) -> Response:
-        """Draw the first bars, and then answer with music that does not end.
+        """Draw the first bar, and then answer with music that does not end.
 
         Raises:
             Refusal: there are too many, the id is taken, or the prompt cannot be played.
@@ -145,15 +155,18 @@ class Streams:
     async def _play(self, stream: Stream, job: Job, request_id: str) -> AsyncIterator[bytes]:
         """Bars as they are due, until the listener goes away or the server goes down."""
         try:
+            took_s = 0.0
             while job.result is not None:
-                stream.note_sent(job.result.facts["seconds"])
+                stream.note_sent(job.result.facts["seconds"], took_s=took_s, now=time.monotonic())
                 yield job.result.content
-                while self.queue.state == "ready" and (left := stream.idle_s()) > 0:
+                while self.queue.state == "ready" and (left := stream.idle_s(time.monotonic())) > 0:
                     await asyncio.sleep(min(left, 0.5))
                 if self.queue.state != "ready":
                     break
+                began = time.monotonic()
                 job = self.queue.submit(stream.job(request_id, job.secrets))
                 await ended(job)
+                took_s = time.monotonic() - began
             yield stream.end()
         finally:
             self.queue.cancel(job)
