@@ -12,12 +12,9 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 import random
 import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from riff.bench.serving import served
 
 ROOT = Path(__file__).resolve().parent.parent
 GIVEN_UP, GARBAGE = 0.10, 0.05
@@ -202,21 +201,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         model = options.model or str(tiny_checkpoint(Path(folder)))
-        with log.open("w") as target:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "riff", "serve", "--model", model, "--device", "cpu", "--port", "0"],
-                stdout=subprocess.PIPE, stderr=target, text=True, cwd=ROOT, env={**os.environ},
-            )  # fmt: skip
-        assert server.stdout is not None
-        try:
-            address = server.stdout.readline().strip()
-            while httpx.get(f"{address}readyz").status_code != 200:
-                time.sleep(0.2)
-            seen, memory = asyncio.run(load(address, server.pid, options))
-            server.send_signal(signal.SIGTERM)
-            code = server.wait(60)
-        finally:
-            server.kill()
+        with served(["--model", model, "--device", "cpu"], log) as server:
+            seen, memory = asyncio.run(load(server.address, server.process.pid, options))
+            code = server.stop()
         return 0 if report(seen, memory, jobs_of(log), code) else 1
 
 

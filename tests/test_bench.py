@@ -13,6 +13,8 @@ from riff.bench.history import load_history, save_bench
 from riff.bench.machine import describe_machine, machine_slug
 from riff.bench.process import Missing, Side, compare, measure_alone, memory_share, speed
 from riff.bench.render import STAGES, measure
+from riff.bench.serving import SIDES as SERVERS
+from riff.bench.serving import Round, _figures, _ratio, serve_section, served
 from riff.cli import main
 from riff.errors import ModelError, RiffError, SystemProblem
 
@@ -197,6 +199,36 @@ def test_a_side_of_training_ends_when_its_steps_are_counted(side, mini_checkpoin
     assert figures["seconds"] > 0 and figures["processor_seconds"] > 0
 
 
+def test_a_servers_requests_are_counted_and_waited_for(mini_checkpoint) -> None:
+    pytest.importorskip("fastapi")
+    section = serve_section(model=str(mini_checkpoint), device="cpu", steps=1, repeat=2, clients=2, each=1)
+    (ratio,) = section.ratios
+    assert (ratio.name, ratio.pairs) == ("serve_batched", 2) and 0 < ratio.low <= ratio.value <= ratio.high
+    figures = section.figures
+    assert (figures["clients"], figures["requests"]) == (2, 2)
+    for side in SERVERS:
+        # Two clients who ask once each are answered within the round, which lasts requests / (requests a second).
+        assert 0 < figures[f"{side}_wait_p50_s"] <= figures[f"{side}_wait_p95_s"]
+        assert figures[f"{side}_requests_per_second"] > 0
+
+
+def test_rates_and_waits_of_rounds_whose_truth_is_known() -> None:
+    quick, slow = Round(2.0, [0.5, 1.0, 1.5, 2.0], 4.0), Round(4.0, [1.0, 2.0, 3.0, 4.0], 6.0)
+    ratio = _ratio([quick, quick], [slow, quick])
+    assert (ratio.low, ratio.value, ratio.high, ratio.processor) == (1.0, 1.5, 2.0, 1.25)
+    assert _figures("a", [slow]) == {
+        "a_requests_per_second": 1.0,
+        "a_wait_p50_s": 2.5,
+        "a_wait_p95_s": pytest.approx(3.85),  # linear between the third and the fourth, at 0.95 of the way along
+    }
+
+
+def test_a_server_that_does_not_start_is_told_in_its_own_words() -> None:
+    pytest.importorskip("fastapi")
+    with pytest.raises(ModelError, match="missing-folder"), served(["--model", "missing-folder/x"]):
+        pass
+
+
 @pytest.mark.slow
 def test_the_whole_benchmark_in_processes_of_their_own(mini_checkpoint, tmp_path, capsys) -> None:
     words = ["bench", "--model", str(mini_checkpoint), "--steps", "1", "--quick", "--device", "cpu", "--json"]
@@ -205,9 +237,14 @@ def test_the_whole_benchmark_in_processes_of_their_own(mini_checkpoint, tmp_path
     assert list(result["sections"]) == list(SECTIONS)
     figures = result["sections"]["render"]["figures"]
     assert figures["help_s"] < figures["import_s"] + figures["load_s"] < figures["cold_start_to_file_s"]
-    assert {"real_time", "denoise_speed", "sound_speed_default", "sound_speed_to_librosa", "train_speed"} <= set(
-        result["ratios"]
-    )
+    assert {
+        "real_time",
+        "denoise_speed",
+        "sound_speed_default",
+        "sound_speed_to_librosa",
+        "train_speed",
+        "serve_batched",
+    } <= set(result["ratios"])
     assert result["sections"]["denoise"]["figures"]["pictures_differ_by"] < 1e-3
     assert [run["ratios"] for run in load_history(tmp_path)] == [result["ratios"]]
 

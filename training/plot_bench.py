@@ -36,6 +36,8 @@ SHOWN = (
     ("prepare", "one_process_music_per_second", "`riff prepare`, music per second, one process", "s", 1.0),
     ("prepare", "all_cores_music_per_second", "`riff prepare`, music per second, all cores", "s", 1.0),
     ("train", "riff_steps_per_second", "training steps a second, whole UNet", "", 1.0),
+    ("serve", "batched_requests_per_second", "`riff serve`, requests a second", "", 1.0),
+    ("serve", "batched_wait_p95_s", "19 of 20 answers, with four clients at once, come within", "s", 1.0),
 )
 
 

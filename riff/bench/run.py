@@ -11,7 +11,7 @@ from riff import __version__
 from riff.bench.result import Bench, Section
 from riff.errors import RiffError, SystemProblem
 
-SECTIONS = ("render", "denoise", "sound", "encode", "prepare", "train")
+SECTIONS = ("render", "denoise", "sound", "encode", "prepare", "train", "serve")
 
 
 def bench(
@@ -101,9 +101,11 @@ def _ways(
     from riff.bench.encode import encode_section
     from riff.bench.preparing import prepare_section
     from riff.bench.render import render_section
+    from riff.bench.serving import serve_section
     from riff.bench.sound import sound_section
     from riff.bench.training import train_section
 
+    asking = {"clients": 4, "each": 1 if quick else 2}
     qualities = ("default",) if quick else ("default", "fast", "high", "best")
     return {
         "render": partial(render_section, model=model, device=device, steps=steps, repeat=repeat),
@@ -112,4 +114,5 @@ def _ways(
         "encode": partial(encode_section, repeat=repeat, seconds=10.0 if quick else 60.0),
         "prepare": partial(prepare_section, files=2 if quick else 8, seconds=30.0 if quick else 60.0),
         "train": partial(train_section, model=model, device=device, steps=4 if quick else 20, rounds=repeat),
+        "serve": partial(serve_section, model=model, device=device, steps=steps, repeat=repeat, **asking),
     }

@@ -16,6 +16,7 @@ sections:
   encode    sound to picture, against torchaudio
   prepare   music to a data set
   train     training steps, against diffusers' objective (extra train)
+  serve     requests a second of riff serve, drawn together and one at a time (extra serve)
 
 examples:
   riff bench --quick                 all of it, briefly: some minutes on two cores
