@@ -1,5 +1,6 @@
 """``riff eval``: what it prints and writes, that mistakes are one line, and that a bad file is named and counted."""
 
+import html
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from riff.audio import save_audio
 from riff.cli import main
 from riff.errors import RiffError, SystemProblem
+from riff.evaluate.accuracy import ACCURACY_FILE, Accuracy
 from riff.evaluate.asked import read_asked
 from riff.evaluate.choices import OFFLINE, check_embeddings
 from riff.evaluate.closeness import likeness, main_axes
@@ -21,6 +23,7 @@ from riff.evaluate.crew import run_all
 from riff.evaluate.embeddings import Embedding
 from riff.evaluate.figures import Figure
 from riff.evaluate.measure import Measured, Plan, Role
+from riff.evaluate.obedience import Asked, Heard, obedience
 from riff.evaluate.page import write_page
 from riff.evaluate.plots import histogram
 from riff.evaluate.report import ClipRow, Evaluation, Section, show_interval, show_value
@@ -391,3 +394,44 @@ def test_a_mistake_is_one_line_and_the_right_code(
     assert (ended, out, len(lines)) == (code, "", 1)
     assert message in lines[0]
     assert (places["REPORTED"] / "index.html").read_text() == "mine"
+
+
+def test_a_figure_says_how_often_its_detector_is_right_in_table_json_and_page(tmp_path) -> None:
+    known = (Accuracy(0.974, 0.95, 0.987, 312, "clips <drums>"), Accuracy(0.952, 0.93, 0.967, 500, "clips"))
+    figures = [Figure("Key exact", 0.5, "share", 0.2, 0.8, 10, detector=known), Figure("Width", 1.0)]
+    result = Evaluation("a", [Section("Obedience", figures)])
+    said = "its detector is right about 97.4 % of 312 clips <drums>, 95.2 % of 500 clips"
+    assert [line.strip() for line in result.lines()].count(said) == 1
+    told = json.loads(json.dumps(result.to_dict()))["sections"][0]["figures"]
+    assert told[0]["detector"][0] == {"value": 0.974, "low": 0.95, "high": 0.987, "n": 312, "of": "clips <drums>"}
+    assert told[1]["detector"] == []
+    page = write_page(tmp_path / "a.html", result).read_text()
+    assert page.count(html.escape(said)) == 1
+
+
+def test_every_figure_that_rests_on_a_detector_has_its_accuracy_and_no_other() -> None:
+    if not ACCURACY_FILE.is_file():
+        pytest.skip("not measured yet: python -m training.measure_detectors --ship")
+    asked = Asked("jazz, piano", bpm=120.0, keyscale="C major", genres=("jazz",), instruments=(("piano",),))
+    heard = Heard(120.0, "C major", "jazz", frozenset({"piano"}))
+    told = {figure.name: figure.detector for figure in obedience([asked], [heard])}
+    assert {name for name, known in told.items() if not known} == {"Key, MIREX score"}
+    for known in told.values():
+        assert all(0.0 < each.low <= each.value <= each.high <= 1.0 and each.n >= 100 for each in known)
+
+
+def test_what_is_measured_of_the_detectors_is_what_is_shipped(tmp_path, monkeypatch) -> None:
+    from riff.evaluate import accuracy
+    from training import measure_detectors
+
+    rows = []
+    for number, (name, groups) in enumerate(accuracy.SHIPPED.items()):
+        rows += [(group, Figure(name, 0.5 + number / 100, "share", 0.4, 0.9, 7)) for group in ("all", *groups)]
+    monkeypatch.setattr(accuracy, "ACCURACY_FILE", tmp_path / "detectors.json")
+    monkeypatch.setattr(measure_detectors, "ACCURACY_FILE", tmp_path / "detectors.json")
+    measure_detectors.ship(rows, "a command")
+    accuracy._shipped.cache_clear()
+    (found,) = accuracy.detector_accuracy("Key exact")
+    assert str(found) == "54.0 % of 7 composed clips"
+    assert accuracy.detector_accuracy("Loudness") == ()
+    accuracy._shipped.cache_clear()

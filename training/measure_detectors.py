@@ -2,11 +2,13 @@
 
     python -m training.measure_detectors --clips 500
     python -m training.measure_detectors --clips 500 --json detectors.json
+    python -m training.measure_detectors --clips 500 --ship       what `riff eval` says beside its figures
 
 Clips of two and of four bars in turn, of seeds that neither the training of the tagger nor any choice in the detectors
-has seen, are played by FluidSynth. riff's are measured beside librosa's beat tracker (``librosa.beat.beat_track`` on
-22,050 Hz, as it comes) and beside the plain Krumhansl profiles (Krumhansl & Kessler 1982) correlated with the mean of
-``librosa.feature.chroma_cqt``. "Rhythmic" clips have drums. Any octave: a third, half, twice or thrice as well.
+has seen, are played by FluidSynth. riff's are what ``riff eval`` hears (:func:`riff.evaluate.obedience.hear`, which is
+not told the tempo), beside librosa's beat tracker (``librosa.beat.beat_track`` on 22,050 Hz, as it comes) and the plain
+Krumhansl profiles (Krumhansl & Kessler 1982) correlated with the mean of ``librosa.feature.chroma_cqt``. "Rhythmic"
+clips have drums. Any octave: a third, half, twice or thrice as well.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from riff.errors import RiffError
-from riff.evaluate import KEYS, measure_key, measure_tempo, mirex_key_score
+from riff.evaluate import KEYS, measure_key, mirex_key_score
+from riff.evaluate.accuracy import ACCURACY_FILE, SHIPPED
 from riff.evaluate.figures import Figure, mean_figure, share_figure
-from riff.evaluate.key import detect_key
-from riff.evaluate.obedience import OCTAVES
+from riff.evaluate.obedience import OCTAVES, hear
+from riff.evaluate.sounds import Sound
 from riff.files import write_json
 from training.composer import HELD_OUT_SEEDS, compose
 from training.composer.render import SAMPLE_RATE, render
@@ -51,6 +53,8 @@ class Answer:
     tempi: dict[str, float]
     keys: dict[str, str]
     seconds: dict[str, float]
+    genre: bool
+    instruments: tuple[bool, ...]
 
 
 def krumhansl_key(chroma: np.ndarray) -> str:
@@ -70,16 +74,13 @@ def answer(seed: int) -> Answer:
     sound = torch.from_numpy(render(score)).mean(0, keepdim=True)
     small = librosa.resample(sound[0].numpy(), orig_sr=SAMPLE_RATE, target_sr=LIBROSA_RATE)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "riff, tempo"):
-        try:
-            bpm = measure_tempo(sound, SAMPLE_RATE)
-        except RiffError:
-            bpm = math.nan
+    tagger = Tagger.load()
+    with _timed(seconds, "riff, tempo, key, genre and instruments"):
+        heard = hear(Sound(Path("composed"), sound, SAMPLE_RATE), tagger)
+    bpm = math.nan if heard.bpm is None else heard.bpm
     with _timed(seconds, "librosa, tempo"):
         tracked = float(np.atleast_1d(librosa.beat.beat_track(y=small, sr=LIBROSA_RATE)[0])[0])
-    keys = {}
-    with _timed(seconds, "riff, key by the tagger"):
-        keys["riff, by the tagger"] = detect_key(sound, SAMPLE_RATE, tagger=Tagger.load(), bpm=bpm)
+    keys = {"riff, by the tagger": heard.keyscale or ""}
     with _timed(seconds, "riff, key by pitch classes"):
         keys["riff, by pitch classes"] = measure_key(sound, SAMPLE_RATE)
     with _timed(seconds, "librosa, chroma_cqt"):
@@ -87,7 +88,11 @@ def answer(seed: int) -> Answer:
     truth = score.windows[0]
     rhythmic = any(window.has_drums for window in score.windows)
     tempi = {"riff": bpm, "librosa.beat": tracked}
-    return Answer(2 * len(score.windows), rhythmic, score.bpm, truth.keyscale, tempi, keys, seconds)
+    plays = {name for window in score.windows for name in window.instruments} & set(tagger.labels.instruments)
+    return Answer(
+        2 * len(score.windows), rhythmic, score.bpm, truth.keyscale, tempi, keys, seconds,
+        heard.genre == truth.genre, tuple(name in heard.instruments for name in sorted(plays)),
+    )  # fmt: skip
 
 
 class _timed:  # noqa: N801 - reads as a function
@@ -125,12 +130,29 @@ def figures(answers: list[Answer]) -> Iterator[tuple[str, Figure]]:
         for detector in members[0].keys if members else ():
             keys = [(member.keys[detector], member.keyscale) for member in members]
             yield group, share_figure(f"{detector}: key exact", [heard == true for heard, true in keys], "")
-            scores = [mirex_key_score(heard, true) for heard, true in keys]
+            scores = [mirex_key_score(heard, true) if heard else 0.0 for heard, true in keys]
             yield group, mean_figure(f"{detector}: key, MIREX score", scores, "", "")
+        yield group, share_figure("riff's tagger: genre", [member.genre for member in members], "")
+        each = [hit for member in members for hit in member.instruments]
+        yield group, share_figure("riff's tagger: instruments that play", each, "")
+        every = [all(member.instruments) for member in members]
+        yield group, share_figure("riff's tagger: all instruments that play", every, "")
 
 
 def _hits(pairs: Iterable[tuple[float, float]], tolerance: float, levels: tuple[float, ...]) -> list[bool]:
     return [any(abs(heard * level / true - 1.0) <= tolerance for level in levels) for heard, true in pairs]
+
+
+def ship(rows: list[tuple[str, Figure]], command: str) -> None:
+    """Write into the package what ``riff eval`` says of its own detectors."""
+    found = {(group, figure.name): figure for group, figure in rows}
+    shares = []
+    for name, groups in SHIPPED.items():
+        for group in groups:
+            figure = found[group, name]
+            row = {"name": name, "of": groups[group], "value": round(figure.value, 4), "n": figure.n}
+            shares.append(row | {"low": round(figure.low, 4), "high": round(figure.high, 4)})
+    write_json(ACCURACY_FILE, {"command": command, "shares": shares})
 
 
 def table(rows: list[tuple[str, Figure]]) -> str:
@@ -156,6 +178,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--first", type=int, default=FIRST_SEED, help="seed of the first clip")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--ship", action="store_true", help=f"write riff/models/{ACCURACY_FILE.name}")
     arguments = parser.parse_args(argv)
     seeds = range(arguments.first, arguments.first + arguments.clips)
     if arguments.clips < 2 or seeds.start < HELD_OUT_SEEDS.start or seeds.stop > HELD_OUT_SEEDS.stop:
@@ -174,6 +197,8 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.json:
         named = [{"group": group, **dataclasses.asdict(figure)} for group, figure in rows]
         write_json(arguments.json, {"seeds": [seeds.start, seeds.stop], "figures": named, "seconds": times})
+    if arguments.ship:
+        ship(rows, f"python -m training.measure_detectors --clips {arguments.clips} --ship")
 
 
 if __name__ == "__main__":

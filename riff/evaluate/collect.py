@@ -26,6 +26,10 @@ FEWEST = 20  # clips on each side, below which a distance says nothing
 FIRM = (
     50  # below which a Fréchet distance is mostly bias, and from which a kernel distance is stable (Chung et al. 2025)
 )
+DETECTORS = (
+    "A detector errs itself, and no figure can be expected above its own; it was measured on composed music, whose "
+    "truth is known, and not on recordings (python -m training.measure_detectors)."
+)
 
 
 def collect(by_role: dict[Role, list[Measured]], plan: Plan, root: Path) -> Evaluation:
@@ -117,7 +121,7 @@ def _obedience(ours: list[Measured]) -> Section:
         figures.append(mean_figure(scores[0].name, [score.value for score in scores], "", scores[0].definition))
     if not any(figure.n for figure in figures):
         return Section("Obedience", [], ("Nobody said what was asked: give --prompts, or files that riff wrote.",))
-    return _told("Obedience", figures)
+    return _told("Obedience", figures, *([DETECTORS] if any(figure.detector for figure in figures) else []))
 
 
 def _values(measured: Measured) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from riff.evaluate.accuracy import Accuracy
 from riff.evaluate.sets import wilson_interval
 
 RESAMPLINGS = 1000
@@ -23,6 +24,7 @@ class Figure:
         high: upper end.
         n: clips or pairs that it stands on.
         definition: one sentence, with the source of the formula.
+        detector: how often that which hears it is right itself, where it was measured; else empty.
     """
 
     name: str
@@ -32,6 +34,12 @@ class Figure:
     high: float = math.nan
     n: int = 0
     definition: str = ""
+    detector: tuple[Accuracy, ...] = ()
+
+    @property
+    def reliability(self) -> str:
+        """The detector's accuracy in words: "97.4 % of 312 composed clips with drums"; empty if there is none."""
+        return ", ".join(map(str, self.detector))
 
 
 def share_figure(name: str, hits: Iterable[bool], definition: str) -> Figure:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from riff.errors import RiffError
+from riff.evaluate.accuracy import detector_accuracy
 from riff.evaluate.figures import Figure, mean_figure, share_figure
 from riff.evaluate.key import detect_key, mirex_key_score
 from riff.evaluate.sounds import Sound
@@ -133,7 +134,7 @@ def obedience(asked: Sequence[Asked], heard: Sequence[Heard]) -> list[Figure]:
         heard: of the same clips, in the same order.
 
     Returns:
-        Figures; those of which nothing was asked are NaN with n = 0.
+        Figures, each with its detector's own accuracy; those of which nothing was asked are NaN with n = 0.
     """
     pairs = list(zip(asked, heard, strict=True))
     told = "of clips of which a {} was asked; one in which none can be heard is a miss."
@@ -158,7 +159,7 @@ def obedience(asked: Sequence[Asked], heard: Sequence[Heard]) -> list[Figure]:
         ),
         *_instrument_figures(pairs),
     ]
-    return figures
+    return [dataclasses.replace(figure, detector=detector_accuracy(figure.name)) for figure in figures]
 
 
 def text_scores(clap: Clap, sounds: Sequence[Sound], prompts: Sequence[str]) -> Figure:

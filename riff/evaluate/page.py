@@ -173,6 +173,8 @@ def _row(figure: Figure) -> str:
     name = html.escape(figure.name)
     if figure.definition:
         name = f"<details><summary>{name}</summary>{html.escape(figure.definition)}</details>"
+    if figure.detector:
+        name += f'<small class="soft">its detector is right about {html.escape(figure.reliability)}</small>'
     kind = "number" if math.isfinite(figure.value) else "number missing"
     bar = interval_bar(figure.value, figure.low, figure.high) if figure.unit == "share" else ""
     return (

@@ -108,6 +108,8 @@ class Evaluation:
             for figure in section.figures:
                 columns = f"  {figure.name:<{name}}  {show_value(figure):>{value}}  {show_interval(figure):<{interval}}"
                 yield f"{columns}  n = {figure.n}" if figure.n else columns.rstrip()
+                if figure.detector:
+                    yield f"    its detector is right about {figure.reliability}"
             yield from (f"  ({note})" for note in section.notes)
             yield ""
         if self.problems:
