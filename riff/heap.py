@@ -103,10 +103,11 @@ def _integrate(cells, known, head, following):  # type: ignore[no-untyped-def]
             current = min(current, bucket)
 
 
-def _prepare(log, phase, every, bend, lean, turn, peak, scale, n_buckets, cells):  # type: ignore[no-untyped-def]
-    """Fill cells from log-magnitudes (N, F); ``bend`` and ``lean`` scale their slopes along frequency and time.
+def _prepare(log, phase, every, bend, rate, reach, turn, peak, scale, n_buckets, cells):  # type: ignore[no-untyped-def]
+    """Fill cells from log-magnitudes (N, F); ``bend`` and ``rate`` scale their slopes along frequency and time.
 
-    ``turn`` (F',) is a bin's own step to the next frame; buckets are ``scale`` times the nepers under ``peak``.
+    ``reach`` is the step to the next bin's phase that a click at the window's edge makes, over pi / 2. ``turn`` (F',)
+    is a bin's own step to the next frame; buckets are ``scale`` times the nepers under ``peak``.
     """
     n_frames, fine = log.shape
     for n in range(n_frames):
@@ -120,7 +121,7 @@ def _prepare(log, phase, every, bend, lean, turn, peak, scale, n_buckets, cells)
                 for i in range(every + 1):
                     share = np.float32(0.5 if i == 0 or i == every else 1.0)
                     rise += share * (log[after, here + i] - log[before, here + i])
-            cells[n, k, 1] = lean * rise
+            cells[n, k, 1] = reach * math.atan(rate * rise)
             cells[n, k, 2] = phase[n, k]
             cells[n, k, 3] = math.floor(min(max((peak - log[n, here]) * scale, np.float32(0.0)), np.float32(n_buckets)))
 
@@ -134,13 +135,14 @@ def heap_phase(
     win_length: int,
     known: np.ndarray | None = None,
     every: int = 1,
-    attack: float = 1.2,
 ) -> np.ndarray:
     """Phases for STFT magnitudes on a ring of frames, after Průša, Balazs & Søndergaard (2017).
 
     For a Gaussian window the phase's slopes are those of the log-magnitude with the axes exchanged (Portnoff, 1979):
-    with s = log A, dphi/dn = 2 pi H k / L + (H L / gamma) ds/dk and dphi/dk = -(gamma / (H L)) ds/dn. They are
-    integrated from the loudest bins outwards.
+    with s = log A, dphi/dn = 2 pi H k / L + (H L / gamma) ds/dk and dphi/dk = -(gamma / (H L)) ds/dn. Along time the
+    Hann window's own relation is as simple, and holds for steep attacks too: a click t samples after the middle of a
+    window of W has A = cos^2(pi t / W), so ds/dn = (2 pi H / W) tan(pi t / W), and dphi/dk = -2 pi t / L. The slopes
+    are integrated from the loudest bins outwards.
 
     Args:
         magnitude: (N, F) float32 >= 0; the frame after the last one is the first. Frames of zeros part what should
@@ -152,7 +154,6 @@ def heap_phase(
         known: (N,) bool, frames whose phase is given and only spreads.
         every: 1, or 2 to give every second bin its phase: slopes are taken between finer bins than the paths' then,
             which is quicker and comes closer. F' = (F - 1) / every + 1.
-        attack: factor on dphi/dk; the central difference underestimates the slope of an attack.
 
     Returns:
         (N, F') float32 phases in radians, counted from the window's centre.
@@ -164,8 +165,9 @@ def heap_phase(
     np.log(log, out=log)
     gamma = HANN_GAMMA * win_length**2
     turn = np.remainder(2.0 * math.pi * hop_length / n_fft * every * np.arange(phase.shape[1]), 2.0 * math.pi)
-    bend, lean = hop_length * n_fft / gamma, -0.5 * attack * gamma / (hop_length * n_fft)
-    numbers = (np.float32(number) for number in (bend, lean))
+    bend = hop_length * n_fft / gamma
+    rate, reach = 0.25 * win_length / (math.pi * hop_length * every), -2.0 * win_length * every / n_fft
+    numbers = (np.float32(number) for number in (bend, rate, reach))
     cells = np.empty((*phase.shape, 4), np.float32)
     scale = np.float32(N_BUCKETS / TOLERANCE)
     loudest = np.float32(math.log(peak))

@@ -34,7 +34,8 @@ def frame_phase(
     bins = torch.arange(magnitude.shape[2], device=magnitude.device, dtype=torch.float64)
     turn = (2.0 * math.pi * hop_length / n_fft * bins).remainder(2.0 * math.pi).to(log)
     turn = turn + hop_length * n_fft / gamma * torch.gradient(log, dim=2)[0]
-    lean = -gamma / (hop_length * n_fft) * 0.5 * (log.roll(-1, 1) - log.roll(1, 1))
+    rate = 0.25 * win_length / (math.pi * hop_length)
+    lean = -2.0 * win_length / n_fft * (rate * (log.roll(-1, 1) - log.roll(1, 1))).atan()
     step = torch.polar(torch.ones_like(turn), torch.cat([turn[:, :1], (turn[:, 1:] + turn[:, :-1]) / 2], dim=1))
     slope = torch.polar(torch.ones_like(lean[..., 1:]), (lean[..., 1:] + lean[..., :-1]) / 2)
     settled = torch.polar(torch.ones_like(given), given)

@@ -209,6 +209,19 @@ def test_phase_of_a_click_puts_all_bins_at_its_moment():
     assert float(slope.mean()) > 0.99
 
 
+@pytest.mark.parametrize("away", [0.1, 0.2, 0.3, 0.4])
+def test_phase_of_a_click_far_from_the_middle_still_points_at_it(away):
+    # A click t after the middle of a Hann window of W is cos^2(pi t / W) in every bin; its phases fall by 2 pi t / L.
+    # The line that a Gaussian has in place of the tangent points 0.8 rad past it at 0.3 of a window, then ever further.
+    window, hop = 512, 16
+    magnitude = np.zeros((8, 257), np.float32)
+    for frame, share in ((3, 0.05), (4, 1.0), (5, 0.05)):  # so loud that the frame's phase is its own slopes' alone
+        magnitude[frame] = share * math.cos(math.pi * (away - (frame - 4) * hop / window)) ** 2
+    found = heap_phase(magnitude, np.zeros_like(magnitude), n_fft=window, hop_length=hop, win_length=window)
+    fall = found[4, :-1] - found[4, 1:]
+    np.testing.assert_allclose(fall, 2 * math.pi * away, atol=0.05)
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 def test_settled_frames_keep_their_phase_and_pass_it_on(parallel):
     ring = Ring(512, 512, 64)

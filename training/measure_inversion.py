@@ -1,6 +1,7 @@
 """From picture to sound: riff's qualities against Riffusion's algorithm, on one thread, in one process, in pairs.
 
     python -m training.measure_inversion --clips 24
+    python -m training.measure_inversion --own
     python -m training.measure_inversion --audio MUSIC/
     python -m training.measure_inversion --drawn 8 --model riff/models/riff-mini
     python -m training.measure_inversion --librosa
@@ -14,6 +15,7 @@ Decibels: less is better. ``mel`` is the spectral convergence of the mel against
 that of the sound's own magnitudes up to 10 kHz, ``onsets`` the correlation of onset strengths, and ``pre-echo`` the
 energy in the 10 to 60 ms before strong onsets over that in the original.
 
+``--own`` leaves out Riffusion's algorithm, which takes nine tenths of the time, and with it the speeds.
 ``--drawn`` measures pictures of a model (training/inversion_drawn.py), ``--librosa`` librosa's ``mel_to_audio``
 (training/inversion_librosa.py). ``--memory`` gives every way a process of its own and prints its peak. ``--parameters``
 compares pictures like riff-mini's (training/inversion_parameters.py), and ``--pictures`` draws those of the docs
@@ -120,9 +122,11 @@ def figures_of(sound: Tensor, original: Tensor, mel: Tensor) -> Figures:
     }
 
 
-def measure(clips: list[Tensor], *, report: Callable[[str], None]) -> dict[str, list[Figures]]:
-    """Figures of every way for every clip, with ``seconds``."""
-    ways: dict[str, Callable[[Tensor], Tensor]] = {"Riffusion": riffusions_algorithm(CONFIG, CONFIG.hop_length)}
+def measure(clips: list[Tensor], *, own: bool = False, report: Callable[[str], None]) -> dict[str, list[Figures]]:
+    """Figures of every way, or of riff's ``own`` alone, for every clip, with ``seconds``."""
+    ways: dict[str, Callable[[Tensor], Tensor]] = {}
+    if not own:
+        ways["Riffusion"] = riffusions_algorithm(CONFIG, CONFIG.hop_length)
     for quality in QUALITIES:
         ways[quality] = functools.partial(mel_to_waveform, config=CONFIG, quality=quality)
     warm = waveform_to_mel(clips[0][None], CONFIG)
@@ -143,18 +147,20 @@ def measure(clips: list[Tensor], *, report: Callable[[str], None]) -> dict[str, 
 
 
 def table(results: dict[str, list[Figures]]) -> str:
-    """Means as a Markdown table; speeds are medians of the ratios within each clip."""
-    base = results["Riffusion"]
+    """Means as a Markdown table; speeds are medians of the ratios to Riffusion's within each clip."""
+    base = results.get("Riffusion")
     lines = [
         "| way | s a clip | speed | mel dB | linear dB | onsets | pre-echo dB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, rows in results.items():
-        speed = statistics.median(b["seconds"] / r["seconds"] for b, r in zip(base, rows, strict=True))
+        speed = "-"
+        if base:
+            speed = f"{statistics.median(b['seconds'] / r['seconds'] for b, r in zip(base, rows, strict=True)):.1f}x"
         means = {key: mean([row[key] for row in rows]) for key in ("mel", "linear", "onsets", "pre-echo")}
         seconds = statistics.median(row["seconds"] for row in rows)
         lines.append(
-            f"| {name} | {seconds:.3f} | {speed:.1f}x | {means['mel']:.2f} | {means['linear']:.2f} "
+            f"| {name} | {seconds:.3f} | {speed} | {means['mel']:.2f} | {means['linear']:.2f} "
             f"| {means['onsets']:.3f} | {means['pre-echo']:.2f} |"
         )
     return "\n".join(lines)
@@ -217,6 +223,7 @@ def mean(values: list[float]) -> float:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=24, help="composed clips; default 24")
+    parser.add_argument("--own", action="store_true", help="riff's qualities alone, without Riffusion's algorithm")
     parser.add_argument("--audio", type=Path, help="a folder of recordings, in place of composed clips")
     parser.add_argument("--drawn", type=int, metavar="N", help="pictures of a model instead: N of each kind")
     parser.add_argument("--model", help="of --drawn; default riff-mini")
@@ -251,9 +258,10 @@ def main(argv: list[str] | None = None) -> None:
 
             print(librosa_table(clips))
         else:
-            results = measure(clips, report=report)
+            results = measure(clips, own=arguments.own, report=report)
             print(table(results))
-            print(worst_lead(results, "Riffusion"))
+            if not arguments.own:
+                print(worst_lead(results, "Riffusion"))
 
 
 if __name__ == "__main__":
