@@ -62,6 +62,7 @@ def draw_clips(model: Model, plans: Sequence[Plan], wish: Wish, *, noise: Tensor
                     wish.keyscale,
                     tries=wish.key_tries,
                     quality=wish.quality,
+                    has_tempo=wish.settings.get("bpm_asked") is not None,
                 )
                 for plan, clip in zip(batch, found, strict=True)
             ]

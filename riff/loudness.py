@@ -76,10 +76,31 @@ def _check_peak(peak: float) -> None:
         raise RiffError(f"peak is {peak!r}; use a number greater than 0 and at most 1")
 
 
-def _k_weighted(samples: numpy.ndarray, sample_rate: int) -> numpy.ndarray:
-    """``(C, T)`` through the standard's two filters, re-derived for any rate (De Man, 2014)."""
+def k_power(hertz: Tensor, sample_rate: int) -> Tensor:
+    """How much of a tone's power counts as loudness: the standard's weighting, squared, at each frequency.
+
+    Args:
+        hertz: ``(F,)``, from 0 to half the sample rate.
+        sample_rate: samples per second, in Hz.
+
+    Returns:
+        ``(F,)``, 1 near 1 kHz.
+    """
     import scipy.signal
 
+    _, response = scipy.signal.sosfreqz(_k_filters(sample_rate), worN=hertz.double().numpy(), fs=sample_rate)
+    return torch.from_numpy(numpy.abs(response) ** 2).to(hertz)
+
+
+def _k_weighted(samples: numpy.ndarray, sample_rate: int) -> numpy.ndarray:
+    """``(C, T)`` through the standard's two filters."""
+    import scipy.signal
+
+    return numpy.asarray(scipy.signal.sosfilt(_k_filters(sample_rate), samples, axis=-1))
+
+
+def _k_filters(sample_rate: int) -> list[list[float]]:
+    """The standard's two filters in second-order sections, re-derived for any rate (De Man, 2014)."""
     # A high shelf of +4 dB for the head, then a high-pass; the standard gives their values at 48 kHz only.
     gain, quality = 10.0 ** (3.999843853973347 / 20.0), 0.7071752369554196
     middle = gain**0.4996667741545416
@@ -92,4 +113,4 @@ def _k_weighted(samples: numpy.ndarray, sample_rate: int) -> numpy.ndarray:
     k = math.tan(math.pi * 38.13547087602444 / sample_rate)
     scale = 1.0 + k / quality + k * k
     high_pass = [1.0, -2.0, 1.0, 1.0, 2.0 * (k * k - 1.0) / scale, (1.0 - k / quality + k * k) / scale]
-    return numpy.asarray(scipy.signal.sosfilt([shelf, high_pass], samples, axis=-1))
+    return [shelf, high_pass]

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from riff.config import SpectrogramConfig
+from riff.image import mel_to_image
 from riff.level import fill_dips
+from riff.loudness import loudness
+from riff.spectrogram import waveform_to_mel
 
 CONFIG = SpectrogramConfig()
 BAR = 32
@@ -61,6 +64,48 @@ def test_at_most_six_decibels_are_given_and_silence_stays_silent():
     assert float(filled[:, :10].max()) == 0.0
 
 
+def test_a_dip_of_one_bar_is_filled_though_the_gain_moves_no_faster_than_a_bar():
+    place = way(12)
+    dip = torch.zeros(len(place))
+    dip[7 * BAR : 8 * BAR] = -3.0
+    filled = fill_dips(picture(dip), place, BAR, CONFIG)
+    assert float(levels(filled)[0] - levels(filled).min()) < 0.8
+    gain = (filled - picture(dip)).mean((0, 1)) * CONFIG.db_range
+    assert float(gain.diff().abs().max()) < 1.0  # decibels from one column to the next
+
+
+def test_a_dip_beside_a_station_is_filled_from_half_a_bar_on():
+    place = way(12)
+    dip = torch.zeros(len(place))
+    dip[2 * BAR : 3 * BAR] = dip[13 * BAR : 14 * BAR] = -2.0
+    image = picture(dip)
+    filled = fill_dips(image, place, BAR, CONFIG)
+    assert float(levels(filled)[0] - levels(filled).min()) < 1.0
+    assert torch.equal(filled[..., : 2 * BAR], image[..., : 2 * BAR])
+    assert torch.equal(filled[..., -2 * BAR :], image[..., -2 * BAR :])
+
+
+def test_levels_are_those_of_the_ear():
+    """Where high noise gives way to deep noise of the same loudness nothing is missing, though its rows are fewer."""
+    beat, bars = CONFIG.frames_per_beat, 12
+    time = torch.arange(round(bars * 4 * 0.5 * CONFIG.sample_rate)) / CONFIG.sample_rate
+    hertz = torch.fft.rfftfreq(len(time), 1 / CONFIG.sample_rate)
+    generator = torch.Generator().manual_seed(0)
+    deep, high = (
+        torch.fft.irfft(torch.fft.rfft(torch.randn(len(time), generator=generator)) * (abs(hertz - f) < f / 2))
+        for f in (100.0, 4000.0)
+    )
+    high *= 10 ** ((loudness(deep, CONFIG.sample_rate) - loudness(high, CONFIG.sample_rate)) / 20)
+    way = (time / time[-1] * bars - 2.0).div(bars - 4).clamp(0, 1)
+    there = torch.sin(torch.pi * way)
+    sound = high * (1 - there**2).sqrt() + deep * there
+    assert float(sound.abs().max()) < 1.0
+    image = mel_to_image(waveform_to_mel(sound[None], CONFIG, bpm=120.0), CONFIG)[..., : bars * 4 * beat]
+    place = (torch.arange(image.shape[-1]) / (4 * beat) - 2.0).div(bars - 4).clamp(0, 1)
+    raised = (fill_dips(image, place, 4 * beat, CONFIG) - image) * CONFIG.db_range
+    assert float(raised.max()) < 1.0
+
+
 @pytest.mark.parametrize("place", [torch.linspace(0, 1, 256), torch.zeros(256)], ids=["no stay", "one station"])
 def test_without_a_stay_at_every_station_nothing_is_changed(place):
     image = picture(-4.0 * torch.sin(torch.pi * torch.linspace(0, 1, 256)))
@@ -72,3 +117,5 @@ def test_a_loop_is_filled_on_its_way_back_as_well():
     image = picture(-4.0 * torch.sin(torch.pi * place).abs())
     filled = fill_dips(image, place, BAR, CONFIG)
     assert float(levels(filled)[14:18].min() - levels(filled)[0]) > -1.0
+    gain = (filled - image)[0, 0] * CONFIG.db_range
+    assert abs(float(gain[0] - gain[-1])) < 1.0  # no jump at the seam

@@ -82,6 +82,42 @@ def test_the_first_candidate_in_the_key_is_taken():
     assert (clip.settings["key_measured"], clip.settings["key_drawn"], clip.settings["key_moved"]) == ("F# minor", 2, 0)
 
 
+def pulsed(key: str, bpm: float | None, *, asked: float = 120.0) -> Clip:
+    """Chords with a click at so many beats per minute, or with no click at all, that were to have 120."""
+    clip = clip_of(key)
+    sound = clip.waveform.clone()
+    if bpm is not None:
+        for beat in range(int(3.0 * bpm / 60)):
+            start = round(beat * 60 / bpm * clip.sample_rate)
+            noise = torch.randn(2000, generator=torch.Generator().manual_seed(beat))
+            sound[0, start : start + 2000] += noise * torch.linspace(0.6, 0, 2000)
+    return dataclasses.replace(clip, waveform=sound, bpm=asked)
+
+
+@pytest.mark.parametrize(
+    ("pulses", "taken", "drawn"),
+    [((90.0, 120.0, 120.0), 1, 2), ((60.0, 120.0, 90.0), 0, 1), ((90.0, 110.0, 97.0), 1, 3)],
+    ids=["drawn again", "half the tempo is the tempo", "the nearest at the last"],
+)
+def test_where_a_tempo_is_asked_for_it_must_be_heard_too(pulses, taken, drawn):
+    clips = [pulsed("C major", bpm) for bpm in pulses]
+    clip = in_key(clips.__getitem__, "C major", tries=3, quality="fast", has_tempo=True)
+    assert torch.equal(clip.waveform, clips[taken].waveform)
+    assert (clip.settings["key_measured"], clip.settings["key_drawn"], clip.settings["key_moved"]) == (
+        "C major",
+        drawn,
+        0,
+    )
+    once = in_key(clips.__getitem__, "C major", tries=3, quality="fast")
+    assert torch.equal(once.waveform, clips[0].waveform)  # where none was asked for, none is looked for
+
+
+def test_the_key_goes_before_the_tempo():
+    clips = [pulsed("A minor", 120.0), pulsed("C major", 90.0)]
+    clip = in_key(clips.__getitem__, "C major", tries=2, quality="fast", has_tempo=True)
+    assert torch.equal(clip.waveform, clips[1].waveform)
+
+
 def test_where_no_candidate_is_in_the_key_the_nearest_is_moved_there():
     clip = in_key(lambda number: clip_of("A minor"), "C minor", tries=2, quality="fast")
     assert clip.settings["key_moved"] == 3
