@@ -5,13 +5,14 @@
     python -m training.train vae      --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
     python -m training.train denoiser --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
     python -m training.train decoder  --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
+    python -m training.train obey     --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
 
 The text stage teaches the text encoder what captions mean, from captions alone; the decoder stage sharpens what the
-autoencoder draws and leaves its latents as they are (give the denoiser command again to package the result).
+autoencoder draws and leaves its latents as they are; the last stage teaches the denoiser to be recognised.
 The stages checkpoint as they go, stop cleanly on Ctrl-C or SIGTERM, and go on from the last checkpoint when the
 same command is given again. ``--init-from CHECKPOINT`` starts from a finished checkpoint's weights instead of random
-ones; parts that an earlier stage left in OUT come before those. The result is ``OUT/checkpoint``, a plain diffusers
-folder.
+ones; parts that an earlier stage left in OUT come before those. The result is ``OUT/checkpoint``, and of
+the last stage ``OUT/checkpoint-obedient``, plain diffusers folders.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from riff.train.denoiser import (
     tokenize_captions,
     train_denoiser,
 )
-from riff.train.loop import LoopSettings
+from riff.train.loop import LoopSettings, train
 from riff.train.package import write_checkpoint
 from riff.train.preview import DenoiserPreview
 from riff.train.tokenizer import build_tokenizer
@@ -203,10 +204,39 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
     return finished
 
 
+def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    """Teach the denoiser of the checkpoint in OUT, else of ``--init-from``, to be recognised; 4/4 pictures only."""
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    from training.latent_judge import make_lessons, train_judge
+    from training.obedience import ObedienceLoss, ObedienceObjective, told_of
+
+    sets, config = load_picture_sets(arguments.data / "train")
+    widest = max(sets, key=lambda pictures: pictures.pictures.shape[-1])
+    vae = _load_autoencoder(recipe, arguments).eval().requires_grad_(False)
+    text_encoder, tokenizer = _text_parts(recipe, arguments)
+    source = arguments.init_from or arguments.out / "checkpoint"
+    unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True).float()
+    denoiser = Denoiser(unet, text_encoder.requires_grad_(False))
+    scheduler = DDIMScheduler(**recipe["scheduler"])
+    (latents,) = _latent_sets(vae, [widest], tokenizer, arguments.out / "cache")
+    lessons = make_lessons(latents.latents, widest.clips)
+    judge = train_judge(lessons, LoopSettings(**recipe["judge_loop"]), arguments.out / "judge", batch_size=48)
+    if judge is None:
+        return False
+    objective = ObedienceObjective(**recipe["obedience_objective"])
+    loss = ObedienceLoss(scheduler, judge, lessons, latents, told_of(widest.clips), objective)
+    settings = _settings(recipe, "obedience", arguments)
+    finished = train(denoiser, loss, settings, arguments.out / "obedience", until=arguments.until)
+    prior = fit_music_prior(sets, tokenizer, text_encoder)
+    write_checkpoint(arguments.out / "checkpoint-obedient", denoiser, vae, tokenizer, scheduler, config, prior)
+    return finished
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; 0 when it is finished, 130 when it was interrupted (give the command again to go on)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["text", "vae", "denoiser", "decoder"])
+    parser.add_argument("stage", choices=["text", "vae", "denoiser", "decoder", "obey"])
     parser.add_argument("--recipe", type=Path, required=True, help="JSON file of architecture and schedule")
     parser.add_argument("--data", type=Path, help="folder with train/ and heldout/ shards; the text stage needs none")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -224,6 +254,7 @@ def main(argv: list[str] | None = None) -> int:
         "vae": _stage_vae,
         "denoiser": _stage_denoiser,
         "decoder": _stage_decoder,
+        "obey": _stage_obey,
     }[arguments.stage]
     if stage(recipe, arguments):
         return 0
