@@ -74,6 +74,18 @@ def test_a_dip_of_one_bar_is_filled_though_the_gain_moves_no_faster_than_a_bar()
     assert float(gain.diff().abs().max()) < 1.0  # decibels from one column to the next
 
 
+def test_a_pattern_of_a_loud_and_a_quiet_bar_stays_one():
+    place = way(12)
+    pattern = torch.where(torch.arange(len(place)) // BAR % 2 == 0, -2.0, 0.0)
+    image = picture(pattern)
+    torch.testing.assert_close(fill_dips(image, place, BAR, CONFIG), image, atol=0.2 / CONFIG.db_range, rtol=0)
+    # Thinner on the way as a whole, it is raised as a whole.
+    filled = levels(fill_dips(picture(pattern - 3.0 * torch.sin(torch.pi * place)), place, BAR, CONFIG))
+    steps = filled[1:].reshape(-1)[1:-1].diff().abs()
+    assert float(steps.min()) > 1.0
+    assert float(filled[:2].mean() - filled[2:-2].reshape(-1, 2).mean(1).min()) < 0.7
+
+
 def test_a_dip_beside_a_station_is_filled_from_half_a_bar_on():
     place = way(12)
     dip = torch.zeros(len(place))
