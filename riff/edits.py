@@ -19,7 +19,7 @@ from riff.errors import RiffError
 from riff.image import image_to_mel, mel_to_image
 from riff.inversion import Quality
 from riff.latents import image_to_latents
-from riff.laying import Laid, Recording, fit, lay_part
+from riff.laying import Laid, Recording, as_heard, as_wide, fit, lay_part
 from riff.loudness import peak_normalize
 from riff.model import Model, Sampling
 from riff.plan import drawn_columns, usual_columns
@@ -92,7 +92,7 @@ def remix_stems(
     parts = take_apart(recording.waveform, recording.sample_rate, choice)
     kept, chosen = (Recording(part, recording.sample_rate) for part in parts)
     sound, _ = _anew(model, lay_part(chosen, laid, model.config), request, strength=strength)
-    return _held(sound + fit(kept, model.config).flatten(0, 1))
+    return _held(sound + as_heard(fit(kept, model.config)))
 
 
 def _anew(model: Model, laid: Laid, request: Request, *, strength: float) -> tuple[Tensor, Tensor]:
@@ -101,10 +101,10 @@ def _anew(model: Model, laid: Laid, request: Request, *, strength: float) -> tup
     loudest = _loudest(mel, model.config)
     image, layout = _canvas(mel, laid, model, loudest)
     drawn = _draw(model, image, layout, request, strength=strength, mask=None)[..., : mel.shape[-1]]
-    sound = _play(drawn, laid.tempo, model.config, request, loudest).flatten(0, 1) / laid.gain
+    sound = _play(drawn, laid.tempo, model.config, request, loudest) / laid.gain
     length = laid.waveform.shape[-1]
     sound = torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[..., laid.lead : length]
-    return sound, drawn.mean(0)
+    return as_heard(as_wide(sound, laid)), drawn[0]
 
 
 def _held(sound: Tensor) -> Tensor:
@@ -210,9 +210,12 @@ def redraw(
     drawn = _draw(model, image, layout, request, strength=1.0, mask=mask)
     kept = torch.lerp(image, drawn, inside)[..., : part.shape[-1]]
     beat = first / _per_beat(config, laid)
-    sound = _play(kept, laid.tempo.starting_at(beat), config, request, loudest).flatten(0, 1) / laid.gain
+    sound = _play(kept, laid.tempo.starting_at(beat), config, request, loudest) / laid.gain
+    began = float(laid.tempo.seconds_at(beat))
+    redrawn = slice(*(max(0, round((second - began) * config.sample_rate)) for second in (start, stop)))
+    sound = as_heard(as_wide(sound, laid, redrawn))
     # Only what is new is turned down, if it must be.
-    return float(laid.tempo.seconds_at(beat)) - laid.lead / config.sample_rate, _held(sound)
+    return began - laid.lead / config.sample_rate, _held(sound)
 
 
 def _per_beat(config: SpectrogramConfig, laid: Laid) -> float:

@@ -254,4 +254,4 @@ def _picture(model: Model, sound: Tensor, sample_rate: int, laid: Laid) -> Tenso
     """(C, M, N) of a finished recording, on the grid that it was laid on."""
     fitted = fit(Recording(sound, sample_rate), model.config)
     padded = torch.nn.functional.pad(fitted, (laid.lead, 0))
-    return mel_to_image(waveform_to_mel(padded, model.config, bpm=laid.tempo).mean(0), model.config)
+    return mel_to_image(waveform_to_mel(padded, model.config, bpm=laid.tempo)[0], model.config)

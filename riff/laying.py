@@ -15,6 +15,7 @@ from riff.tempo import TempoMap
 
 # Root mean square level of composed music, which riff's own models were trained on, in decibels of full scale.
 LEVEL = -20.3
+MOST_WIDENING = 4.0  # of a drawn side, which may have come out nearly silent
 Source = Literal["given", "found", "none"]
 
 
@@ -37,8 +38,8 @@ class Laid:
 
     Attributes:
         waveform: ``(R, C, T)``, silence before the first downbeat included: C channels as the model's config has them;
-            R is 2 where a model of one channel draws left and right side by side, from the same noise, so that what
-            is in the middle stays there; else 1.
+            R is 2 where a model of one channel draws mid and side of a stereo recording, half the sum and half the
+            difference of left and right; else 1.
         tempo: from beats of the canvas, which begins on a downbeat, to seconds of ``waveform``.
         lead: samples of ``waveform`` before the recording begins.
         gain: that brought the recording to the model's level.
@@ -84,7 +85,7 @@ def lay(
             tempo, and begin with the recording or lie on its ``downbeat``. A warning says so.
     """
     rate, fitted = config.sample_rate, fit(recording, config)
-    mono, gain = fitted.mean((0, 1))[None], _gain(fitted, config)
+    mono, gain = fitted[0].mean(0, keepdim=True), _gain(fitted, config)
     beats: Source
     if config.grid == "seconds":
         tempo, lead, beats = TempoMap.constant(bpm or fallback_bpm), 0, _source(bpm)
@@ -123,14 +124,26 @@ def _gain(fitted: Tensor, config: SpectrogramConfig) -> float:
     """What brings a sound to the model's level; 1 where it knows none, or where there is silence."""
     if config.amplitude != "decibel":
         return 1.0
-    loudness = 20.0 * math.log10(float(fitted.mean((0, 1)).square().mean().sqrt()) + 1e-9)
+    loudness = 20.0 * math.log10(float(fitted[0].mean(0).square().mean().sqrt()) + 1e-9)
     return 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
 
 
 def fit(recording: Recording, config: SpectrogramConfig) -> Tensor:
     """``(R, C, T)`` at the config's rate, in its channels; see :class:`Laid`."""
     waveform = resample(recording.waveform, recording.sample_rate, config.sample_rate)
-    return waveform[:, None] if config.channels == 1 else waveform.expand(2, -1)[None]
+    if config.channels == 2:
+        return waveform.expand(2, -1)[None]
+    if len(waveform) == 2:
+        waveform = torch.stack([waveform.sum(0), waveform[0] - waveform[1]]) / 2
+    return waveform[:, None]
+
+
+def as_heard(fitted: Tensor) -> Tensor:
+    """The inverse of :func:`fit`: ``(1|2, T)``, left and right of a stereo recording."""
+    if len(fitted) == 1:
+        return fitted[0]
+    mid, side = fitted[:, 0]
+    return torch.stack([mid + side, mid - side])
 
 
 def _source(bpm: float | None) -> Source:
@@ -141,6 +154,20 @@ def _even(bpm: float, downbeat: float, beats_per_bar: int, rate: int) -> tuple[T
     """Equal beats from the downbeat at or before the start on, and the samples between that and the start."""
     bar = beats_per_bar * 60.0 / bpm
     return TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
+
+
+def as_wide(sound: Tensor, laid: Laid, where: slice = slice(None)) -> Tensor:
+    """What was drawn, ``(R, C, T)``, as wide there as the recording is: with the same level of side against mid.
+
+    A model that knows no sides draws one as loud as any music. The side of what is in the middle stays silent.
+    """
+    if len(sound) == 1:
+        return sound
+    (old_mid, old_side), (mid, side) = (x[:, 0].square().mean(-1) for x in (laid.waveform, sound[..., where]))
+    if not bool(old_mid > 0) or not bool(side > 0):
+        return sound
+    share = (old_side * mid / (old_mid * side)).sqrt().clamp(max=MOST_WIDENING)
+    return sound * torch.stack([torch.ones_like(share), share])[:, None, None]
 
 
 def _tracked(

@@ -5,15 +5,17 @@
     python -m training.measure_canvas song
     python -m training.measure_canvas edits --count 10
     python -m training.measure_canvas keys --count 24
+    python -m training.measure_canvas stereo --count 6
 
 ``loops``: at the seam and at every other downbeat of a loop played twice, the spectral flux (rise of log-magnitudes,
 the largest within 20 ms) and the step between two samples, over the mean of the loop's other downbeats; a plain clip,
 repeated, for comparison. ``walks``: mel statistics (64 bands) bar by bar; largest step between neighbouring bars over
 the mean step, largest distance of the progress from A to B from a straight line, and how far the quietest bar lies
-under the quieter end, against crossfading two clips and against Riffusion's scheme of one clip after another. ``song``:
-time and peak memory of 30 and of 180 s, each in its own process. ``edits``: composed pieces are extended;
-level, beat and key of what is new against what was kept. ``keys``: four seeds of each prompt at a tempo and in a key,
-drawn once, and drawn up to four times and at the last transposed.
+under the quieter of the two end bars (and so for the bars between the two stays alone, which are the walk's own),
+against crossfading two clips and against Riffusion's scheme of one clip after another. ``song``: time and peak memory
+of 30 and of 180 s, each in its own process. ``edits``: composed pieces are extended; level, beat and key of what is new
+against what was kept. ``keys``: four seeds of each prompt at a tempo and in a key, drawn once, and drawn up to four
+times and at the last transposed. ``stereo``: see :mod:`training.measure_stereo`.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from training.composer import GENRES, compose
 from training.composer.genre_words import NAMES
 from training.composer.render import SAMPLE_RATE, render
 from training.make_dataset import draw
+from training.measure_stereo import measure_stereo
 
 FIRST_SEED = 10_060_000  # held out
 BARS = 8
@@ -187,6 +190,7 @@ def walk_figures(image: Tensor, sound: Tensor, columns: int, bars: int) -> dict[
         "largest step / mean": float(step.max() / step.mean()),
         "off the line": float((progress - line).abs().max()),
         "level dip LU": min(levels[0], levels[-1]) - min(levels),
+        "dip on the way LU": min(levels[0], levels[-1]) - min(levels[2:-2]),
     }
 
 
@@ -322,7 +326,9 @@ def measure_edits(pipe: RiffPipeline, count: int) -> str:
 
 def measure_keys(pipe: RiffPipeline, count: int, seeds: int = 4) -> str:
     """Share of clips that have the asked tempo and key, without and with verification."""
-    found: dict[str, list[bool]] = {"tempo": [], "key, drawn once": [], "key, verified": []}
+    found: dict[str, list[bool]] = {
+        name: [] for name in ("tempo, drawn once", "tempo, verified", "key, drawn once", "key, verified")
+    }
     moved = 0
     for number, genre in enumerate(_genres(count)):
         key = KEYS[number * 7 % len(KEYS)]
@@ -331,7 +337,8 @@ def measure_keys(pipe: RiffPipeline, count: int, seeds: int = 4) -> str:
             bpm = float(70 + (number * 13 + seed * 29) % 80)
             once = pipe(prompt, bpm=bpm, keyscale=key, seed=100 * number + seed).clips[0]
             sure = pipe(prompt, bpm=bpm, keyscale=key, seed=100 * number + seed, key_tries=4).clips[0]
-            found["tempo"].append(_is_steady(once))
+            found["tempo, drawn once"].append(_is_steady(once))
+            found["tempo, verified"].append(_is_steady(sure))
             found["key, drawn once"].append(_key_of(once) == key)
             found["key, verified"].append(sure.settings["key_measured"] == key)
             moved += bool(sure.settings["key_moved"])
@@ -370,7 +377,7 @@ def _beat_lag(kept: Tensor, new: Tensor, bpm: float) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loops", "walks", "song", "edits", "keys"])
+    parser.add_argument("what", choices=["loops", "walks", "song", "edits", "keys", "stereo"])
     parser.add_argument("--count", type=int, default=20, help="prompts, pairs or pieces; default 20")
     parser.add_argument("--model", help="default riff-mini")
     parser.add_argument("--threads", type=int, default=1)
@@ -380,7 +387,13 @@ def main(argv: list[str] | None = None) -> None:
         return
     torch.set_num_threads(arguments.threads)
     pipe = RiffPipeline.from_pretrained(arguments.model, device="cpu")
-    ways = {"loops": measure_loops, "walks": measure_walks, "edits": measure_edits, "keys": measure_keys}
+    ways = {
+        "loops": measure_loops,
+        "walks": measure_walks,
+        "edits": measure_edits,
+        "keys": measure_keys,
+        "stereo": lambda pipe, count: measure_stereo(pipe, list(_genres(count)), FIRST_SEED + 800),
+    }
     print(ways[arguments.what](pipe, arguments.count))
 
 
