@@ -142,7 +142,7 @@ DRAWN = {
     "keyscale": "A# minor",
     "force": True,
 }
-LOADED = {"source": "folder", "device": "cpu", "scheduler": "euler"}
+LOADED = {"source": "folder", "device": "cpu", "scheduler": "euler", "guidance_interval": None}
 
 
 def test_every_option_of_walk_reaches_the_pipeline(fake, here) -> None:
