@@ -20,6 +20,5 @@ for step in 2000 4000 7000 10000 14000; do
     python -m training.train denoiser --recipe "$recipe" --data "$data" --out "$out" --until "$step"
 done
 python -m training.train decoder --recipe "$recipe" --data "$data" --out "$out"
-# Finished, so this only packages: the sharper decoder goes into the checkpoint.
-python -m training.train denoiser --recipe "$recipe" --data "$data" --out "$out" --until 14000
-python -m training.evaluate_mini --model "$out/checkpoint" --data "$data" --out "$out/report.json"
+python -m training.train obey --recipe "$recipe" --data "$data" --out "$out"
+python -m training.evaluate_mini --model "$out/checkpoint-obedient" --data "$data" --out "$out/report.json"
