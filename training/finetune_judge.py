@@ -16,6 +16,7 @@ from torch.nn import functional
 from riff.config import SpectrogramConfig
 from riff.evaluate import wilson_interval
 from riff.tagger_net import Labels, TaggerNet, judge
+from riff.train.processes import choose_precision
 from training.clips import Clips
 from training.composer import RESERVED, compose
 from training.make_dataset import draw
@@ -89,12 +90,13 @@ def teach(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout draws from the global generator
         model.train()
+        quick = choose_precision(torch.device("cpu")) == "bf16"
         for step in range(steps):
             known = torch.randint(len(clips), (_BATCH - _OF_THE_WORLD,), generator=generator)
             new = torch.randint(len(world), (_OF_THE_WORLD,), generator=generator)
             pictures = torch.cat([clips.pictures[known], world.pictures[new]]).float() / 255.0
             wanted = genres[torch.cat([known, len(clips) + new])]
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=quick):
                 verdict = model(augment(pictures, generator))
             loss = functional.cross_entropy(verdict.genre.float(), wanted, label_smoothing=0.02)
             optimizer.zero_grad()

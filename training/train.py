@@ -40,6 +40,7 @@ from riff.train.denoiser import (
 from riff.train.loop import LoopSettings, train
 from riff.train.package import write_checkpoint
 from riff.train.preview import DenoiserPreview
+from riff.train.processes import choose_precision
 from riff.train.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ PREVIEW_PROMPTS = (
 
 def _settings(recipe: dict[str, Any], stage: str, arguments: argparse.Namespace) -> LoopSettings:
     given = {"steps": arguments.steps, "learning_rate": arguments.learning_rate}
-    return LoopSettings(**(recipe[f"{stage}_loop"] | {name: value for name, value in given.items() if value}))
+    usual = {"mixed_precision": choose_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))}
+    return LoopSettings(**(usual | recipe[f"{stage}_loop"] | {name: value for name, value in given.items() if value}))
 
 
 def _autoencoder_class(recipe: dict[str, Any]) -> Any:
@@ -221,7 +223,12 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     scheduler = DDIMScheduler(**recipe["scheduler"])
     (latents,) = _latent_sets(vae, [widest], tokenizer, arguments.out / "cache")
     lessons = make_lessons(latents.latents, widest.clips)
-    judge = train_judge(lessons, LoopSettings(**recipe["judge_loop"]), arguments.out / "judge", batch_size=48)
+    judge = train_judge(
+        lessons,
+        _settings(recipe, "judge", argparse.Namespace(steps=None, learning_rate=None)),
+        arguments.out / "judge",
+        batch_size=48,
+    )
     if judge is None:
         return False
     objective = ObedienceObjective(**recipe["obedience_objective"])

@@ -22,6 +22,7 @@ from torch.nn import functional
 from riff.config import SpectrogramConfig
 from riff.evaluate import KEYS, mirex_key_score, wilson_interval
 from riff.tagger_net import TaggerNet, Verdict, judge, load_net, save_net
+from riff.train.processes import choose_precision
 from training.classifier import labels_of, targets
 from training.clips import Clips, load_clips
 
@@ -72,12 +73,13 @@ def train_classifier(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.15)
         truth = targets(clips, model.labels)
         order = torch.empty(0, dtype=torch.long)
+        quick = choose_precision(torch.device("cpu")) == "bf16"
         for step in range(steps):
             if len(order) < _BATCH:
                 order = torch.cat([order, torch.randperm(len(clips), generator=generator)])
             chosen, order = order[:_BATCH], order[_BATCH:]
             pictures = augment(clips.pictures[chosen].float() / 255.0, generator)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=quick):
                 verdict = model(pictures)
             loss = _loss(verdict, [part[chosen] for part in truth])
             optimizer.zero_grad()

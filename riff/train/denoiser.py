@@ -15,6 +15,7 @@ from riff.objective import add_noise, loss_weights, stratified_timesteps
 from riff.prompt import embed_prompt
 from riff.train.autoencoder import encode_mode
 from riff.train.loop import LoopSettings, train
+from riff.train.processes import choose_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ def encode_pictures(vae: Any, pictures: PictureSet, *, cache: Path, batch_size: 
         return load_file(path)["latents"]
     device = next(vae.parameters()).device
     latents = []
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=choose_precision(device) != "no"):
         for start in range(0, len(pictures), batch_size):
             images = pictures.images(torch.arange(start, min(start + batch_size, len(pictures)))).to(device)
             mode = encode_mode(vae, images * 2.0 - 1.0).float()

@@ -16,6 +16,7 @@ from riff.model import Model
 from riff.pictures import differing_fields
 from riff.prior import MusicPrior
 from riff.train.captions import MOSTLY, unknown_words
+from riff.train.processes import choose_precision
 from riff.train.recipe import Recipe
 from riff.trigger import check_word
 
@@ -114,7 +115,7 @@ def settle(recipe: Recipe, base: Base, data: Data) -> Recipe:
         "lora_targets": "attention+conv" if small else "attention",
         "train_batch_size": 8 if small else 1,
         "learning_rate": RATES[recipe.method][0 if small else 1],
-        "mixed_precision": _choose_precision(base.parts.unet.device),
+        "mixed_precision": choose_precision(base.parts.unet.device),
         "with_prior_preservation": small and recipe.method != "textual-inversion",
     }
     fields: dict[str, Any] = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
@@ -138,11 +139,3 @@ def _choose_trigger(recipe: Recipe, base: Base, data: Data) -> str | None:
     if found is None and recipe.method == "textual-inversion":
         raise RiffError("textual-inversion learns one new word; give it with --trigger")
     return found
-
-
-def _choose_precision(device: torch.device) -> str:
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    # Measured on a CPU with bfloat16 instructions: a step takes 0.6 of the time. Without them it takes longer.
-    fast = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16" if fast else "no"
