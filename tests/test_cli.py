@@ -118,8 +118,14 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
     ]
     words += ["--key-tries", "4", "--time", "3/4"]
     words += ["--key", "bb min", "--model", "folder", "--device", "cpu", "--scheduler", "euler", "--force"]
+    words += ["--guidance-interval", "0.1", "0.6"]
     assert main(["render", "jazz", "-o", str(output), *words]) == 0
-    assert fake.loaded == {"source": "folder", "device": "cpu", "scheduler": "euler"}
+    assert fake.loaded == {
+        "source": "folder",
+        "device": "cpu",
+        "scheduler": "euler",
+        "guidance_interval": [0.1, 0.6],
+    }
     assert json.loads(output.read_text()) == {
         "prompt": "jazz",
         "force": True,
