@@ -290,12 +290,20 @@ def test_unknown_words_are_left_out_of_weighted_pieces(tokenizer, prompt, known,
     assert split_known_pieces(pieces(prompt), tokenizer) == (known, unknown)
 
 
-def test_ten_thousand_characters_take_no_minutes(tokenizer, encoder):
+@pytest.fixture
+def one_thread():
+    """Threads that wait for each other on a busy machine count as processor time too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_ten_thousand_characters_are_embedded_in_less_than_a_second(tokenizer, encoder, one_thread):
     for text in ("mellow piano, " * 714, "x" * 10_000, "(a:2) " * 1666):
         start = time.process_time()
         parse_weights(text)
         embed_phrases([pieces(text)], tokenizer, encoder, chunks=3)
         dropped_words(plain(pieces(text)), tokenizer, chunks=3)
         split_known_pieces(pieces(text), tokenizer)
-        # A tenth of a second on a quiet machine; threads that wait for each other on a busy one count as well.
-        assert time.process_time() - start < 20.0
+        assert time.process_time() - start < 1.0
