@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riff.objective import add_noise, stratified_timesteps
-from riff.train.denoiser import DenoiserObjective, LatentSet
+from riff.train.denoiser import DenoiserObjective, LatentSet, velocity_errors
 from training.composer import words
 from training.latent_judge import NONE, LatentJudge, Lessons, blemish, judgement
 
@@ -124,10 +123,5 @@ class ObedienceLoss:
     def diffusion(self, model: nn.Module, generator: torch.Generator) -> Tensor:
         """The loss by which the denoiser was trained."""
         batch, ids = self.latents.batch(DenoiserObjective(batch_size=self.objective.batch_size), generator)
-        alphas = self.scheduler.alphas_cumprod
-        timesteps = stratified_timesteps(len(batch), len(alphas), generator=generator)
-        noise = torch.randn(batch.shape, generator=generator)
-        noisy, velocity = add_noise(batch, noise, timesteps, alphas)
-        device = next(model.parameters()).device
-        predicted = model(noisy.to(device), timesteps.to(device), ids.to(device)).float()
-        return (predicted - velocity.to(device)).pow(2).mean()
+        errors, _ = velocity_errors(model, batch, ids, self.scheduler.alphas_cumprod, generator)
+        return errors.mean()

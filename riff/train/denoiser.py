@@ -119,6 +119,29 @@ def tokenize_captions(pictures: PictureSet, tokenizer: Any) -> tuple[Tensor, Ten
     return ids[:-1].reshape(len(captions), -1, ids.shape[-1]), ids[-1]
 
 
+def velocity_errors(
+    model: nn.Module, latents: Tensor, input_ids: Tensor, alphas: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mean squared error of each predicted velocity, at timesteps and with noise drawn with ``generator``.
+
+    Args:
+        model: a :class:`Denoiser`.
+        latents: (B, L, H, W).
+        input_ids: (B, tokens).
+        alphas: (n_timesteps,) of the scheduler.
+        generator: on the CPU.
+
+    Returns:
+        Errors (B,) on the model's device, timesteps (B,) on the CPU.
+    """
+    timesteps = stratified_timesteps(len(latents), len(alphas), generator=generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    noisy, velocity = add_noise(latents, noise, timesteps, alphas)
+    device = next(model.parameters()).device
+    predicted = model(noisy.to(device), timesteps.to(device), input_ids.to(device)).float()
+    return (predicted - velocity.to(device)).pow(2).mean(dim=(1, 2, 3)), timesteps
+
+
 def train_denoiser(
     denoiser: Denoiser,
     scheduler: Any,
@@ -138,13 +161,8 @@ def train_denoiser(
         # One width a batch: pictures of 3/4 bars are narrower.
         chosen = sets[int(torch.multinomial(sizes, 1, generator=generator))]
         latents, input_ids = chosen.batch(objective, generator)
-        timesteps = stratified_timesteps(len(latents), len(alphas), generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        noisy, velocity = add_noise(latents, noise, timesteps, alphas)
-        device = next(model.parameters()).device
-        predicted = model(noisy.to(device), timesteps.to(device), input_ids.to(device)).float()
-        errors = (predicted - velocity.to(device)).pow(2).mean(dim=(1, 2, 3))
-        weights = loss_weights(timesteps, alphas, snr_gamma=objective.snr_gamma).to(device)
+        errors, timesteps = velocity_errors(model, latents, input_ids, alphas, generator)
+        weights = loss_weights(timesteps, alphas, snr_gamma=objective.snr_gamma).to(errors)
         return (errors * weights).mean(), {}
 
     return train(denoiser, batch_loss, settings, run, preview=preview, until=until)
