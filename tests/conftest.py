@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,28 @@ WORDS = [
     ),
     *("bpm", "in", "minor", "major", "and", "with", "the", "slow", "fast", *"abcdefg"),
 ]
+
+
+def growth(work: Callable[[int], object], size: int) -> float:
+    """How many times the processor time of ``work(size // 10)`` ``work(size)`` takes: 10 if it grows with the size.
+
+    The least of three each, on one thread: threads that wait for each other on a busy machine count as work too.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        small, large = (min(_processor_time(work, n) for _ in range(3)) for n in (size // 10, size))
+    finally:
+        torch.set_num_threads(threads)
+    return large / small
+
+
+def _processor_time(work: Callable[[int], object], size: int) -> float:
+    began = time.process_time()
+    work(size)
+    return time.process_time() - began
 
 
 def tiny_unet(*, latent_channels: int, cross_attention_dim: int):

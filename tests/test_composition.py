@@ -1,11 +1,11 @@
 """Prompts with weights, of any length, and joined by AND: from the sentence to the clip."""
 
 import functools
-import time
 import types
 
 import pytest
 import torch
+from conftest import growth
 
 from riff import RiffPipeline
 from riff.canvas import CanvasPrediction, Conditions, Layout
@@ -329,11 +329,7 @@ def test_interpolation_between_a_short_and_a_long_prompt(open_pipe):
 
 
 @pytest.mark.parametrize("which", ["pipe", "open_pipe"])
-@pytest.mark.parametrize(
-    "text", ["mellow piano, " * 714, "x" * 10_000, "(a) " * 2500, "zydeco " * 1428], ids=lambda text: text[:8]
-)
-def test_ten_thousand_characters_are_read_in_less_than_a_second(which, text, request):
+@pytest.mark.parametrize("word", ["mellow piano, ", "x", "(a) ", "zydeco "])
+def test_ten_times_the_characters_are_read_at_ten_times_the_cost_at_most(which, word, request):
     pipe = request.getfixturevalue(which)
-    start = time.process_time()
-    reading_of(pipe, text)
-    assert time.process_time() - start < 1.0
+    assert growth(lambda characters: reading_of(pipe, word * (characters // len(word))), 10_000) < 30

@@ -1,9 +1,9 @@
 """Tempo, key and metre as people write them."""
 
 import itertools
-import time
 
 import pytest
+from conftest import growth
 
 from riff.errors import RiffError
 from riff.music import KEYSCALES, TONICS, canonical_keyscale, parse_bpm, parse_keyscale, parse_timesignature
@@ -145,10 +145,10 @@ def test_beats_per_bar(prompt: str, beats: int) -> None:
     assert parse_timesignature(prompt) == beats
 
 
-@pytest.mark.parametrize(
-    "text", [" " * 10**6, "9" * 10**6, "a minor " * 10**5, "tempo " * 10**5, "a b" * 10**5, "80 - " * 10**5]
-)
-def test_a_megabyte_is_read_in_linear_time(text: str) -> None:
-    began = time.process_time()
-    parse_bpm(text), parse_keyscale(text), parse_timesignature(text)
-    assert time.process_time() - began < 5
+@pytest.mark.parametrize("word", [" ", "9", "a minor ", "tempo ", "a b", "80 - "])
+def test_a_megabyte_is_read_in_linear_time(word: str) -> None:
+    def read(characters: int) -> None:
+        text = word * (characters // len(word))
+        parse_bpm(text), parse_keyscale(text), parse_timesignature(text)
+
+    assert growth(read, 10**6) < 30
