@@ -7,7 +7,7 @@ from riff.checkpoint import load_checkpoint
 from riff.evaluate import KEYS
 from riff.train.denoiser import Denoiser, LatentSet
 from riff.train.loop import LoopSettings, train
-from training.latent_judge import NONE, LatentJudge, blemish, judgement, make_lessons, train_judge
+from training.latent_judge import NONE, LatentJudge, accuracies, blemish, judgement, make_lessons, train_judge
 from training.obedience import ObedienceLoss, ObedienceObjective, told_of
 
 SETTINGS = LoopSettings(
@@ -54,6 +54,29 @@ def test_what_is_not_told_counts_nothing_in_a_judgement() -> None:
         judgement(logits, torch.tensor([[NONE, NONE, 3]]), (1.0, 1.0, 0.5)), 0.5 * torch.tensor(24.0).log()
     )
     assert judgement(logits, torch.full((1, 3), NONE)) == 0.0
+
+
+def test_what_is_recognised_already_asks_nothing_more() -> None:
+    logits = [torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 3), torch.zeros(2, 24)]
+    targets = torch.tensor([[0, NONE, NONE], [0, NONE, NONE]])
+    right, wrong = torch.log1p(torch.exp(torch.tensor([-2.0, 2.0])))
+    torch.testing.assert_close(judgement(logits, targets), (right + wrong) / 2)
+    torch.testing.assert_close(judgement(logits, targets, content=0.2), (wrong - 0.2) / 2)
+
+
+def test_accuracy_is_the_share_of_what_has_a_truth_and_names_are_numbered_as_those_who_taught() -> None:
+    clips = [{"genre": genre, "lead": lead, "keyscale": "C major"} for genre, lead in (("b", "oboe"), ("a", ""))]
+    latents = torch.zeros(2, 1, 4, 4)
+    alone = make_lessons(latents, clips)
+    assert alone.targets[:, :2].tolist() == [[1, 0], [0, NONE]]
+    known = [*clips, {"genre": "c", "lead": "flute", "keyscale": "C major"}]
+    lessons = make_lessons(latents, [*clips[:1], {"genre": "d", "lead": "zither", "keyscale": "D minor"}], known)
+    assert lessons.targets[:, :2].tolist() == [[1, 1], [NONE, NONE]] and lessons.counts[:2] == (3, 2)
+
+    def says_second(part: Tensor) -> list[Tensor]:
+        return [torch.eye(count)[1].expand(len(part), count) for count in lessons.counts]
+
+    assert accuracies(says_second, lessons) == [1.0, 1.0, 0.0]
 
 
 def test_blemishes_are_small_differ_and_come_again_with_their_seed() -> None:

@@ -102,6 +102,9 @@ RECIPE = {
         "preview_steps": 4,
         "mixed_precision": "no",
     },
+    "judge_loop": {"steps": 2, "learning_rate": 1e-3, "mixed_precision": "no"},
+    "obedience_objective": {"batch_size": 2, "steps": 4, "first": 1, "last": 2},
+    "obedience_loop": {"steps": 2, "learning_rate": 1e-3, "mixed_precision": "no"},
     "denoiser_objective": {"batch_size": 4},
     "denoiser_loop": {
         "steps": 4,
@@ -122,7 +125,10 @@ def write_split(folder: Path, *, n: int, seed: int) -> None:
             {
                 "bpm": 80.0 + 5 * i,
                 "beats_per_bar": beats,
-                "captions": [f"techno, {80 + 5 * i} bpm", "lullaby in c major"],
+                "captions": [f"techno, {80 + 5 * i} bpm", "flute lullaby in c major"],
+                "genre": "techno",
+                "lead": "flute",
+                "keyscale": "C major",
             }
             for i in range(n)
         ]
@@ -228,6 +234,19 @@ def test_decoder_stage_changes_the_decoder_alone_so_the_latents_stay(data: Path)
     assert len(list((data.parent / "run" / "cache").iterdir())) == 2
     packed = weights(data.parent / "run" / "checkpoint" / "vae")
     assert all(torch.equal(after[name].half(), packed[name]) for name in after)
+
+
+def test_obey_stage_changes_the_denoiser_alone_and_says_how_good_its_judge_is(data: Path, caplog):
+    assert run("vae", data) == 0
+    assert run("denoiser", data) == 0
+    with caplog.at_level("INFO"):
+        assert run("obey", data) == 0
+    assert "of held-out clips the judge knows genre 1.000, lead 1.000, key" in caplog.text
+    before, after = (data.parent / "run" / name for name in ("checkpoint", "checkpoint-obedient"))
+    for part in ("vae", "text_encoder"):
+        assert all(torch.equal(weights(after / part)[name], kept) for name, kept in weights(before / part).items())
+    assert any(not torch.equal(weights(after / "unet")[name], old) for name, old in weights(before / "unet").items())
+    assert RiffPipeline.from_pretrained(after)("techno", num_inference_steps=2).clips[0].waveform.isfinite().all()
 
 
 def test_texture_term_prefers_sharp_noise_to_its_blur():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,17 @@ class Lessons:
     counts: tuple[int, int, int]
 
 
-def make_lessons(latents: Tensor, clips: list[dict[str, Any]]) -> Lessons:
-    """Pair latents (n, L, H, W) with the composer's truths about them."""
-    genres = sorted({clip["genre"] for clip in clips})
-    leads = sorted({clip["lead"] for clip in clips if clip["lead"]})
+def make_lessons(latents: Tensor, clips: list[dict[str, Any]], known: Sequence[dict[str, Any]] = ()) -> Lessons:
+    """Pair latents (n, L, H, W) with the composer's truths about them.
+
+    Genres and leads are numbered as in the ``known`` clips, where there are any; what those lack is not told.
+    """
+    genres = sorted({clip["genre"] for clip in known or clips})
+    leads = sorted({clip["lead"] for clip in known or clips if clip["lead"]})
     rows = [
         (
-            genres.index(clip["genre"]),
-            leads.index(clip["lead"]) if clip["lead"] else NONE,
+            genres.index(clip["genre"]) if clip["genre"] in genres else NONE,
+            leads.index(clip["lead"]) if clip["lead"] in leads else NONE,
             KEYS.index(clip["keyscale"]),
         )
         for clip in clips
@@ -102,10 +106,31 @@ def train_judge(lessons: Lessons, settings: LoopSettings, run: Path, *, batch_si
     return judge.eval().requires_grad_(False) if finished else None
 
 
-def judgement(logits: list[Tensor], targets: Tensor, weights: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Tensor:
-    """Weighed sum of the cross entropies of genre, lead and key; what is not told, -100, counts nothing."""
+def judgement(
+    logits: list[Tensor],
+    targets: Tensor,
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    content: float = 0.0,
+) -> Tensor:
+    """Weighed sum of the cross entropies of genre, lead and key; what is not told, -100, counts nothing.
+
+    Of each clip's cross entropy only what is over ``content`` counts: a clip that is recognised already asks nothing.
+    """
     total = torch.zeros((), device=targets.device)
     for read, wanted, weight in zip(logits, targets.T, weights, strict=True):
-        if bool((wanted != NONE).any()):
-            total = total + weight * functional.cross_entropy(read, wanted, ignore_index=NONE)
+        told = wanted != NONE
+        if bool(told.any()):
+            entropies = functional.cross_entropy(read[told], wanted[told], reduction="none")
+            total = total + weight * (entropies - content).clamp_min(0.0).mean()
     return total
+
+
+@torch.no_grad()
+def accuracies(judge: LatentJudge, lessons: Lessons) -> list[float]:
+    """How often the judge is right about genre, lead and key of latents, where there is a truth."""
+    parts = [judge(part.float()) for part in lessons.latents.split(64)]
+    found = []
+    for logits, truth in zip(zip(*parts, strict=True), lessons.targets.T, strict=True):
+        right = torch.cat(logits).argmax(1) == truth
+        found.append(float(right[truth != NONE].float().mean()))
+    return found

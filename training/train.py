@@ -52,8 +52,9 @@ PREVIEW_PROMPTS = (
 )
 
 
-def _settings(recipe: dict[str, Any], stage: str, arguments: argparse.Namespace) -> LoopSettings:
-    given = {"steps": arguments.steps, "learning_rate": arguments.learning_rate}
+def _settings(recipe: dict[str, Any], stage: str, arguments: argparse.Namespace | None = None) -> LoopSettings:
+    """The recipe's settings of a loop; of the loop that the command is about, with what its arguments say."""
+    given = {name: getattr(arguments, name, None) for name in ("steps", "learning_rate")}
     usual = {"mixed_precision": choose_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))}
     return LoopSettings(**(usual | recipe[f"{stage}_loop"] | {name: value for name, value in given.items() if value}))
 
@@ -157,6 +158,14 @@ def _new_unet(recipe: dict[str, Any], arguments: argparse.Namespace) -> Any:
     return unet
 
 
+def _write_out_attention(unet: Any) -> None:
+    """On CPUs the fused attention's backward pass is slow: written out, a step takes 0.75 of the time."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    if not torch.cuda.is_available():
+        unet.set_attn_processor(AttnProcessor())
+
+
 def _latent_sets(vae: Any, sets: list[PictureSet], tokenizer: Any, cache: Path) -> list[LatentSet]:
     prepared = []
     for pictures in sets:
@@ -167,7 +176,6 @@ def _latent_sets(vae: Any, sets: list[PictureSet], tokenizer: Any, cache: Path) 
 
 def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     from diffusers import DDIMScheduler
-    from diffusers.models.attention_processor import AttnProcessor
 
     sets, config = load_picture_sets(arguments.data / "train")
     vae = _load_autoencoder(recipe, arguments).eval().requires_grad_(False)
@@ -176,9 +184,7 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
     text_encoder, tokenizer = _text_parts(recipe, arguments)
     text_encoder.requires_grad_(recipe.get("train_text_encoder", True))
     unet = _new_unet(recipe, arguments)
-    if not torch.cuda.is_available():
-        # On CPUs the fused attention's backward pass is slow: written out, a step takes 0.75 of the time.
-        unet.set_attn_processor(AttnProcessor())
+    _write_out_attention(unet)
     denoiser = Denoiser(unet, text_encoder)
     scheduler = DDIMScheduler(**recipe["scheduler"])
     latents = _latent_sets(vae, sets, tokenizer, arguments.out / "cache")
@@ -210,27 +216,26 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     """Teach the denoiser of the checkpoint in OUT, else of ``--init-from``, to be recognised; 4/4 pictures only."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
-    from training.latent_judge import make_lessons, train_judge
+    from training.latent_judge import accuracies, make_lessons, train_judge
     from training.obedience import ObedienceLoss, ObedienceObjective, told_of
 
     sets, config = load_picture_sets(arguments.data / "train")
-    widest = max(sets, key=lambda pictures: pictures.pictures.shape[-1])
+    heldout, _ = load_picture_sets(arguments.data / "heldout")
+    widest, unheard = (max(found, key=lambda pictures: pictures.pictures.shape[-1]) for found in (sets, heldout))
     vae = _load_autoencoder(recipe, arguments).eval().requires_grad_(False)
     text_encoder, tokenizer = _text_parts(recipe, arguments)
     source = arguments.init_from or arguments.out / "checkpoint"
     unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True).float()
+    _write_out_attention(unet)
     denoiser = Denoiser(unet, text_encoder.requires_grad_(False))
     scheduler = DDIMScheduler(**recipe["scheduler"])
-    (latents,) = _latent_sets(vae, [widest], tokenizer, arguments.out / "cache")
+    latents, others = _latent_sets(vae, [widest, unheard], tokenizer, arguments.out / "cache")
     lessons = make_lessons(latents.latents, widest.clips)
-    judge = train_judge(
-        lessons,
-        _settings(recipe, "judge", argparse.Namespace(steps=None, learning_rate=None)),
-        arguments.out / "judge",
-        batch_size=48,
-    )
+    judge = train_judge(lessons, _settings(recipe, "judge"), arguments.out / "judge", batch_size=48)
     if judge is None:
         return False
+    right = accuracies(judge, make_lessons(others.latents, unheard.clips, known=widest.clips))
+    logger.info("of held-out clips the judge knows genre %.3f, lead %.3f, key %.3f", *right)
     objective = ObedienceObjective(**recipe["obedience_objective"])
     loss = ObedienceLoss(scheduler, judge, lessons, latents, told_of(widest.clips), objective)
     settings = _settings(recipe, "obedience", arguments)
