@@ -8,7 +8,7 @@ from riff.evaluate import KEYS
 from riff.train.denoiser import Denoiser, LatentSet
 from riff.train.loop import LoopSettings, train
 from training.latent_judge import NONE, LatentJudge, accuracies, blemish, judgement, make_lessons, train_judge
-from training.obedience import ObedienceLoss, ObedienceObjective, told_of
+from training.obedience import ObedienceLoss, ObedienceObjective, told_of, with_short_captions
 
 SETTINGS = LoopSettings(
     steps=40, learning_rate=3e-3, warmup_steps=1, ema_decay=0.5, mixed_precision="no", checkpointing_steps=40
@@ -54,6 +54,15 @@ def test_what_is_not_told_counts_nothing_in_a_judgement() -> None:
         judgement(logits, torch.tensor([[NONE, NONE, 3]]), (1.0, 1.0, 0.5)), 0.5 * torch.tensor(24.0).log()
     )
     assert judgement(logits, torch.full((1, 3), NONE)) == 0.0
+
+
+def test_short_captions_say_genre_and_lead_and_no_more() -> None:
+    found = with_short_captions([clip("flute", ["a", "b"]), clip("", ["c", "d"])])
+    assert [each["captions"] for each in found] == [
+        ["a", "b", "funk, flute", "funk with flute"],
+        ["c", "d", "funk", "funk"],
+    ]
+    assert told_of(found)[:, :, 0].tolist() == [[False, False, True, True], [False] * 4]
 
 
 def test_what_is_recognised_already_asks_nothing_more() -> None:

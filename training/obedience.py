@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from riff.train.denoiser import DenoiserObjective, LatentSet, velocity_errors
-from training.composer import words
+from training.composer import genre_words, words
 from training.latent_judge import NONE, LatentJudge, Lessons, blemish, judgement
 
 _KEY = re.compile(r"\b[a-g](#|b|-sharp|-flat| sharp| flat)? (major|minor|maj|min)\b")
@@ -46,6 +46,16 @@ class ObedienceObjective:
     genre: float = 0.25
     key: float = 0.25
     content: float = 0.25
+
+
+def with_short_captions(clips: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The clips with two captions more each: no more than genre and lead, as people type them."""
+    return [clip | {"captions": [*clip["captions"], *_short_captions(clip)]} for clip in clips]
+
+
+def _short_captions(clip: dict[str, Any]) -> tuple[str, str]:
+    genre, lead = genre_words.NAMES[clip["genre"]][0], clip["lead"]
+    return (f"{genre}, {lead}", f"{genre} with {lead}") if lead else (genre, genre)
 
 
 def told_of(clips: Sequence[dict[str, Any]]) -> Tensor:
@@ -99,9 +109,8 @@ class ObedienceLoss:
         targets, told = self.lessons.targets, self.told
         fitting = torch.nonzero((targets[:, 1] != NONE) & told[:, :, 0].any(1))[:, 0]
         chosen = fitting[torch.randint(len(fitting), (self.objective.batch_size,), generator=generator)]
-        # A caption that names the lead, rather one that names the key as well.
-        merits = told[chosen].float() @ torch.tensor([1.0, 0.5])
-        caption = (merits + 0.4 * torch.rand(merits.shape, generator=generator)).argmax(1)
+        names_lead = told[chosen, :, 0]
+        caption = (names_lead + torch.rand(names_lead.shape, generator=generator)).argmax(1)
         asked = targets[chosen].clone()
         asked[~told[chosen, caption, 1], 2] = NONE
         return self.latents.input_ids[chosen, caption].long(), asked

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from riff.dataset import PictureSet, load_picture_sets
+from riff.model import MINI_GUIDANCE, MINI_INTERVAL
 from riff.train.autoencoder import AutoencoderObjective, latent_magnitude, train_autoencoder
 from riff.train.denoiser import (
     Denoiser,
@@ -188,7 +189,7 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
     denoiser = Denoiser(unet, text_encoder)
     scheduler = DDIMScheduler(**recipe["scheduler"])
     latents = _latent_sets(vae, sets, tokenizer, arguments.out / "cache")
-    preview = DenoiserPreview(vae, tokenizer, scheduler, config, PREVIEW_PROMPTS)
+    preview = DenoiserPreview(vae, tokenizer, scheduler, config, PREVIEW_PROMPTS, MINI_GUIDANCE, MINI_INTERVAL)
 
     def package(folder: Path) -> None:
         prior = fit_music_prior(sets, tokenizer, denoiser.text_encoder)
@@ -217,11 +218,12 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     from training.latent_judge import accuracies, make_lessons, train_judge
-    from training.obedience import ObedienceLoss, ObedienceObjective, told_of
+    from training.obedience import ObedienceLoss, ObedienceObjective, told_of, with_short_captions
 
     sets, config = load_picture_sets(arguments.data / "train")
     heldout, _ = load_picture_sets(arguments.data / "heldout")
     widest, unheard = (max(found, key=lambda pictures: pictures.pictures.shape[-1]) for found in (sets, heldout))
+    widest = PictureSet(widest.pictures, with_short_captions(widest.clips))
     vae = _load_autoencoder(recipe, arguments).eval().requires_grad_(False)
     text_encoder, tokenizer = _text_parts(recipe, arguments)
     source = arguments.init_from or arguments.out / "checkpoint"
