@@ -23,8 +23,6 @@ class AutoencoderObjective:
         gradient: weight of the mean absolute error of differences along frequency, which keeps harmonics lines.
         texture: weight of the error of the mean absolute difference, along frequency and along time, in patches of
             8 by 8. The errors above are least when what cannot be known is blurred; this one keeps its sharpness.
-        envelope: weight of the mean absolute error of bands of 32 rows, column by column. A note begins in many rows at
-            once, none of which is sure of it; their mean is.
         kl: weight of the KL divergence from the standard normal, per latent number.
         noise: standard deviation of the noise on the latents of an autoencoder that predicts none itself.
     """
@@ -34,7 +32,6 @@ class AutoencoderObjective:
     squared: float = 2.0
     gradient: float = 0.5
     texture: float = 0.0
-    envelope: float = 0.0
     kl: float = 1e-4
     noise: float = 0.1
 
@@ -71,7 +68,7 @@ def _roughness(images: Tensor, axis: int) -> Tensor:
 
 
 def reconstruction_loss(rebuilt: Tensor, images: Tensor, objective: AutoencoderObjective) -> Tensor:
-    """Absolute and squared error, that of differences along frequency, of local roughness and of bands' envelopes."""
+    """Absolute and squared error, absolute error of differences along frequency, and error of local roughness."""
     rebuilt = rebuilt.float()
     error = rebuilt - images
     loss = error.abs().mean() + objective.squared * error.pow(2).mean()
@@ -79,8 +76,6 @@ def reconstruction_loss(rebuilt: Tensor, images: Tensor, objective: AutoencoderO
     if objective.texture:
         for axis in (2, 3):
             loss = loss + objective.texture * (_roughness(rebuilt, axis) - _roughness(images, axis)).abs().mean()
-    if objective.envelope:
-        loss = loss + objective.envelope * functional.avg_pool2d(error, (32, 1)).abs().mean()
     return loss
 
 
