@@ -228,7 +228,6 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     text_encoder, tokenizer = _text_parts(recipe, arguments)
     source = arguments.init_from or arguments.out / "checkpoint"
     unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True).float()
-    untaught = {name: weight.clone() for name, weight in unet.state_dict().items()}
     _write_out_attention(unet)
     denoiser = Denoiser(unet, text_encoder.requires_grad_(False))
     scheduler = DDIMScheduler(**recipe["scheduler"])
@@ -243,8 +242,6 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     loss = ObedienceLoss(scheduler, judge, lessons, latents, told_of(widest.clips), objective)
     settings = _settings(recipe, "obedience", arguments)
     finished = train(denoiser, loss, settings, arguments.out / "obedience", until=arguments.until)
-    share = recipe.get("obedience_share", 1.0)
-    unet.load_state_dict({name: old.lerp(unet.state_dict()[name].to(old), share) for name, old in untaught.items()})
     prior = fit_music_prior(sets, tokenizer, text_encoder)
     write_checkpoint(arguments.out / "checkpoint-obedient", denoiser, vae, tokenizer, scheduler, config, prior)
     return finished
