@@ -330,6 +330,6 @@ def test_interpolation_between_a_short_and_a_long_prompt(open_pipe):
 
 @pytest.mark.parametrize("which", ["pipe", "open_pipe"])
 @pytest.mark.parametrize("word", ["mellow piano, ", "x", "(a) ", "zydeco "])
-def test_ten_times_the_characters_are_read_at_ten_times_the_cost_at_most(which, word, request):
+def test_ten_times_the_characters_are_read_at_thirty_times_the_cost_at_most(which, word, request):
     pipe = request.getfixturevalue(which)
     assert growth(lambda characters: reading_of(pipe, word * (characters // len(word))), 10_000) < 30

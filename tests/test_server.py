@@ -185,8 +185,9 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back_and_keeps_the_o
     block = server.http.post("/v1/render?wait=false", json=SLOW).json()["id"]
     until(lambda: state(server, block) == "running")
     jobs = [server.http.post("/v1/render?wait=false", json=QUICK).json()["id"] for _ in range(3)]
+    began = time.monotonic()
     refused = server.http.post("/v1/render", json=QUICK)
-    assert state(server, block) == "running"  # it did not wait for its turn
+    assert time.monotonic() - began < 0.5
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
     assert server.http.get("/healthz").status_code == 200
     server.http.delete(f"/v1/jobs/{block}")
@@ -309,10 +310,13 @@ def test_rebound_names_and_pages_of_strangers_are_refused(server: Running) -> No
 def test_health_is_answered_while_the_model_works(server: Running) -> None:
     job = server.http.post("/v1/render?wait=false", json=SLOW).json()["id"]
     until(lambda: state(server, job) == "running")
+    took = []
     for _ in range(10):
+        began = time.monotonic()
         assert server.http.get("/healthz").json()["state"] == "ready"
-    assert state(server, job) == "running"
+        took.append(time.monotonic() - began)
     server.http.delete(f"/v1/jobs/{job}")
+    assert sorted(took)[5] < 0.05
 
 
 def test_the_log_is_json_without_prompts_and_nobody_forges_a_line(server: Running) -> None:

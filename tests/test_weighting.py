@@ -146,7 +146,7 @@ def test_text_that_follows_has_weight_one():
         ("", " ", "", ""),
     ],
 )
-def test_ten_times_the_signs_are_read_at_ten_times_the_cost_at_most(begins, again, middle, closes):
+def test_ten_times_the_signs_are_read_at_thirty_times_the_cost_at_most(begins, again, middle, closes):
     def read(signs: int) -> None:
         times = signs // len(again + closes)
         try:
