@@ -1,12 +1,17 @@
 """Tiny checkpoints with random weights, in the two layouts riff loads: riff-mini's own and Riffusion v1's."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Each worker of pytest-xdist has a core: with a thread per core in every worker they wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WORDS = [
     *(
