@@ -105,6 +105,8 @@ RECIPE = {
     "judge_loop": {"steps": 2, "learning_rate": 1e-3, "mixed_precision": "no"},
     "obedience_objective": {"batch_size": 2, "steps": 4, "first": 1, "last": 2},
     "obedience_loop": {"steps": 2, "learning_rate": 1e-3, "mixed_precision": "no"},
+    "polish_objective": {"clips": 4, "drawn": 2, "rebuilt": 2, "crop": 64},
+    "polish_loop": {"steps": 2, "learning_rate": 1e-3, "mixed_precision": "no", "channels_last": True},
     "denoiser_objective": {"batch_size": 4},
     "denoiser_loop": {
         "steps": 4,
@@ -246,6 +248,20 @@ def test_obey_stage_changes_the_denoiser_alone_and_says_how_good_its_judge_is(da
     for part in ("vae", "text_encoder"):
         assert all(torch.equal(weights(after / part)[name], kept) for name, kept in weights(before / part).items())
     assert any(not torch.equal(weights(after / "unet")[name], old) for name, old in weights(before / "unet").items())
+    assert RiffPipeline.from_pretrained(after)("techno", num_inference_steps=2).clips[0].waveform.isfinite().all()
+
+
+def test_polish_stage_changes_the_decoder_alone_so_every_latent_stays(data: Path):
+    assert run("vae", data) == 0
+    assert run("denoiser", data) == 0
+    folder = data.parent / "run"
+    assert run("polish", data, "--init-from", str(folder / "checkpoint")) == 0
+    before, after = folder / "checkpoint", folder / "checkpoint-polished"
+    for part in ("unet", "text_encoder"):
+        assert all(torch.equal(weights(after / part)[name], kept) for name, kept in weights(before / part).items())
+    old, new = weights(before / "vae"), weights(after / "vae")
+    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("encoder."))
+    assert any(not torch.equal(old[name], new[name]) for name in old if name.startswith("decoder."))
     assert RiffPipeline.from_pretrained(after)("techno", num_inference_steps=2).clips[0].waveform.isfinite().all()
 
 

@@ -6,13 +6,15 @@
     python -m training.train denoiser --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
     python -m training.train decoder  --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
     python -m training.train obey     --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
+    python -m training.train polish   --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
 
 The text stage teaches the text encoder what captions mean, from captions alone; the decoder stage sharpens what the
-autoencoder draws and leaves its latents as they are; the last stage teaches the denoiser to be recognised.
+autoencoder draws and leaves its latents as they are; obey teaches the denoiser to be recognised; polish teaches the
+decoder to paint what the denoiser draws as composed pictures are painted.
 The stages checkpoint as they go, stop cleanly on Ctrl-C or SIGTERM, and go on from the last checkpoint when the
 same command is given again. ``--init-from CHECKPOINT`` starts from a finished checkpoint's weights instead of random
-ones; parts that an earlier stage left in OUT come before those. The result is ``OUT/checkpoint``, and of
-the last stage ``OUT/checkpoint-obedient``, plain diffusers folders.
+ones; parts that an earlier stage left in OUT come before those. The result is ``OUT/checkpoint``, after obey
+``OUT/checkpoint-obedient`` and after polish ``OUT/checkpoint-polished``, plain diffusers folders.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ import torch
 
 from riff.dataset import PictureSet, load_picture_sets
 from riff.model import MINI_GUIDANCE, MINI_INTERVAL
+from riff.pipeline import RiffPipeline
 from riff.train.autoencoder import AutoencoderObjective, latent_magnitude, train_autoencoder
 from riff.train.denoiser import (
     Denoiser,
@@ -247,10 +251,41 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     return finished
 
 
+def _stage_polish(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    """Teach the decoder what the denoiser of OUT, else of ``--init-from``, draws; the latents stay what they are."""
+    from training.polish import DecoderStep, PolishObjective, make_lesson
+
+    sets, config = load_picture_sets(arguments.data / "train")
+    widest = max(sets, key=lambda pictures: pictures.pictures.shape[-1])
+    pipe = RiffPipeline.from_pretrained(arguments.init_from or arguments.out / "checkpoint-obedient")
+    parts, prior = pipe.pipeline, pipe.prior
+    parts.vae.float().encoder.requires_grad_(False)
+    objective = PolishObjective(**recipe["polish_objective"])
+    fidelity = AutoencoderObjective(**recipe["decoder_objective"])
+    lesson = make_lesson(pipe.model, widest, objective, fidelity, arguments.out / "cache")
+    settings = _settings(recipe, "polish", arguments)
+    finished = train(DecoderStep(parts.vae), lesson, settings, arguments.out / "polish", until=arguments.until)
+    denoiser = Denoiser(parts.unet, parts.text_encoder)
+    known = {"weight": prior.weight, "bias": prior.bias}
+    folder = arguments.out / "checkpoint-polished"
+    write_checkpoint(folder, denoiser, parts.vae, parts.tokenizer, parts.scheduler, config, known)
+    return finished
+
+
+STAGES: dict[str, Callable[[dict[str, Any], argparse.Namespace], bool]] = {
+    "text": _stage_text,
+    "vae": _stage_vae,
+    "denoiser": _stage_denoiser,
+    "decoder": _stage_decoder,
+    "obey": _stage_obey,
+    "polish": _stage_polish,
+}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; 0 when it is finished, 130 when it was interrupted (give the command again to go on)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["text", "vae", "denoiser", "decoder", "obey"])
+    parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--recipe", type=Path, required=True, help="JSON file of architecture and schedule")
     parser.add_argument("--data", type=Path, help="folder with train/ and heldout/ shards; the text stage needs none")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -263,14 +298,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"the {arguments.stage} stage needs --data; make it with python -m training.make_dataset")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = json.loads(arguments.recipe.read_text(encoding="utf-8"))
-    stage = {
-        "text": _stage_text,
-        "vae": _stage_vae,
-        "denoiser": _stage_denoiser,
-        "decoder": _stage_decoder,
-        "obey": _stage_obey,
-    }[arguments.stage]
-    if stage(recipe, arguments):
+    if STAGES[arguments.stage](recipe, arguments):
         return 0
     print("interrupted; the same command goes on from here", file=sys.stderr)
     return 130

@@ -21,4 +21,5 @@ for step in 2000 4000 7000 10000 14000; do
 done
 python -m training.train decoder --recipe "$recipe" --data "$data" --out "$out"
 python -m training.train obey --recipe "$recipe" --data "$data" --out "$out"
-python -m training.evaluate_mini --model "$out/checkpoint-obedient" --data "$data" --out "$out/report.json"
+python -m training.train polish --recipe "$recipe" --data "$data" --out "$out"
+python -m training.evaluate_mini --model "$out/checkpoint-polished" --data "$data" --out "$out/report.json"

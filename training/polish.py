@@ -1,0 +1,197 @@
+"""Teaching the decoder to paint what the denoiser draws the way composed pictures are painted.
+
+The latents that a denoiser draws are a little flatter than those of pictures, so decoded as they are they lack contrast
+and attacks. No picture belongs to a drawn latent, so there is no error to make smaller. But patches of what is drawn
+should be distributed as patches of composed pictures are, and the sliced Wasserstein distance tells how far they are
+from that (Rabin et al., 2011; of patches of pictures, Elnekave & Weiss, 2022). Composed pictures are rebuilt beside
+them, so that the autoencoder stays as true as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from riff.dataset import PictureSet
+from riff.latents import downsampling
+from riff.model import Model
+from riff.train.autoencoder import AutoencoderObjective, encode_mode, reconstruction_loss
+from riff.train.preservation import draw_class_clips
+
+PLACES = 25  # of the quarter of the bands that the patches are taken from; 32 are the whole height
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """Patches of one kind.
+
+    Attributes:
+        rows: bands that the picture is averaged to; None leaves its rows as they are.
+        columns: columns that are averaged to one.
+        size: bands and columns of a patch.
+        stride: from patch to patch.
+        quarter: taken from a quarter of the bands only, another one each time, so that bands are told apart.
+    """
+
+    rows: int | None
+    columns: int
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    quarter: bool = False
+
+    def of(self, images: Tensor, place: int) -> Tensor:
+        """All patches of (B, 1, M, N) pictures, one a row."""
+        height, width = self.rows or images.shape[-2], images.shape[-1] // self.columns
+        view = functional.adaptive_avg_pool2d(images, (height, width))
+        if self.quarter:
+            first = place * height // 32
+            view = view[..., first : first + height // 4, :]
+        return functional.unfold(view, self.size, stride=self.stride).transpose(1, 2).flatten(0, 1)
+
+
+KINDS = (
+    Patches(None, 1, (8, 8), (8, 4), quarter=True),  # harmonics and attacks
+    Patches(64, 4, (16, 8), (4, 2)),  # notes
+    Patches(8, 1, (8, 16), (8, 2)),  # half a beat of all bands
+    Patches(8, 1, (1, 32), (1, 4)),  # a beat of one band
+    Patches(32, 4, (4, 16), (1, 2), quarter=True),  # two beats of a few bands
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolishObjective:
+    """How the decoder is taught.
+
+    Attributes:
+        clips: drawn before it begins, from captions of as many composed clips.
+        drawn: of these in a step.
+        rebuilt: composed pictures in a step that are rebuilt.
+        crop: columns of a training crop.
+        weight: of the distances against the error of what is rebuilt.
+        noise: standard deviation of the noise on the latents of composed pictures.
+        directions: that patches are projected on, drawn anew for every step.
+    """
+
+    clips: int = 320
+    drawn: int = 6
+    rebuilt: int = 4
+    crop: int = 96
+    weight: float = 3.0
+    noise: float = 0.05
+    directions: int = 32
+
+
+def patch_distance(drawn: Tensor, composed: Tensor, generator: torch.Generator, *, directions: int = 32) -> Tensor:
+    """How differently the patches of two sets of pictures are distributed.
+
+    Args:
+        drawn: pictures (B, 1, M, N).
+        composed: as many, of the same size.
+        generator: draws the directions and the bands.
+        directions: that patches are projected on.
+
+    Returns:
+        The mean, over kinds of patches and directions, of the Wasserstein-1 distance of the projections, over the
+        spread of the composed ones. Of sets of one kind it is small and, as sets are finite, not 0.
+    """
+    place = int(torch.randint(PLACES, (1,), generator=generator))
+    distances = []
+    for kind in KINDS:
+        ours, theirs = kind.of(drawn, place), kind.of(composed, place)
+        ways = functional.normalize(torch.randn(ours.shape[1], directions, generator=generator), dim=0).to(ours.device)
+        middle = theirs.mean(0)
+        ours, theirs = (((patches - middle) @ ways).sort(0).values for patches in (ours, theirs))
+        distances.append((ours - theirs).abs().mean() / (theirs.std() + 1e-3))
+    return torch.stack(distances).mean()
+
+
+class DecoderStep(nn.Module):
+    """The decoder as one forward pass, which is what accelerate can wrap."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Pictures in [-1, 1] of unscaled latents."""
+        pictures: Tensor = self.vae.decode(latents).sample
+        return pictures.float()
+
+
+@dataclasses.dataclass(frozen=True)
+class PolishLoss:
+    """The distance of drawn from composed, and the error of what is rebuilt.
+
+    Attributes:
+        drawn: unscaled latents of drawn clips (n, L, H, W).
+        latents: unscaled latents of composed pictures, of the captions that were drawn, in their order.
+        images: these pictures (n, 1, M, N) in [-1, 1].
+        objective: of this lesson.
+        fidelity: of what is rebuilt.
+    """
+
+    drawn: Tensor
+    latents: Tensor
+    images: Tensor
+    objective: PolishObjective
+    fidelity: AutoencoderObjective
+
+    def __call__(self, model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Loss of one step, and its parts for the log."""
+        given, count = self.objective, len(self.drawn)
+        ours = torch.randint(count, (given.drawn,), generator=generator)
+        theirs = torch.randint(count, (given.rebuilt,), generator=generator)
+        scale = self.images.shape[-1] // self.latents.shape[-1]
+        wide = min(given.crop // scale, self.latents.shape[-1])
+        first = int(torch.randint(self.latents.shape[-1] - wide + 1, (1,), generator=generator))
+        there = slice(first, first + wide)
+        shown = slice(scale * first, scale * (first + wide))
+        known = self.latents[theirs][..., there]
+        known = known + given.noise * torch.randn(known.shape, generator=generator)
+        device = next(model.parameters()).device
+        painted = model(torch.cat([self.drawn[ours][..., there], known]).to(device))
+        drawn, rebuilt = painted[: given.drawn], painted[given.drawn :]
+        meant, real = self.images[ours][..., shown].to(device), self.images[theirs][..., shown].to(device)
+        error = reconstruction_loss(rebuilt, real, self.fidelity)
+        far = patch_distance(drawn, meant, generator, directions=given.directions)
+        kept = patch_distance(rebuilt, real, generator, directions=given.directions)
+        figures = {"loss/drawn": float(far.detach()), "loss/rebuilt": float(error.detach())}
+        return error + given.weight * (far + kept), figures
+
+
+@torch.no_grad()
+def make_lesson(
+    model: Model,
+    pictures: PictureSet,
+    objective: PolishObjective,
+    fidelity: AutoencoderObjective,
+    cache: Path,
+    *,
+    seed: int = 0,
+) -> PolishLoss:
+    """Draw clips of captions that composed pictures have, and lay them beside these.
+
+    Args:
+        model: that draws; its encoder reads the pictures.
+        pictures: composed, of the width that the model draws.
+        objective: says how many.
+        fidelity: of what is rebuilt.
+        cache: folder for what was drawn.
+        seed: chooses clips and captions, and is that of the first noise.
+    """
+    rng = random.Random(seed)
+    chosen = rng.sample(range(len(pictures)), min(objective.clips, len(pictures)))
+    captions = [pictures.caption(index, rng.randrange(10**6)) for index in chosen]
+    width = pictures.pictures.shape[-1] // downsampling(model.parts.vae)
+    found = draw_class_clips(model, captions, count=len(captions), seed=seed, folder=cache)
+    drawn = torch.cat([latents.mean[:, 0].float() for _, latents in found if latents.mean.shape[-1] == width])
+    images = pictures.images(torch.tensor(chosen)) * 2.0 - 1.0
+    vae = model.parts.vae
+    latents = torch.cat([encode_mode(vae, batch.to(vae.device)).cpu() for batch in images.split(8)])
+    return PolishLoss(drawn, latents, images, objective, fidelity)
