@@ -106,6 +106,7 @@ RECIPE = {
     "obedience_objective": {"batch_size": 2, "steps": 4, "first": 1, "last": 2},
     "obedience_loop": {"steps": 2, "learning_rate": 1e-3, "mixed_precision": "no"},
     "polish_objective": {"clips": 4, "drawn": 2, "rebuilt": 2, "crop": 64},
+    "polish_fidelity": {"squared": 4.0, "texture": 3.0},
     "polish_loop": {"steps": 2, "learning_rate": 1e-3, "mixed_precision": "no", "channels_last": True},
     "denoiser_objective": {"batch_size": 4},
     "denoiser_loop": {

@@ -82,7 +82,7 @@ class PolishObjective:
     drawn: int = 6
     rebuilt: int = 4
     crop: int = 96
-    weight: float = 3.0
+    weight: float = 2.0
     noise: float = 0.05
     directions: int = 32
 

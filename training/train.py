@@ -258,17 +258,17 @@ def _stage_polish(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool
     sets, config = load_picture_sets(arguments.data / "train")
     widest = max(sets, key=lambda pictures: pictures.pictures.shape[-1])
     pipe = RiffPipeline.from_pretrained(arguments.init_from or arguments.out / "checkpoint-obedient")
-    parts, prior = pipe.pipeline, pipe.prior
+    parts = pipe.pipeline
     parts.vae.float().encoder.requires_grad_(False)
     objective = PolishObjective(**recipe["polish_objective"])
-    fidelity = AutoencoderObjective(**recipe["decoder_objective"])
+    fidelity = AutoencoderObjective(**recipe["polish_fidelity"])
     lesson = make_lesson(pipe.model, widest, objective, fidelity, arguments.out / "cache")
     settings = _settings(recipe, "polish", arguments)
     finished = train(DecoderStep(parts.vae), lesson, settings, arguments.out / "polish", until=arguments.until)
     denoiser = Denoiser(parts.unet, parts.text_encoder)
-    known = {"weight": prior.weight, "bias": prior.bias}
+    prior = fit_music_prior(sets, parts.tokenizer, parts.text_encoder)
     folder = arguments.out / "checkpoint-polished"
-    write_checkpoint(folder, denoiser, parts.vae, parts.tokenizer, parts.scheduler, config, known)
+    write_checkpoint(folder, denoiser, parts.vae, parts.tokenizer, parts.scheduler, config, prior)
     return finished
 
 

@@ -28,7 +28,7 @@ footer { display: none !important; }
 .riff-progress i { display: block; height: 100%; border-radius: 9px; background: var(--color-accent);
   transition: width .25s linear; }
 .riff-progress.busy i { width: 25%; animation: riff-busy 1.4s ease-in-out infinite alternate; }
-@keyframes riff-busy { from { margin-left: 0 } to { margin-left: 75% } }
+@keyframes riff-busy { to { transform: translateX(300%) } }
 .riff-error { color: #c43c3c; margin: .2rem 0; overflow-wrap: anywhere; }
 .dark .riff-error { color: #ff8d8d; }
 .riff-empty { display: grid; place-items: center; text-align: center; min-height: 15rem; border-radius: 14px;
