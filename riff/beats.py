@@ -4,11 +4,17 @@ Beats are tracked by dynamic programming on the onset envelope (Ellis 2007, in l
 a second, and each is then moved to the onset near it that :mod:`riff.onsets` finds.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from torch import Tensor
 
 from riff.checks import BPM_RANGE, check_number
@@ -26,6 +32,7 @@ CHANGE_WEIGHT = 5.0  # of a change of harmony beside a rise of the bass
 LEAST_CHANGE = 0.2  # spread of those changes below which they say little
 LOW_WEIGHT = 0.5  # of the rise of the bass among the onsets, by which beats are told from off-beats
 REMEDY = "pass bpm, and downbeat if you know it"
+_called = False  # whether this process has called librosa's beat tracker
 
 
 class NoBeat(RiffError):
@@ -143,13 +150,33 @@ def _track(mono: np.ndarray, sample_rate: int, onsets: Onsets, bpm: float | None
         tempi = [(bpm, 1.0)]
     best, most = None, 0.0
     for tempo, clarity in tempi:
-        _, coarse = librosa.beat.beat_track(
-            onset_envelope=envelope, sr=sample_rate, hop_length=hop, trim=False, units="time", bpm=tempo
-        )
+        with _alone_at_first():
+            _, coarse = librosa.beat.beat_track(
+                onset_envelope=envelope, sr=sample_rate, hop_length=hop, trim=False, units="time", bpm=tempo
+            )
         times = _refined(coarse, onsets)
         if times is not None and clarity * _evenness(times) > most:
             best, most = times, clarity * _evenness(times)
     return best
+
+
+@contextlib.contextmanager
+def _alone_at_first() -> Iterator[None]:
+    """Of all the processes of a user, one at a time makes its first call of librosa's beat tracker.
+
+    That call compiles loops and keeps them beside librosa. Two processes that do so at once leave parts of both there,
+    and with such a mixture numba crashes every process that comes later.
+    """
+    global _called
+    if _called:
+        yield
+        return
+    name = f"riff-first-beats-{zlib.crc32(str(Path.home()).encode()):08x}.lock"
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # without a folder to lock in it is only less safe
+            held.enter_context(FileLock(Path(tempfile.gettempdir()) / name))
+        yield
+    _called = True
 
 
 def _tempi(envelope: np.ndarray, rate: float) -> list[tuple[float, float]]:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-# Each worker of pytest-xdist has a core: with a thread per core in every worker they wait for one another.
+# Each worker of pytest-xdist has a core: with a thread per core in every worker they wait for one another. And each
+# keeps what numba compiles for itself: two that compile a function of librosa's at once leave a mixture that crashes.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    cache = Path(__file__).parents[1] / ".pytest_cache" / f"numba-{os.environ['PYTEST_XDIST_WORKER']}"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
 
 WORDS = [
     *(
