@@ -72,7 +72,7 @@ class PolishObjective:
         clips: drawn before it begins, from captions of as many composed clips.
         drawn: of these in a step.
         rebuilt: composed pictures in a step that are rebuilt.
-        crop: columns of a training crop.
+        crop: columns of a training crop, at least 64, which the longest patches cover.
         weight: of the distances against the error of what is rebuilt.
         noise: standard deviation of the noise on the latents of composed pictures.
         directions: that patches are projected on, drawn anew for every step.
