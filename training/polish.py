@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from riff.dataset import PictureSet
-from riff.latents import downsampling
+from riff.errors import RiffError
 from riff.model import Model
+from riff.plan import usual_columns
+from riff.reading import read_prompt
 from riff.train.autoencoder import AutoencoderObjective, encode_mode, reconstruction_loss
 from riff.train.preservation import draw_class_clips
 
@@ -184,14 +186,26 @@ def make_lesson(
         fidelity: of what is rebuilt.
         cache: folder for what was drawn.
         seed: chooses clips and captions, and is that of the first noise.
+
+    Raises:
+        RiffError: no caption is drawn as wide as the pictures are.
     """
     rng = random.Random(seed)
-    chosen = rng.sample(range(len(pictures)), min(objective.clips, len(pictures)))
-    captions = [pictures.caption(index, rng.randrange(10**6)) for index in chosen]
-    width = pictures.pictures.shape[-1] // downsampling(model.parts.vae)
-    found = draw_class_clips(model, captions, count=len(captions), seed=seed, folder=cache)
-    drawn = torch.cat([latents.mean[:, 0].float() for _, latents in found if latents.mean.shape[-1] == width])
-    images = pictures.images(torch.tensor(chosen)) * 2.0 - 1.0
-    vae = model.parts.vae
+    some = rng.sample(range(len(pictures)), min(objective.clips, len(pictures)))
+    told = {index: pictures.caption(index, rng.randrange(10**6)) for index in some}
+    # A caption that the model takes for another metre would be drawn narrower than its picture is.
+    told = {index: text for index, text in told.items() if _columns(model, text) == pictures.pictures.shape[-1]}
+    if not told:
+        raise RiffError(
+            "the model draws no caption of these pictures as wide as they are; use pictures of its kind"
+        )
+    ((_, found),) = draw_class_clips(model, list(told.values()), count=len(told), seed=seed, folder=cache)
+    drawn, vae = found.mean[:, 0].float(), model.parts.vae
+    images = pictures.images(torch.tensor(list(told))) * 2.0 - 1.0
     latents = torch.cat([encode_mode(vae, batch.to(vae.device)).cpu() for batch in images.split(8)])
     return PolishLoss(drawn, latents, images, objective, fidelity)
+
+
+def _columns(model: Model, caption: str) -> int:
+    reading = read_prompt(caption, bpm=None, keyscale=None, parts=model.parts, prior=model.prior)
+    return usual_columns(model.config, reading.beats_per_bar)
