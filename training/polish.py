@@ -196,9 +196,7 @@ def make_lesson(
     # A caption that the model takes for another metre would be drawn narrower than its picture is.
     told = {index: text for index, text in told.items() if _columns(model, text) == pictures.pictures.shape[-1]}
     if not told:
-        raise RiffError(
-            "the model draws no caption of these pictures as wide as they are; use pictures of its kind"
-        )
+        raise RiffError("the model draws no caption of these pictures as wide as they are; use pictures of its kind")
     ((_, found),) = draw_class_clips(model, list(told.values()), count=len(told), seed=seed, folder=cache)
     drawn, vae = found.mean[:, 0].float(), model.parts.vae
     images = pictures.images(torch.tensor(list(told))) * 2.0 - 1.0
