@@ -1,5 +1,6 @@
 """Loading the parts of a Stable Diffusion model one by one, and making sure that they belong together."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,7 +142,7 @@ def check_fit(
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep diffusers and transformers from talking while they load; what matters is raised as ModelError."""
-    with _without_torchaudio():
+    with _without_torchaudio(), _without_collector():
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
 
@@ -159,6 +160,18 @@ def quiet_libraries() -> Iterator[None]:
             transformers_logging.set_verbosity(levels[1])
             if bars:
                 transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Rest the garbage collector: it would look again and again through the million objects that imports make."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager
