@@ -3,19 +3,20 @@
 import atexit
 import gc
 import sys
+from collections.abc import Sequence
 
 from riff.cli import main as run_command
 
 
-def main() -> int:
-    """Run the command that the process was started with, sparing it most of Python's garbage collection.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run :func:`riff.cli.main`, sparing the process most of Python's garbage collection.
 
     The imports of torch, transformers and diffusers make a million objects that live until the end: looking
     through them again and again, and once more at exit, takes a fifth of a cold start.
     """
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
-    return run_command()
+    return run_command(argv)
 
 
 if __name__ == "__main__":

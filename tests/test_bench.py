@@ -11,7 +11,7 @@ import pytest
 from riff.bench import SECTIONS, Bench, Ratio, Section, bench
 from riff.bench.history import load_history, save_bench
 from riff.bench.machine import describe_machine, machine_slug
-from riff.bench.process import Missing, Side, compare, measure_alone, memory_share, speed
+from riff.bench.process import Measured, Missing, Side, compare, measure_alone, memory_share, speed
 from riff.bench.render import STAGES, measure
 from riff.bench.serving import SIDES as SERVERS
 from riff.bench.serving import Round, _figures, _ratio, serve_section, served
@@ -134,6 +134,30 @@ def test_both_sides_of_denoising_draw_the_same_picture(mini_checkpoint) -> None:
     assert len({round(ours[name], 4) for name in pixels}) > 10, "a picture of one colour would prove nothing"
     assert ours["whole_s"] == ours["seconds"] + ours["sound_s"]
     assert "sound_s" not in theirs, "columns of 89 ms are further apart than the windows reach"
+
+
+def test_a_compiled_denoiser_is_told_against_riff_as_it_comes_and_against_diffusers(monkeypatch) -> None:
+    from riff.bench import denoise
+
+    def pretend(sides, rounds):
+        assert sides["compiled"].arguments == sides["riff"].arguments | {"compile": True}
+        seconds = {"riff": 2.0, "diffusers": 3.0, "compiled": 1.0}
+        figures = {
+            name: {
+                f"{work}{figure}": value
+                for work in ("", "processor_")
+                for figure in ("seconds", "same_s", "whole_s", "sound_s")
+            }
+            | {"pixel_0": 0.5}
+            for name, value in seconds.items()
+        }
+        return {name: Measured([figures[name]] * rounds, 1.0, figures[name], 100.0) for name in sides}
+
+    monkeypatch.setattr(denoise, "compare", pretend)
+    section = denoise.denoise_section(model=None, device="cpu", steps=2, repeat=3, compile=True)
+    ratios = {ratio.name: ratio.value for ratio in section.ratios}
+    assert ratios["compiled_speed"] == 2.0 and ratios["compiled_to_sound_speed"] == 3.0
+    assert section.figures["compiled_picture_s"] == 1.0
 
 
 def test_both_ways_from_picture_to_sound_come_near_the_picture(monkeypatch) -> None:
@@ -277,6 +301,10 @@ def test_the_command_asks_for_what_it_is_told(monkeypatch, capsys, tmp_path) -> 
 
     monkeypatch.setattr("riff.bench.bench", measured)
     assert main(["bench", "encode", "--steps", "7", "--repeat", "2", "--device", "cpu", "--quick"]) == 0
+    assert asked["compile"] is False
+    assert main(["bench", "--compile"]) == 0 and asked["compile"] is True
+    capsys.readouterr()
+    assert main(["bench", "encode", "--steps", "7", "--repeat", "2", "--device", "cpu", "--quick"]) == 0
     assert (asked["sections"], asked["model"], asked["device"]) == (["encode"], None, "cpu")
     assert (asked["steps"], asked["repeat"], asked["quick"]) == (7, 2, True)
     assert capsys.readouterr().out.splitlines()[-1] == "  riff_s  1.000"
@@ -290,6 +318,7 @@ def test_the_command_asks_for_what_it_is_told(monkeypatch, capsys, tmp_path) -> 
     [
         (["denoize"], "there is no section 'denoize' to measure; did you mean denoise? known are"),
         (["--results", "x"], "--results x says where to keep the result; add --save to keep it"),
+        (["sound", "--compile"], "--compile changes nothing in sound; add the section denoise"),
         (["--repeat", "0"], "'0' is not a whole number from 1 to 1000"),
     ],
 )

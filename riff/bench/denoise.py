@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from riff.bench.process import Measured, Missing, Side, Step, compare, memory_share, speed, timed
 from riff.bench.render import PROMPT, draw, plain_noise, tempo_of
-from riff.bench.result import Figures, Section
+from riff.bench.result import Figures, Ratio, Section
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
 
 
-def denoise_section(*, model: str | None, device: str | None, steps: int, repeat: int) -> Section:
+def denoise_section(
+    *, model: str | None, device: str | None, steps: int, repeat: int, compile: bool = False
+) -> Section:
     """Draw a picture from the same noise both ways, then play it riff's way and Riffusion's.
 
     The same work is the same picture: riff then guides in all steps, as diffusers does, not where it suits the model.
@@ -23,17 +25,19 @@ def denoise_section(*, model: str | None, device: str | None, steps: int, repeat
         device: "cpu", "cuda" or "mps"; None takes the fastest there is.
         steps: denoising steps; scheduler, weight of the prompt and precision are equal too.
         repeat: pairs that are measured once both are warm.
+        compile: whether riff is measured with a compiled denoiser as well, which takes minutes to warm up.
 
     Raises:
-        RiffError, ModelError, SystemProblem: whatever loading this model would raise.
+        RiffError, ModelError, SystemProblem: whatever loading or compiling this model would raise.
     """
     arguments: dict[str, Any] = {"model": model, "device": device, "steps": steps}
     why = "its columns are further apart than torchaudio's windows reach"
     try:
-        ours, theirs = _measure(arguments | {"sound": True}, repeat)
+        sides = _measure(arguments | {"sound": True}, repeat, compile)
     except Missing as missing:
         why = f"torchaudio cannot be imported ({missing})"
-        ours, theirs = _measure(arguments | {"sound": False}, repeat)
+        sides = _measure(arguments | {"sound": False}, repeat, compile)
+    ours, theirs = sides["riff"], sides["diffusers"]
     notes = [] if "sound_s" in theirs.first else [f"The way to sound is not compared: {why}."]
     meaning = "as fast as diffusers' own pipeline at the same work, prompt to picture"
     ratios = [speed("denoise_speed", meaning, ours, theirs, "same_s")]
@@ -44,19 +48,23 @@ def denoise_section(*, model: str | None, device: str | None, steps: int, repeat
         ratios.append(speed("denoise_to_sound_speed", meaning, ours, theirs, "whole_s"))
         meaning = "of the memory that diffusers' pipeline takes with Riffusion's algorithm"
         ratios += memory_share("denoise_memory", meaning, ours, theirs)
+    if compile:
+        ratios += _compiled(sides)
     figures: Figures = {"steps": steps, "pictures_differ_by": _difference(ours, theirs)}
-    for name, side in (("riff", ours), ("diffusers", theirs)):
+    for name, side in sides.items():
         figures |= {f"{name}_{key}": value for key, value in _medians(side).items()}
     return Section("denoise", ratios, figures, notes)
 
 
-def draw_as_riff(*, model: str | None, device: str | None, steps: int, sound: bool) -> Step:
+def draw_as_riff(*, model: str | None, device: str | None, steps: int, sound: bool, compile: bool = False) -> Step:
     """riff's side: ``seconds`` to the picture, ``same_s`` for the same as diffusers', ``sound_s`` from there."""
     from riff.diffusion import ALWAYS
     from riff.image import image_to_mel
     from riff.spectrogram import mel_to_waveform
 
     pipe = _load(model, device)
+    if compile:
+        pipe.compile()
     usual = pipe.model.interval
 
     def step(number: int) -> Figures:
@@ -152,10 +160,23 @@ def _small(image: "Tensor") -> "torch.Tensor":
     return torch.nn.functional.adaptive_avg_pool2d(image[:1], (8, 8))
 
 
-def _measure(arguments: dict[str, Any], repeat: int) -> tuple[Measured, Measured]:
+def _measure(arguments: dict[str, Any], repeat: int, compile: bool) -> dict[str, Measured]:
     place = "riff.bench.denoise:draw_as_"
-    found = compare({name: Side(place + name, arguments) for name in ("riff", "diffusers")}, repeat)
-    return found["riff"], found["diffusers"]
+    sides = {name: Side(place + name, arguments) for name in ("riff", "diffusers")}
+    if compile:
+        sides["compiled"] = Side(place + "riff", arguments | {"compile": True})
+    return compare(sides, repeat)
+
+
+def _compiled(sides: dict[str, Measured]) -> list[Ratio]:
+    """What compiling gains: against riff as it comes, and against the other side to the sound."""
+    compiled = sides["compiled"]
+    meaning = "as fast as riff as it comes, with a compiled denoiser, prompt to picture"
+    ratios = [speed("compiled_speed", meaning, compiled, sides["riff"])]
+    if "sound_s" in sides["diffusers"].first:
+        meaning = "as fast as diffusers' pipeline with Riffusion's algorithm, with a compiled denoiser, prompt to sound"
+        ratios.append(speed("compiled_to_sound_speed", meaning, compiled, sides["diffusers"], "whole_s"))
+    return ratios
 
 
 def _difference(ours: Measured, theirs: Measured) -> float:
@@ -169,4 +190,5 @@ def _medians(side: Measured) -> Figures:
 
     names = {"seconds": "picture_s", "processor_seconds": "picture_processor_s", "sound_s": "sound_s"}
     found: Figures = {new: median(side.values(name)) for name, new in names.items() if name in side.first}
+    found["first_picture_s"] = side.first["seconds"]
     return found | {"ready_s": side.ready_s, "peak_memory_mib": side.peak_memory_mib}

@@ -6,6 +6,7 @@ import difflib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from riff import __version__
 from riff.bench.result import Bench, Section
@@ -22,6 +23,7 @@ def bench(
     steps: int = 20,
     repeat: int | None = None,
     quick: bool = False,
+    compile: bool = False,
     progress: bool = False,
 ) -> Bench:
     """Measure riff on this machine, and the tools that do the same, each in a process of its own, in turn.
@@ -35,6 +37,7 @@ def bench(
         steps: denoising steps.
         repeat: measurements of each side, of which the median is reported; default 3, with ``quick`` 1.
         quick: as little of everything as says something, below five minutes on two cores.
+        compile: measure a compiled denoiser as well, in section "denoise": minutes more.
         progress: whether a terminal is shown a bar.
 
     Raises:
@@ -50,7 +53,8 @@ def bench(
     repeat = repeat or (1 if quick else 3)
     began, machine = time.monotonic(), describe_machine()
     settings = {"model": model or "riff-mini", "device": device, "steps": steps, "repeat": repeat, "quick": quick}
-    ways = _ways(model, device, steps, repeat, quick)
+    settings["compile"] = compile
+    ways = _ways(model, device, steps, repeat, quick, compile)
     return Bench(
         version=__version__,
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -95,7 +99,7 @@ def _measure(ways: list[tuple[str, Callable[[], Section]]], *, strict: bool, pro
 
 
 def _ways(
-    model: str | None, device: str | None, steps: int, repeat: int, quick: bool
+    model: str | None, device: str | None, steps: int, repeat: int, quick: bool, compile: bool
 ) -> dict[str, Callable[[], Section]]:
     from riff.bench.denoise import denoise_section
     from riff.bench.encode import encode_section
@@ -105,14 +109,15 @@ def _ways(
     from riff.bench.sound import sound_section
     from riff.bench.training import train_section
 
-    asking = {"clients": 4, "each": 1 if quick else 2}
+    drawing: dict[str, Any] = {"model": model, "device": device, "steps": steps, "repeat": repeat}
+    asking: dict[str, Any] = {"clients": 4, "each": 1 if quick else 2}
     qualities = ("default",) if quick else ("default", "fast", "high", "best")
     return {
-        "render": partial(render_section, model=model, device=device, steps=steps, repeat=repeat),
-        "denoise": partial(denoise_section, model=model, device=device, steps=steps, repeat=repeat),
+        "render": partial(render_section, **drawing),
+        "denoise": partial(denoise_section, **drawing, compile=compile),
         "sound": partial(sound_section, repeat=repeat, qualities=qualities),
         "encode": partial(encode_section, repeat=repeat, seconds=10.0 if quick else 60.0),
         "prepare": partial(prepare_section, files=2 if quick else 8, seconds=30.0 if quick else 60.0),
         "train": partial(train_section, model=model, device=device, steps=4 if quick else 20, rounds=repeat),
-        "serve": partial(serve_section, model=model, device=device, steps=steps, repeat=repeat, **asking),
+        "serve": partial(serve_section, **drawing, **asking),
     }

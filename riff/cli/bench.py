@@ -44,6 +44,9 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         "--repeat", type=number(1, 1000, whole=True), help="measurements of each side; default 3, with --quick 1"
     )
     parser.add_argument("--quick", action="store_true", help="as little of everything as says something")
+    parser.add_argument(
+        "--compile", action="store_true", help="measure a compiled denoiser too (section denoise): minutes more"
+    )
     parser.add_argument("--save", action="store_true", help="add the result to the history of this machine")
     parser.add_argument(
         "--results", metavar="FOLDER", help="of the history; default benchmarks/results, below the current folder"
@@ -54,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure, and print a table or JSON."""
     if args.results is not None and not args.save:
         raise RiffError(f"--results {args.results} says where to keep the result; add --save to keep it")
+    if args.compile and args.sections and "denoise" not in args.sections:
+        raise RiffError(f"--compile changes nothing in {', '.join(args.sections)}; add the section denoise")
 
     from riff.bench import bench
     from riff.bench.history import RESULTS, save_bench
@@ -65,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
         steps=args.steps,
         repeat=args.repeat,
         quick=args.quick,
+        compile=args.compile,
         progress=not args.quiet,
     )
     if args.json:

@@ -99,12 +99,6 @@ def load_base(recipe: Recipe, data: Data, device: torch.device) -> Base:
                 f"{len(each)} pictures of {recipe.train_data_dir} are {each.width} columns wide; this model takes "
                 f"multiples of {multiple}, so cut them or prepare the music again"
             )
-    if device.type == "cpu" and base.closed:
-        from diffusers.models.attention_processor import AttnProcessor
-
-        # On CPUs the fused attention's backward pass is slow: written out, a step takes 0.75 of the time. Not for
-        # Stable Diffusion, whose attention over 4096 latents would take gigabytes.
-        parts.unet.set_attn_processor(AttnProcessor())
     return base
 
 

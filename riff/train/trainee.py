@@ -43,7 +43,7 @@ class Trainee:
         trained = [value for value in model.parameters() if value.requires_grad]
         if not trained:
             raise RiffError("nothing of the model is to be trained: no parameter requires a gradient")
-        optimizer = new_optimizer(trained, settings, fused=accelerator.device.type == "cuda")
+        optimizer = new_optimizer(trained, settings, fused=accelerator.device.type in ("cpu", "cuda"))
         compiled = torch.compile(model) if settings.compile else model
         self.prepared, self.optimizer = accelerator.prepare(compiled, optimizer)
         # Sharding puts other parameters in the model's place, so they are looked up after it.
