@@ -119,6 +119,8 @@ def test_every_figure_of_a_render_is_measured_and_they_fit(mini_checkpoint) -> N
     assert figures["real_time_factor"] == pytest.approx(1 / figures["music_per_work"])
     assert figures["peak_memory_mib"] is None or 50 < figures["peak_memory_mib"] < 8000
     assert (figures["device"], figures["steps"]) == ("cpu", 2)
+    # A bar of 4 beats at 120 bpm lasts 2 s.
+    assert figures["live_bar_s"] == pytest.approx(2.0) and figures["live_work_s"] > 0
     # A beat of 84 bpm lasts 60/84 s and the picture is eight beats wide.
     assert figures["music_s"] == pytest.approx(8 * 60 / 84, abs=1e-3)
 
@@ -263,6 +265,7 @@ def test_the_whole_benchmark_in_processes_of_their_own(mini_checkpoint, tmp_path
     assert figures["help_s"] < figures["import_s"] + figures["load_s"] < figures["cold_start_to_file_s"]
     assert {
         "real_time",
+        "live_real_time",
         "denoise_speed",
         "sound_speed_default",
         "sound_speed_to_librosa",

@@ -291,7 +291,7 @@ def render_song(seconds: float, model: str | None) -> None:
 
 def measure_edits(pipe: RiffPipeline, count: int) -> str:
     """Level, beat and key of what :meth:`RiffPipeline.extend` adds to composed pieces."""
-    levels, lags, keys = [], [], []
+    levels, lags, off_grid, keys = [], [], [], []
     for number, genre in enumerate(_genres(count)):
         score = compose(FIRST_SEED + 500 + number, genre=genre, windows=2)
         truth = score.windows[0]
@@ -307,17 +307,20 @@ def measure_edits(pipe: RiffPipeline, count: int) -> str:
         levels.append(loudness(new, SAMPLE_RATE) - loudness(kept, SAMPLE_RATE))
         if truth.has_drums:
             lags.append(_beat_lag(kept[0], new[0], score.bpm))
+            sixteenth = 15000.0 / score.bpm
+            off_grid.append((lags[-1] + sixteenth / 2) % sixteenth - sixteenth / 2)
         heard = measure_key(new, SAMPLE_RATE)
         keys.append((heard == truth.keyscale, mirex_key_score(heard, truth.keyscale)))
         say(f"{genre}: {levels[-1]:+.1f} LU, lag {lags[-1] if lags else math.nan:.0f} ms, {heard} for {truth.keyscale}")
-    near = sum(abs(lag) <= 20 for lag in lags)
+    near, on_grid = (sum(abs(lag) <= 20 for lag in each) for each in (lags, off_grid))
     return "\n".join(
         [
             "| what is new against what was kept | |",
             "|---|---|",
             f"| level, mean (mean distance) | {statistics.mean(levels):+.1f} LU "
             f"({statistics.mean(map(abs, levels)):.1f}) |",
-            f"| beat within 20 ms, pieces with drums | {near}/{len(lags)} |",
+            f"| the same part of the beat is strongest, within 20 ms, pieces with drums | {near}/{len(lags)} |",
+            f"| beats, or other sixteenths of the old beats, within 20 ms | {on_grid}/{len(lags)} |",
             f"| key exact (MIREX score) | {sum(k for k, _ in keys)}/{count} "
             f"({statistics.mean(s for _, s in keys):.2f}) |",
         ]

@@ -29,6 +29,7 @@ SHOWN = (
     ("render", "help_s", "`riff --help`", "s", 1.0),
     ("render", "render_s", "a clip with the model loaded", "s", 1.0),
     ("render", "real_time_factor", "work for each second of music", "s", 1.0),
+    ("render", "live_work_s", "a bar of live music, which lasts 2 s", "s", 1.0),
     ("render", "step_s", "one denoising step", "ms", 1000.0),
     ("render", "phase_s", "from picture to sound", "s", 1.0),
     ("render", "peak_memory_mib", "memory at the peak", "MiB", 1.0),
