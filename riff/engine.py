@@ -12,6 +12,7 @@ from riff.compiled import CHUNK, compiled, multiply
 from riff.config import SpectrogramConfig
 from riff.filterbank import mel_filterbank
 from riff.ring import Ring, resize_ring
+from riff.threads import Map
 
 TINY = 1e-12
 
@@ -207,14 +208,18 @@ def mel_to_linear(mel: Tensor, filters: Filters, *, n_iter: int = 5) -> Tensor:
     return linear
 
 
-def mel_to_linear_compiled(mel: Tensor, filters: SparseFilters, *, n_iter: int = 5) -> Tensor:
-    """The same on a CPU, (B, N, M) to (B, N, F), many times faster."""
-    found = mel.new_empty(*mel.shape[:2], len(filters.back.starts))
-    for asked, few in zip(mel.flatten(0, 1).split(CHUNK), found.flatten(0, 1).split(CHUNK), strict=True):
+def mel_to_linear_compiled(mel: Tensor, filters: SparseFilters, *, n_iter: int = 5, each: Map = map) -> Tensor:
+    """The same on a CPU, (B, N, M) to (B, N, F), many times faster; ``each`` is the ``map`` that does the work."""
+
+    def some(asked: Tensor, few: Tensor) -> None:
         columns = asked.T.contiguous().numpy()
         linear = np.ones((len(filters.back.starts), columns.shape[1]), np.float32)
         for iteration in range(n_iter + 1):
             ratio = columns / np.maximum(filters.gather(linear), np.float32(TINY))
             linear *= filters.spread(ratio * np.sqrt(ratio) if iteration else ratio)
         few.copy_(torch.from_numpy(linear).T)
+
+    found = mel.new_empty(*mel.shape[:2], len(filters.back.starts))
+    for _ in each(some, mel.flatten(0, 1).split(CHUNK), found.flatten(0, 1).split(CHUNK)):
+        pass
     return found

@@ -19,6 +19,7 @@ from riff.heap import heap_phase
 from riff.iteration import CompiledIteration, Iteration, TensorIteration
 from riff.phase import frame_phase
 from riff.ring import Ring
+from riff.threads import Map, mapping
 
 Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
 BLOCK = 1024  # frames that are worked on at once
@@ -137,17 +138,24 @@ def invert(
         config: geometry.
         preset: how much work.
         generator: CPU source of the phases that nothing tells.
-        compiled: whether a CPU does the work in compiled loops; None is yes on a CPU.
+        compiled: whether a CPU does the work in compiled loops, on as many threads as torch uses; None is yes on a CPU.
     """
+    compiled = task.mel.device.type == "cpu" if compiled is None else compiled
+    with mapping(torch.get_num_threads() if compiled else 1) as each:
+        return _invert(task, config, preset, generator, each if compiled else None)
+
+
+def _invert(
+    task: Task, config: SpectrogramConfig, preset: Preset, generator: torch.Generator, each: Map | None
+) -> Tensor:
     one, two = engine_of(config).low, engine_of(config).doubled()
     ring = two if preset.padding == 2 else one
     device = task.mel.device
-    compiled = device.type == "cpu" if compiled is None else compiled
     iteration: Iteration
-    if compiled:
-        fine = mel_to_linear_compiled(task.mel, sparse_filters_of(config, 2, task.stretch))
+    if each is not None:
+        fine = mel_to_linear_compiled(task.mel, sparse_filters_of(config, 2, task.stretch), each=each)
         held = sparse_filters_of(config, preset.padding, task.stretch)
-        iteration = CompiledIteration(task.mel, ring, task.active, held)
+        iteration = CompiledIteration(task.mel, ring, task.active, held, each)
     else:
         fine = mel_to_linear(task.mel, filters_of(config, 2, task.stretch, device))
         filters = filters_of(config, preset.padding, task.stretch, device)

@@ -6,14 +6,17 @@ subsets; the sound is the least squares inverse of those visited (Griffin & Lim,
 
 import abc
 import dataclasses
+import functools
 
 import numpy as np
+import scipy.fft
 import torch
 from torch import Tensor
 
 from riff.compiled import CHUNK, add_frames, compiled, cut_frames, hold, moduli
 from riff.engine import Filters, SparseFilters
 from riff.ring import Ring
+from riff.threads import Map
 
 
 class Iteration(abc.ABC):
@@ -92,12 +95,14 @@ class TensorIteration(Iteration):
 
 
 class CompiledIteration(Iteration):
-    """On one thread of a CPU: a few frames at a time from the sound through both transforms to the next sound."""
+    """On a CPU: a few frames at a time from the sound through both transforms to the next sound.
 
-    def __init__(self, mel: Tensor, ring: Ring, active: Tensor, filters: SparseFilters) -> None:
+    ``each`` is the ``map`` that does it; however many threads it has, frames are added up in order, to the same bits.
+    """
+
+    def __init__(self, mel: Tensor, ring: Ring, active: Tensor, filters: SparseFilters, each: Map = map) -> None:
         super().__init__(mel, ring, active)
-        self.filters = filters
-        self._frames = torch.zeros(CHUNK, ring.n_fft)  # what lies beyond the window stays 0
+        self.filters, self.each = filters, each
 
     def _draw(self, ring: Ring, magnitude: Tensor, phase: Tensor) -> Tensor:
         window, hop = ring.window.numpy(), ring.hop_length
@@ -112,15 +117,22 @@ class CompiledIteration(Iteration):
     def _visit(self, sound: Tensor, index: Tensor, momentum: float) -> Tensor:
         window, hop = self.ring.window.numpy(), self.ring.hop_length
         found = torch.zeros_like(sound)
+        chunks = index.split(CHUNK)
         for row, samples in enumerate(sound.contiguous().numpy()):
-            for few in index.split(CHUNK):
-                frames = self._frames[: len(few)]
-                compiled(cut_frames)(samples, window, few.numpy(), hop, frames.numpy())
-                spectra = torch.fft.rfft(frames)
-                self._hold(row, few, torch.view_as_real(spectra).numpy(), momentum)
-                pieces = torch.fft.irfft(spectra, n=self.ring.n_fft)
-                compiled(add_frames)(pieces.numpy(), window, few.numpy(), hop, found[row].numpy())
+            visit = functools.partial(self._pieces, row, samples, momentum)
+            for few, pieces in zip(chunks, self.each(visit, chunks), strict=True):
+                compiled(add_frames)(pieces, window, few.numpy(), hop, found[row].numpy())
         return found
+
+    def _pieces(self, row: int, samples: np.ndarray, momentum: float, few: Tensor) -> np.ndarray:
+        """Frames of one sound (T,), held: (n, n_fft)."""
+        frames = np.empty((len(few), self.ring.win_length), np.float32)
+        compiled(cut_frames)(samples, self.ring.window.numpy(), few.numpy(), self.ring.hop_length, frames)
+        # torch would have every thread transform on all threads.
+        spectra = scipy.fft.rfft(frames, n=self.ring.n_fft)
+        self._hold(row, few, spectra.view(np.float32).reshape(*spectra.shape, 2), momentum)
+        pieces: np.ndarray = scipy.fft.irfft(spectra, n=self.ring.n_fft, overwrite_x=True)
+        return pieces
 
     def _hold(self, row: int, index: Tensor, spectra: np.ndarray, momentum: float) -> None:
         magnitude = np.empty((spectra.shape[1], len(index)), np.float32)

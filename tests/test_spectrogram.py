@@ -21,6 +21,7 @@ from riff.iteration import CompiledIteration, TensorIteration
 from riff.phase import griffin_lim
 from riff.ring import Ring
 from riff.spectrogram import mel_to_waveform, waveform_to_mel
+from riff.threads import mapping
 
 RIFFUSION = SpectrogramConfig.riffusion()
 BEATS = SpectrogramConfig()
@@ -288,6 +289,25 @@ def test_a_compiled_iteration_equals_the_plain_one(config, stride):
         how = {"first": visit % stride, "stride": stride, "momentum": 0.5}
         expected, found = plain.step(expected, **how), fast.step(found, **how)
         torch.testing.assert_close(found, expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
+
+
+def test_on_several_threads_a_compiled_iteration_gives_the_same_bits():
+    ring = engine_of(RIFFUSION).doubled()
+    generator = torch.Generator().manual_seed(0)
+    mel = torch.rand(2, 200, RIFFUSION.n_mels, generator=generator)
+    sound = torch.randn(2, 200 * ring.hop_length, generator=generator)
+    filters = SparseFilters.of(Filters.of(mel_basis(RIFFUSION, 2)))
+
+    def visited(each):
+        iteration, found = CompiledIteration(mel, ring, torch.ones(200) > 0, filters, each), sound
+        for momentum in (0.0, 0.5, 0.5):
+            found = iteration.step(found, momentum=momentum)
+        return found, mel_to_linear_compiled(mel, filters, each=each)
+
+    with mapping(1) as alone, mapping(3) as several:
+        assert alone is map and several is not map
+        for one, other in zip(visited(alone), visited(several), strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("loop", [False, True])
