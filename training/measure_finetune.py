@@ -30,6 +30,7 @@ from riff.config import SpectrogramConfig
 from riff.errors import RiffError
 from riff.evaluate import KEYS
 from riff.files import write_json, write_text
+from riff.tagger import BUNDLED
 from riff.tagger_net import TaggerNet, load_net, save_net
 from training.clips import load_clips
 from training.composer import HELD_OUT_SEEDS, compose
@@ -237,7 +238,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     made.add_argument("--out", type=Path, default=Path("runs/gamelan"), help="folder of songs")
     made.add_argument("--clips", type=int, default=60, help="two-bar clips to be found in them, at least")
     judged = commands.add_parser("judge", help="train the judge")
-    judged.add_argument("--classifier", type=Path, default=Path("runs/classifier.safetensors"), help="to start from")
+    judged.add_argument("--classifier", type=Path, default=BUNDLED, help="to start from; default riff's tagger")
     judged.add_argument("--out", type=Path, default=Path("runs/finetune-judge.safetensors"))
     judged.add_argument("--pieces", type=int, default=300, help="pieces of the reserved world to learn from")
     judged.add_argument("--limit", type=int, default=6000, help="clips of the thirty genres to learn from")
