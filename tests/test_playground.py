@@ -10,6 +10,7 @@ import shlex
 import shutil
 import threading
 import time
+import types
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from riff.playground.edit import code_of as edit_code
 from riff.playground.parts import bar_lines, feed
 from riff.playground.recording import before, read_upload
 from riff.playground.shelf import FORMATS, Shelf
-from riff.playground.work import Part, Progress, Stopped, Works, human
+from riff.playground.work import Part, Progress, Stopped, Works, _Doing, human
 from riff.recipe import read_made
 from riff.timeline import Timeline
 from tests.test_endless import clicks, onsets
@@ -124,7 +125,23 @@ def test_work_tells_its_progress_and_hands_over_each_part() -> None:
     assert [each.value for each in seen if isinstance(each, Part)] == ["one", "two"]
     told = [each for each in seen if isinstance(each, Progress)]
     assert told[-1].done == told[-1].total == 4
-    assert Progress(2, 4, 10.0).left == 10.0
+
+
+def test_the_time_left_counts_down_between_two_steps(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("riff.playground.work.time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    doing = _Doing(lambda count_step: iter(()), threading.Event(), threading.Lock())
+    assert doing.progress.left is None
+    left = []
+    for step, took in enumerate((5.0, 2.0, 4.0)):  # the first one warms up
+        now[0] += took
+        doing._step(step, 10, torch.zeros(1))
+        left.append(doing.progress.left)
+    assert left == [45.0, 16.0, 21.0]
+    now[0] += 2.5
+    assert doing.progress.left == 18.5
+    now[0] += 100.0
+    assert doing.progress.left == 0.0
 
 
 def test_a_stop_is_answered_at_once_and_the_thread_ends_at_its_next_step() -> None:

@@ -56,7 +56,7 @@ class Stage:
         """
         kept = gr.skip()
         notes: tuple[str, ...] = ()
-        yield bar(Progress(0, 0, 0.0)), kept, kept
+        yield bar(Progress(0, 0)), kept, kept
         try:
             for found in self.works.run(session, make):
                 if isinstance(found, Part):

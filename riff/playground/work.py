@@ -29,19 +29,21 @@ class Progress:
     Attributes:
         done: denoising steps done.
         total: of how many; 0 while nothing is known.
-        seconds: since it began.
+        step_s: seconds that a step took, in the mean.
+        since_s: seconds since the last one ended.
         notes: what was warned of.
     """
 
     done: int
     total: int
-    seconds: float
+    step_s: float = 0.0
+    since_s: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
     def left(self) -> float | None:
-        """Seconds of denoising that are left, by the mean of those done; None before the first step is."""
-        return self.seconds / self.done * (self.total - self.done) if self.done else None
+        """Seconds of denoising that are left; None before the first step is done."""
+        return max(self.step_s * (self.total - self.done) - self.since_s, 0.0) if self.done else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,19 +99,20 @@ class _Doing(Generic[T]):
     def __init__(self, make: Make[T], stop: threading.Event, model: threading.Lock) -> None:
         self.make, self.stop, self.model = make, stop, model
         self.made: queue.SimpleQueue[Part[T] | BaseException | None] = queue.SimpleQueue()
-        self.began, self.done, self.total = time.monotonic(), 0, 0
+        self.done, self.total, self.step_s = 0, 0, 0.0
+        self.first = self.last = time.monotonic()  # when the first and the last step ended, or all began
         self.caught: list[warnings.WarningMessage] = []
 
     @property
     def progress(self) -> Progress:
         notes = dict.fromkeys(str(each.message) for each in self.caught if each.category is UserWarning)
-        return Progress(self.done, self.total, time.monotonic() - self.began, tuple(notes))
+        return Progress(self.done, self.total, self.step_s, time.monotonic() - self.last, tuple(notes))
 
     def run(self) -> None:
         """What the thread does."""
         try:
             with self.model, self._noting():
-                self.began = time.monotonic()
+                self.last = time.monotonic()
                 for value in self.make(self._step):
                     self._check()
                     self.made.put(Part(value))
@@ -135,9 +138,11 @@ class _Doing(Generic[T]):
 
     def _step(self, step: int, steps: int, latents: Tensor) -> Tensor | None:
         self._check()
-        if step == 0:
-            self.began = time.monotonic()
-        self.done, self.total = step + 1, steps
+        now = time.monotonic()
+        if step == 0:  # it takes longer than the others, but is all that is known
+            self.first = now
+        self.step_s = (now - self.first) / step if step else now - self.last
+        self.last, self.done, self.total = now, step + 1, steps
         return None
 
     def _check(self) -> None:
