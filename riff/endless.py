@@ -8,6 +8,7 @@ third of its time, and within two and a half in any case.
 """
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,7 @@ from riff.inversion import Quality
 from riff.latents import image_to_latents, slerp
 from riff.model import Sampling
 from riff.music import canonical_keyscale, parse_bpm
+from riff.pace import Pace
 from riff.plan import usual_columns
 from riff.reading import Reading, read_prompt
 from riff.request import check_prompts
@@ -32,7 +34,7 @@ from riff.weighting import plain_prompt
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
 
-WAY = 0.5  # of a bar, in which what is newly asked for is walked to
+WAY = 0.25  # of a bar, in which what is newly asked for is walked to
 MARGIN_S = 0.1  # before the end of a picture, where its sound is not yet that of an end
 FADE_S = 0.03
 PHRASE = 8  # bars over which the noise goes from one seed to the next
@@ -85,16 +87,6 @@ class Bar:
     waveform: Tensor
     image: Tensor
     beats: tuple[float, ...]
-
-
-def lookahead_s(bar_seconds: float, took_s: float) -> float:
-    """Seconds before the end of what was sent at which the next bar is begun: as late as is safe, at most a bar.
-
-    Args:
-        bar_seconds: length of a bar.
-        took_s: that it takes to draw one.
-    """
-    return min(max(1.5 * took_s, 0.5 * bar_seconds), bar_seconds)
 
 
 class Endless:
@@ -268,6 +260,40 @@ class Endless:
         over = (sound.abs() - _KNEE).clamp(min=0.0)
         bent = _KNEE + (1.0 - _KNEE) * torch.tanh(over / (1.0 - _KNEE))
         return torch.where(over > 0, sound.sign() * bent, sound)
+
+
+def next_wanted(music: Endless, pace: Pace, callback: StepCallback | None = None) -> tuple[Bar, int, float]:
+    """The next bar, in as many steps as there is time for; begun anew while it may be, if something else is asked for.
+
+    Args:
+        music: that plays.
+        pace: of its listener.
+        callback: called at each step.
+
+    Returns:
+        The bar, the steps in which it was drawn, and the seconds that were spent on what was not wanted any more.
+
+    Raises:
+        RiffError, ModelError: as :meth:`Endless.next`.
+    """
+    began = begun = time.monotonic()
+    while True:
+        steps, asked = pace.steps(music.bar_seconds), music.asked
+        music.manner = dataclasses.replace(music.manner, steps=steps)
+
+        def look(step: int, steps: int, latents: Tensor, asked: Station = asked) -> Tensor | None:
+            if music.asked is not asked and pace.has_time(music.bar_seconds, time.monotonic()):
+                raise _Changed
+            return None if callback is None else callback(step, steps, latents)
+
+        try:
+            return music.next(look), steps, begun - began
+        except _Changed:
+            begun = time.monotonic()
+
+
+class _Changed(Exception):
+    """What is being drawn is no longer wanted, and there is time for another."""
 
 
 def _checked(station: Station) -> Station:

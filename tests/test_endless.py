@@ -2,14 +2,16 @@
 
 import copy
 import itertools
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from riff.endless import WAY, Bar, Endless, Manner, Station, lookahead_s
+from riff.endless import WAY, Bar, Endless, Manner, Station, next_wanted
 from riff.errors import RiffError
 from riff.model import Model
+from riff.pace import Pace
 
 QUICK = Manner(seed=5, steps=2)
 
@@ -45,7 +47,7 @@ def joined(bars: list[Bar], rate: int) -> tuple[np.ndarray, list[float]]:
     return torch.cat([bar.waveform for bar in bars], -1)[0].numpy(), beats
 
 
-def test_every_bar_is_a_bar_and_a_tempo_is_walked_to_in_half_of_one(pipe) -> None:
+def test_every_bar_is_a_bar_and_a_tempo_is_walked_to_in_a_quarter_of_one(pipe) -> None:
     music = Endless(pipe, Station("jazz", bpm=120.0), QUICK)
     bars = [music.next(), music.next()]
     music.steer(bpm=60)
@@ -53,8 +55,8 @@ def test_every_bar_is_a_bar_and_a_tempo_is_walked_to_in_half_of_one(pipe) -> Non
     lengths = [bar.waveform.shape[-1] / music.sample_rate for bar in bars]
     assert 0 < 2.0 - lengths[0] < 0.2  # what is kept back to be joined
     assert lengths[1] == pytest.approx(2.0, abs=0.001)
-    # Two beats from 120 to 60 take 2 * 60 / 60 * ln 2 seconds, and two at 60 two.
-    assert lengths[2] == pytest.approx(2 * np.log(2) + 2, abs=0.05)
+    # A beat from 120 to 60 takes 60 / 60 * ln 2 seconds, and three at 60 three.
+    assert lengths[2] == pytest.approx(np.log(2) + 3, abs=0.05)
     assert lengths[3] == lengths[4] == pytest.approx(4.0, abs=0.001)
     for before, after in itertools.pairwise(bars):
         late = before.beats[-1] - before.waveform.shape[-1] / music.sample_rate
@@ -70,7 +72,7 @@ def test_the_beat_goes_on_over_joins_and_through_a_change_of_tempo(click_track) 
     sound, beats = joined(bars, click_track.sample_rate)
     assert onsets(sound, click_track.sample_rate) == pytest.approx(beats, abs=0.02)
     assert np.diff(beats)[:12] == pytest.approx(0.5, abs=1e-3)
-    assert np.diff(beats)[14:] == pytest.approx(60 / 90, abs=1e-3)
+    assert np.diff(beats)[13:] == pytest.approx(60 / 90, abs=1e-3)
 
 
 def test_there_is_no_hole_where_bars_join(pipe, monkeypatch) -> None:
@@ -86,7 +88,7 @@ def test_there_is_no_hole_where_bars_join(pipe, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("moment", [None, 0, 1])
-def test_of_what_is_sent_after_a_change_it_has_arrived_within_a_bar_and_a_half(click_track, moment) -> None:
+def test_of_what_is_sent_after_a_change_it_has_arrived_within_a_bar_and_a_quarter(click_track, moment) -> None:
     """Counted in bars, whenever the change comes: between two, or at a step of one that is being drawn."""
     click_track.next()
     sent = []
@@ -171,5 +173,19 @@ def test_a_prompt_that_says_no_tempo_keeps_it_and_one_that_does_is_obeyed(click_
     assert click_track.bpm == 100
 
 
-def test_the_next_bar_is_begun_as_late_as_is_safe() -> None:
-    assert [lookahead_s(2.0, took) for took in (0.0, 0.5, 1.0, 5.0)] == [1.0, 1.0, 1.5, 2.0]
+@pytest.mark.parametrize(("ahead", "drawn"), [(100.0, [0, 0, 1]), (0.0, [0, 1])])
+def test_a_bar_that_is_not_wanted_any_more_is_begun_anew_where_there_is_time(click_track, ahead, drawn) -> None:
+    pace, steps = Pace(2), []
+    pace.note_sent(0.0, took_s=0.0, steps=2, now=time.monotonic())
+    pace.note_sent(ahead, took_s=0.2, steps=2, now=time.monotonic())
+
+    def change(step: int, total: int, latents: torch.Tensor) -> None:
+        steps.append(step)
+        if len(steps) == 1:
+            click_track.lead_to(Station("techno", bpm=90.0))
+
+    click_track.next()
+    bar, taken, wasted_s = next_wanted(click_track, pace, change)
+    assert steps == drawn and taken == 2
+    walked = np.diff(bar.beats)[-1] == pytest.approx(60 / 90)
+    assert walked == (ahead > 0) and (wasted_s > 0) == (ahead > 0)

@@ -52,6 +52,7 @@ LAYERS = {
         "request",
         "reading",
         "plan",
+        "pace",
         "pictures",
         "parquet",
         "dataset",

@@ -4,7 +4,6 @@ another."""
 import base64
 import concurrent.futures
 import io
-import itertools
 import json
 import socket
 import struct
@@ -344,7 +343,7 @@ def test_a_stream_plays_on_and_walks_where_it_is_told(server: InProcess, kind: s
                 break
         took = time.monotonic() - began
     samples, rate = soundfile.read(io.BytesIO(heard))
-    # At most three bars at 400 bpm, the way, and bars at 200: gone there within a bar and a half of being told.
+    # At most three bars at 400 bpm, the way, and bars at 200: gone there within a bar and a quarter of being told.
     assert len(samples) / rate > 4.5
     assert took > 2.0, "it is sent as it is heard, and not as fast as it can be drawn"
     until(lambda: "riff_streams 0.0" in server.http.get("/metrics").text)
@@ -370,35 +369,6 @@ def test_a_server_that_goes_down_ends_its_streams(pipe) -> None:
 )  # fmt: skip
 def test_streams_that_cannot_be_are_refused(server: InProcess, query: str, status: int) -> None:
     assert server.http.get(f"/v1/stream?{query}").status_code == status
-
-
-@pytest.mark.parametrize("took", [0.02, 0.2, 0.33, 0.6])
-def test_a_change_is_heard_within_two_bars_where_a_bar_is_drawn_in_a_third_of_its_time(took: float) -> None:
-    # On a clock of our own, and in bars: when each is begun and heard, and what a change at any moment has to wait for.
-    from types import SimpleNamespace
-
-    from riff.endless import WAY
-    from riff.server.settings import Settings
-    from riff.server.streaming import Stream, StreamRequest
-    from riff.server.work import Works
-
-    stream = Stream(StreamRequest(prompt="jazz"), Works(Settings(), Metrics()), 60.0)
-    stream.music = SimpleNamespace(bar_seconds=1.0)  # type: ignore[assignment]
-    now, end, rows = 0.0, 0.0, []
-    for _ in range(40):
-        begun = now + stream.idle_s(now)
-        now = begun + took
-        assert now <= end + 1e-9 or not rows, "the listener waits"
-        start = max(end, now)
-        stream.note_sent(1.0, took_s=took, now=now)
-        end = start + 1.0
-        rows.append((begun, start))
-    waits = []
-    for (before, _), (begun, start) in itertools.pairwise(rows[4:]):
-        assert before < begun
-        waits.append(start + WAY - before)  # it came when the bar before had just been begun
-    assert max(waits) <= (2.0 if took <= 1 / 3 else 2.5) + 1e-9
-    assert max(waits) > 1.5, "no bar was begun before it had to be"
 
 
 class Model:

@@ -16,6 +16,7 @@ from riff.audio import save_audio
 from riff.clip import Clip
 from riff.diffusion import StepCallback
 from riff.endless import Endless, Manner, Station
+from riff.pace import STEPS, fitting_steps
 from riff.pipeline import RiffPipeline
 from riff.playground.compose import EXAMPLES
 from riff.playground.parts import feed, nothing, now
@@ -24,9 +25,6 @@ from riff.playground.stage import Stage, problem
 from riff.playground.widgets import KEYS, roll
 from riff.playground.work import Part, Stopped
 from riff.provenance import sound_tags
-
-STEPS = (6, 10)  # of a bar: at least, and at most
-SHARE = 0.33  # of a bar's time, in which it is drawn where that is possible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +74,6 @@ def next_bar(
         settings | {"keyscale": asked.keyscale, "beats_per_bar": len(bar.beats) - 1, "task": "live"},
     )  # fmt: skip
     return Playing(music, clip, bar.beats, (time.monotonic() - began) / music.manner.steps)
-
-
-def fitting_steps(bar_seconds: float, step_s: float) -> int:
-    """Denoising steps for which there is time: a bar drawn in a third of its own lets a change be heard early."""
-    return min(max(int(SHARE * bar_seconds / step_s), STEPS[0]), STEPS[1])
 
 
 def keep(shelf: Shelf, clip: Clip) -> str:

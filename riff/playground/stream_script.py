@@ -111,7 +111,7 @@ const tick = () => {
   if (feed.kind !== 'live' || feed.pending) return;
   if (!feed.last || end() - now < lookahead()) ask();
 };
-// As riff.endless has it: a bar is asked for as late as is safe, so that it is of what is asked for then.
+// As riff.pace has it: a bar is asked for as late as is safe, so that it is of what is asked for then.
 const lookahead = () => {
   const { bars } = feed.last, bar = bars[bars.length - 1] - bars[0];
   return Math.min(Math.max(1.5 * feed.took + SOON, 0.5 * bar), bar);

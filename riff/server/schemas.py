@@ -163,7 +163,7 @@ def check_limits(request: Any, settings: Settings) -> None:
     Raises:
         Refusal: 422, naming the field and the limit.
     """
-    steps, bars = getattr(request, "num_inference_steps", 1), getattr(request, "bars", None)
+    steps, bars = getattr(request, "num_inference_steps", None) or 1, getattr(request, "bars", None)
     if steps > settings.max_steps:
         raise Refusal(422, f"num_inference_steps is {steps}; this server allows 1 to {settings.max_steps}")
     if bars is not None and bars > settings.max_bars:

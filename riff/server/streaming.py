@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import re
 import secrets
 import time
@@ -13,8 +12,9 @@ from fastapi import FastAPI, Request, Response
 from pydantic import Field
 from starlette.responses import JSONResponse, StreamingResponse
 
-from riff.endless import Endless, Manner, Station, lookahead_s
+from riff.endless import Endless, Manner, Station, next_wanted
 from riff.errors import RiffError
+from riff.pace import Pace
 from riff.server.body import read_request
 from riff.server.encoder import StreamEncoder
 from riff.server.faults import Refusal, refusal
@@ -50,7 +50,7 @@ class StreamRequest(Strict):
     prompt: Prompt
     bpm: Bpm | None = None
     seed: Seed | None = None
-    num_inference_steps: Steps = 10
+    num_inference_steps: Steps | None = Field(None, description="of each bar; 6 to 10 if not given, as time allows")
     guidance_scale: Guidance | None = None
     quality: Quality = "fast"
     format: Literal["mp3", "ogg"] = "mp3"
@@ -63,16 +63,15 @@ class Stream:
     Attributes:
         id: to steer it by.
         music: what is played; None before its first bar.
+        pace: how it is kept up.
     """
 
     def __init__(self, asked: StreamRequest, works: Works, deadline_s: float) -> None:
         self.id = asked.id or secrets.token_urlsafe(12)
         self.asked, self.works, self._deadline_s = asked, works, deadline_s
         self.music: Endless | None = None
+        self.pace = Pace(asked.num_inference_steps, most=works.settings.max_steps)
         self._encoder: StreamEncoder | None = None
-        self._heard_from: float | None = None
-        self._sent_s = 0.0
-        self._took_s = math.inf  # until it is known
 
     def job(self, request_id: str, texts: Sequence[str]) -> Job:
         """The next stretch."""
@@ -84,35 +83,19 @@ class Stream:
         asked, counter = self.asked, self.works.counter(jobs)
         if self.music is None:
             seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
-            manner = Manner(seed, asked.num_inference_steps, asked.quality)
             station = Station(asked.prompt, asked.bpm, guidance_scale=asked.guidance_scale)
-            self.music = Endless(pipe, station, manner)
-        sound = self.music.next(counter).waveform
+            self.music = Endless(pipe, station, Manner(seed, quality=asked.quality))
+        bar, steps, wasted_s = next_wanted(self.music, self.pace, counter)
+        sound = bar.waveform
         if self._encoder is None:
             self._encoder = StreamEncoder(asked.format, self.music.sample_rate, len(sound))
         seconds = sound.shape[-1] / self.music.sample_rate
-        return [Result(self._encoder.encode(sound), self._encoder.media_type, {"seconds": seconds})]
-
-    def note_sent(self, seconds: float, *, took_s: float, now: float) -> None:
-        """Count what the listener has got. Who had to wait for it hears it from now on.
-
-        Args:
-            seconds: of music that is sent.
-            took_s: from when it was asked for; the first bar's does not count, since a compiler may have run.
-            now: on a monotonic clock.
-        """
-        if self._sent_s:
-            self._took_s = took_s if math.isinf(self._took_s) else 0.5 * (self._took_s + took_s)
-        if self._heard_from is None or now > self._heard_from + self._sent_s:
-            self._heard_from = now - self._sent_s
-        self._sent_s += seconds
+        facts = {"seconds": seconds, "steps": steps, "wasted_s": wasted_s}
+        return [Result(self._encoder.encode(sound), self._encoder.media_type, facts)]
 
     def idle_s(self, now: float) -> float:
         """Seconds from ``now`` until the next bar should be begun."""
-        if self.music is None or self._heard_from is None:
-            return 0.0
-        ahead = self._heard_from + self._sent_s - now
-        return max(0.0, ahead - lookahead_s(self.music.bar_seconds, self._took_s))
+        return 0.0 if self.music is None else self.pace.idle_s(self.music.bar_seconds, now)
 
     def end(self) -> bytes:
         """The encoder's last bytes."""
@@ -157,7 +140,9 @@ class Streams:
         try:
             took_s = 0.0
             while job.result is not None:
-                stream.note_sent(job.result.facts["seconds"], took_s=took_s, now=time.monotonic())
+                sent, now = job.result.facts, time.monotonic()
+                spent_s = took_s - sent["wasted_s"]
+                stream.pace.note_sent(sent["seconds"], took_s=spent_s, steps=sent["steps"], now=now)
                 yield job.result.content
                 while self.queue.state == "ready" and (left := stream.idle_s(time.monotonic())) > 0:
                     await asyncio.sleep(min(left, 0.5))
