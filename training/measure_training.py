@@ -14,7 +14,6 @@ processor time says more than the clock.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
 import statistics
@@ -33,6 +32,7 @@ from riff.bench.training import write_data_set
 from riff.config import SpectrogramConfig
 from riff.files import write_json, write_text
 from riff.hub import BUNDLED
+from training.stand_in import write_sd15
 
 WARM_UP = 2  # steps before the first that counts
 CAPTIONS = ("mellow piano, 84 bpm", "jazz guitar in A minor", "techno, fast", "slow waltz with strings")
@@ -75,34 +75,6 @@ def peak_memory() -> float:
     """The most memory this process has held, in MiB (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-def write_sd15(folder: Path) -> None:
-    """A checkpoint of Stable Diffusion 1.5's sizes with random weights, for pictures of 256 x 256."""
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from riff.train.tokenizer import build_tokenizer
-
-    unet = UNet2DConditionModel(
-        sample_size=32, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    text_encoder = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **sizes))
-    tokenizer = build_tokenizer([word for text in CAPTIONS for word in text.split()])
-    scheduler = PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True)
-    pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipeline.to(torch.float16).save_pretrained(folder)
-    dataclasses.replace(SpectrogramConfig.riffusion(), n_mels=256, width=256).save(folder)
 
 
 def train_as_riff(model: str, data: Path, run: Path, arguments: argparse.Namespace) -> None:
@@ -232,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = {"riff-mini": str(BUNDLED), "sd15": f"{folder}/sd15"}.get(arguments.model, arguments.model)
         if arguments.model == "sd15":
-            write_sd15(Path(model))
+            write_sd15(Path(model), 256)
         write_data_set(Path(folder) / "data", SpectrogramConfig.load(model), clips=arguments.clips)
         found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for number in range(arguments.rounds):
