@@ -1,10 +1,9 @@
 """Music without an end, bar by bar, that can be led elsewhere while it plays.
 
 Each bar is drawn in a window of the training width whose first half is the bar before it, which stays as it is, so the
-music goes on from what was heard. What is newly asked for is walked to in the first half of the next bar that is drawn.
-So of what is sent after a change, it has arrived one bar and a half later at most: what was being drawn, and the way.
-With no more than :func:`lookahead_s` ahead of what is heard it is heard within two bars where a bar is drawn in a
-third of its time, and within two and a half in any case.
+music goes on from what was heard. What is newly asked for is walked to in the first quarter of the next bar that is
+drawn. So of what is sent after a change, it has arrived one bar and a quarter later at most: what was being drawn, and
+the way. When that is heard :mod:`riff.pace` says.
 """
 
 import dataclasses

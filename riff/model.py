@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Guidance that suits each family: Riffusion's own default, and what training.measure_sampling found for riff-mini.
 RIFFUSION_GUIDANCE = 7.0
-MINI_GUIDANCE = 2.0
+MINI_GUIDANCE = 1.8
 MINI_INTERVAL: Interval = (0.1, 0.5)
 
 

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 
 from riff.dataset import PictureSet, load_picture_sets
+from riff.diffusion import choose_scheduler
 from riff.model import MINI_GUIDANCE, MINI_INTERVAL
 from riff.pipeline import RiffPipeline
 from riff.train.autoencoder import AutoencoderObjective, latent_magnitude, train_autoencoder
@@ -49,6 +50,7 @@ from riff.train.processes import choose_precision
 from riff.train.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
+SAMPLER = "dpm++"  # by which a checkpoint draws; its noise schedule is the one that it was trained by
 PREVIEW_PROMPTS = (
     "lo-fi hip hop, mellow electric piano, 84 bpm",
     "funky jazz saxophone",
@@ -192,12 +194,13 @@ def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bo
     _write_out_attention(unet)
     denoiser = Denoiser(unet, text_encoder)
     scheduler = DDIMScheduler(**recipe["scheduler"])
+    sampler = choose_scheduler(SAMPLER, scheduler)
     latents = _latent_sets(vae, sets, tokenizer, arguments.out / "cache")
-    preview = DenoiserPreview(vae, tokenizer, scheduler, config, PREVIEW_PROMPTS, MINI_GUIDANCE, MINI_INTERVAL)
+    preview = DenoiserPreview(vae, tokenizer, sampler, config, PREVIEW_PROMPTS, MINI_GUIDANCE, MINI_INTERVAL)
 
     def package(folder: Path) -> None:
         prior = fit_music_prior(sets, tokenizer, denoiser.text_encoder)
-        write_checkpoint(folder, denoiser, vae, tokenizer, scheduler, config, prior)
+        write_checkpoint(folder, denoiser, vae, tokenizer, sampler, config, prior)
 
     def show_and_keep(model: torch.nn.Module, step: int, writer: Any) -> None:
         preview(denoiser, step, writer)
@@ -247,7 +250,8 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     settings = _settings(recipe, "obedience", arguments)
     finished = train(denoiser, loss, settings, arguments.out / "obedience", until=arguments.until)
     prior = fit_music_prior(sets, tokenizer, text_encoder)
-    write_checkpoint(arguments.out / "checkpoint-obedient", denoiser, vae, tokenizer, scheduler, config, prior)
+    sampler = choose_scheduler(SAMPLER, scheduler)
+    write_checkpoint(arguments.out / "checkpoint-obedient", denoiser, vae, tokenizer, sampler, config, prior)
     return finished
 
 

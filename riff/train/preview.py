@@ -21,7 +21,7 @@ class DenoiserPreview:
     Attributes:
         vae: autoencoder that decodes the latents.
         tokenizer: of the prompts.
-        scheduler: noise schedule; 20 DDIM steps are drawn.
+        scheduler: that draws, in 20 steps.
         config: of the pictures.
         prompts: what to draw.
         guidance_scale: weight of the prompt.
