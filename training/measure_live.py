@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,9 +114,7 @@ def _next_bar(music: Endless, pace: Pace, changes: Sequence[Change]) -> Heard:
 
 def _placed(bar: Bar, start: float, genre: str, steps: int, took_s: float) -> Heard:
     """When its beats are heard, if its first sample is at ``start``."""
-    place = WAY * (len(bar.beats) - 1)
-    whole = int(place)
-    way = bar.beats[whole] + (place - whole) * (bar.beats[min(whole + 1, len(bar.beats) - 1)] - bar.beats[whole])
+    way = float(np.interp(WAY * (len(bar.beats) - 1), range(len(bar.beats)), bar.beats))
     return Heard(start + bar.beats[0], start + way, start + bar.beats[-1], genre, steps, took_s, bar.image)
 
 
@@ -130,23 +129,25 @@ def bars_between(heard: Sequence[Heard], first: float, last: float) -> float:
     return place(last) - place(first)
 
 
+def arrival(heard: Sequence[Heard], change: Change) -> int:
+    """Which bar it is that walks to what was asked for."""
+    return next(place for place, bar in enumerate(heard) if bar.genre == change.genre and bar.start > change.at)
+
+
 def waits(heard: Sequence[Heard], changes: Sequence[Change]) -> list[tuple[float, float]]:
     """Bars and seconds from each change until what is heard has walked there."""
-    found = []
-    for change in changes:
-        bar = next(bar for bar in heard if bar.genre == change.genre and bar.start > change.at)
-        found.append((bars_between(heard, change.at, bar.way), bar.way - change.at))
-    return found
+    arrived = [heard[arrival(heard, change)].way for change in changes]
+    return [
+        (bars_between(heard, change.at, way), way - change.at) for change, way in zip(changes, arrived, strict=True)
+    ]
 
 
 def recognised(net: TaggerNet, heard: Sequence[Heard], changes: Sequence[Change]) -> int:
     """In how many of the changes the two bars from the one that walks on are of the genre that was asked for."""
-    hits = 0
-    for change in changes:
-        index = next(number for number, bar in enumerate(heard) if bar.genre == change.genre and bar.start > change.at)
-        picture = torch.cat([heard[index].image, heard[index + 1].image], dim=-1)
-        hits += net.labels.genres[int(judge_clips(net, [picture]).genre.argmax())] == change.genre
-    return hits
+    places = [arrival(heard, change) for change in changes]
+    pictures = [torch.cat([heard[place].image, heard[place + 1].image], dim=-1) for place in places]
+    named = [net.labels.genres[index] for index in judge_clips(net, pictures).genre.argmax(1).tolist()]
+    return sum(genre == change.genre for genre, change in zip(named, changes, strict=True))
 
 
 def genres_in_four(pipe: RiffPipeline, net: TaggerNet, count: int, *, seed: int) -> list[str]:
@@ -178,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     genres = genres_in_four(pipe, net, arguments.changes, seed=arguments.seed)
     music = Endless(pipe, Station(NAMES[genres[0]][0], arguments.bpm[0]), Manner(arguments.seed))
     pace = Pace(arguments.steps)
-    print(f"{len(genres)} genres, a quarter of a minute each", file=sys.stderr)
+    print(f"{len(genres)} genres, a few bars each", file=sys.stderr)
     heard, changes = play(music, pace, genres, arguments.bpm, seed=arguments.seed)
     passed = waits(heard, changes)
     bars, seconds = [row[0] for row in passed], [row[1] for row in passed]
