@@ -1,7 +1,7 @@
 """Processes whose libraries use one thread each, and a map that uses several."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -29,5 +29,17 @@ def mapping(threads: int) -> Iterator[Map]:
     if threads <= 1:
         yield map
         return
+    import torch
+
+    # A thread begins outside inference mode, where tensors made inside it may not be written to.
+    inside = torch.is_inference_mode_enabled()
+
+    def each(function: Callable[..., Any], *columns: Iterable[Any]) -> Iterator[Any]:
+        def call(*row: Any) -> Any:
+            with torch.inference_mode(inside):
+                return function(*row)
+
+        return pool.map(call, *columns)
+
     with ThreadPoolExecutor(threads) as pool:
-        yield pool.map
+        yield each

@@ -311,6 +311,20 @@ def test_any_number_of_threads_gives_a_compiled_iteration_the_same_bits_and_one_
         torch.testing.assert_close(one, two, atol=2e-3 * float(two.abs().max()), rtol=0)
 
 
+def test_a_caller_in_inference_mode_gets_the_same_sound_on_several_threads():
+    # The compiled loops write into tensors made by the caller's thread, from threads of their own.
+    mel = waveform_to_mel(chirps(1.0, 8000), SMALL)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = mel_to_waveform(mel, SMALL)
+        with torch.inference_mode():
+            found = mel_to_waveform(mel, SMALL)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("loop", [False, True])
 def test_the_compiled_inversion_equals_the_plain_one(loop, monkeypatch):
     mel = waveform_to_mel(chirps(1.0, 8000), SMALL)

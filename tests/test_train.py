@@ -209,6 +209,16 @@ def test_a_preview_that_fails_leaves_the_trained_weights_not_the_averaged_ones(t
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
 
 
+def test_a_preview_that_fails_takes_no_step_with_it_that_a_checkpoint_was_due_for(tmp_path: Path):
+    def fails(model: nn.Module, step: int, writer: object) -> None:
+        raise RiffError("no picture")
+
+    settings = dataclasses.replace(SETTINGS, preview_steps=4, checkpointing_steps=4)
+    with pytest.raises(RiffError, match="no picture"):
+        train(new_model(), line_loss, settings, tmp_path, preview=fails, device="cpu")
+    assert load_checkpoint(tmp_path)[0].step == 4
+
+
 @pytest.mark.parametrize(
     ("history", "words"),
     [

@@ -114,7 +114,6 @@ class _Course:
             stopped_by = largest_over(self.accelerator, self.stop.signal or 0) or None
             if stopped_by is None:
                 self._validate(done, last)
-                self._show(done, last)
             if stopped_by is not None or done % self.settings.checkpointing_steps == 0 or done == last:
                 self._publish(done, stopped_by)
             if stopped_by is not None:
@@ -122,6 +121,7 @@ class _Course:
                     name = signal.Signals(stopped_by).name
                     logger.info("stopped by %s at step %d of %d; the same command goes on from there", name, done, last)
                 return stopped_by
+            self._show(done, last)  # after what is kept: nothing learnt hangs on a preview
         return None
 
     def _publish(self, done: int, stopped_by: int | None) -> None:
