@@ -1,22 +1,18 @@
 """The beats of a recording: when each one is, and which begin a bar, for :meth:`riff.tempo.TempoMap.from_beats`.
 
-Beats are tracked by dynamic programming on the onset envelope (Ellis 2007, in librosa), which is good to a hundredth of
-a second, and each is then moved to the onset near it that :mod:`riff.onsets` finds.
+A network hears where beats and bars are likely (:mod:`riff.rhythm`), the likeliest path through bars
+(:mod:`riff.barline`) is good to a hundredth of a second, and each beat is then moved to the onset near it that
+:mod:`riff.onsets` finds.
 """
 
-import contextlib
 import dataclasses
-import itertools
 import math
-import tempfile
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+import torch
 from torch import Tensor
 
+from riff.barline import likely_beats
 from riff.checks import BPM_RANGE, check_number
 from riff.errors import RiffError
 from riff.onsets import Onsets
@@ -26,13 +22,9 @@ STEADY = 0.015  # seconds of residual up to which a given tempo is believed
 VERY_STEADY = 0.006  # up to which any even grid is: about what finding an onset costs
 NEAR = 0.05  # seconds that a beat may be moved
 START = 0.005  # seconds within which a beat at the start is put there
-LEAST_CLARITY = 0.08  # correlation of the onsets with themselves, four beats on: noise has 0.03, music 0.3 and more
-CLARITY_SECONDS = 0.7  # but of a few seconds noise has more, up to 0.5 / seconds at the tempo that happens to fit best
-CHANGE_WEIGHT = 5.0  # of a change of harmony beside a rise of the bass
-LEAST_CHANGE = 0.2  # spread of those changes below which they say little
-LOW_WEIGHT = 0.5  # of the rise of the bass among the onsets, by which beats are told from off-beats
+LEAST_CLARITY = 0.12  # mean likelihood of a beat where beats are: noise has up to 0.06, most music more than 0.3
+CLARITY_SECONDS = 0.5  # but a few seconds of noise have more, up to 0.22 in four seconds
 REMEDY = "pass bpm, and downbeat if you know it"
-_called = False  # whether this process has called librosa's beat tracker
 
 
 class NoBeat(RiffError):
@@ -71,9 +63,6 @@ def track_beats(
 ) -> Beats:
     """Find the beats of a sound.
 
-    The downbeat is the phase, among the ``beats_per_bar``, on which the energy below 160 Hz rises most on average (bass
-    drum and bass note) and the pitch classes change most (harmony).
-
     Args:
         waveform: (C, T) or (T,).
         sample_rate: samples per second, in Hz.
@@ -99,19 +88,19 @@ def track_beats(
     problem = _unheard(mono, sample_rate)
     found = None
     if problem is None:
-        onsets = Onsets.of(mono, sample_rate)
-        found = _track(mono, sample_rate, onsets, bpm)
+        found = _track(mono, sample_rate, Onsets.of(mono, sample_rate), bpm, beats_per_bar)
         if found is None:
             problem = f"the sound of {end:.1f} s has no beat that can be heard"
     if found is None:
         if bpm is None:
             raise NoBeat(str(problem))
         return Beats(_cover(np.array([0.0, 60.0 / bpm]), end), 0, float(bpm), 0.0)
-    times, steadiness = _settle(found, bpm)
+    heard, bars = found
+    times, steadiness = _settle(heard, bpm)
     covering = np.array(_cover(times, end))
     return Beats(
         tuple(covering.tolist()),
-        _downbeat(covering, mono, sample_rate, onsets, beats_per_bar),
+        _downbeat(covering, bars, beats_per_bar),
         60.0 * (len(times) - 1) / float(times[-1] - times[0]),
         steadiness,
     )
@@ -126,79 +115,25 @@ def _unheard(mono: np.ndarray, sample_rate: int) -> str | None:
     return None
 
 
-def _track(mono: np.ndarray, sample_rate: int, onsets: Onsets, bpm: float | None) -> np.ndarray | None:
-    """Times of the beats that were heard, without gaps; None if there is no beat."""
-    import librosa
+def _track(
+    mono: np.ndarray, sample_rate: int, onsets: Onsets, bpm: float | None, beats_per_bar: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Times of the beats that were heard, without gaps, and of those that begin bars; None if there is no beat."""
+    from riff.rhythm import RATE, hear_beats
 
-    hop = max(1, round(0.0116 * sample_rate))
-    window = 1 << round(math.log2(0.046 * sample_rate))
-    level = librosa.feature.melspectrogram(
-        y=mono.astype(np.float32), sr=sample_rate, n_fft=window, hop_length=hop, n_mels=64, fmax=sample_rate / 2
-    )
-    decibels = librosa.power_to_db(level, top_db=60.0)
-    # It takes the window's length for the delay that it makes good.
-    envelope = librosa.onset.onset_strength(S=decibels, sr=sample_rate, n_fft=window, hop_length=hop)
-    if not envelope.max() > 1.0:  # decibels on average over the bands
+    likelihoods = hear_beats(torch.from_numpy(mono), sample_rate).numpy()
+    coarse, first = likely_beats(likelihoods, RATE, beats_per_bar=beats_per_bar, bpm=bpm)
+    least = LEAST_CLARITY + CLARITY_SECONDS * sample_rate / mono.size
+    if len(coarse) < 4 or _clarity(coarse, likelihoods, RATE) < least:
         return None
-    rate = sample_rate / hop
-    deep = np.interp(np.arange(len(envelope)) / rate, np.arange(len(onsets.low)) / onsets.rate, onsets.low)
-    envelope = envelope / envelope.std() + LOW_WEIGHT * deep / max(
-        float(deep.std()), 0.05 * float(np.sqrt(np.mean(mono**2)))
-    )
-    tempi = _tempi(envelope, rate)
-    if bpm is not None and tempi:
-        tempi = [(bpm, 1.0)]
-    best, most = None, 0.0
-    for tempo, clarity in tempi:
-        with _alone_at_first():
-            _, coarse = librosa.beat.beat_track(
-                onset_envelope=envelope, sr=sample_rate, hop_length=hop, trim=False, units="time", bpm=tempo
-            )
-        times = _refined(coarse, onsets)
-        if times is not None and clarity * _evenness(times) > most:
-            best, most = times, clarity * _evenness(times)
-    return best
+    times = _refined(coarse, onsets)
+    return None if times is None else (times, coarse[first::beats_per_bar])
 
 
-@contextlib.contextmanager
-def _alone_at_first() -> Iterator[None]:
-    """Of all the processes of a user, one at a time makes its first call of librosa's beat tracker.
-
-    That call compiles loops and keeps them beside librosa. Two processes that do so at once leave parts of both there,
-    and with such a mixture numba crashes every process that comes later.
-    """
-    global _called
-    if _called:
-        yield
-        return
-    name = f"riff-first-beats-{zlib.crc32(str(Path.home()).encode()):08x}.lock"
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # without a folder to lock in it is only less safe
-            held.enter_context(FileLock(Path(tempfile.gettempdir()) / name))
-        yield
-    _called = True
-
-
-def _tempi(envelope: np.ndarray, rate: float) -> list[tuple[float, float]]:
-    """Up to four tempi at whose first four beats the envelope resembles itself most, and how much, at most 1.
-
-    Listeners tap near 120 beats per minute (Parncutt 1994), which settles the level.
-    """
-    centred = envelope - envelope.mean()
-    count = len(centred)
-    energy = np.abs(np.fft.rfft(centred, n=2 * count)) ** 2
-    correlation = np.fft.irfft(energy)[:count] / (count - np.arange(count))
-    correlation = np.convolve(correlation / correlation[0], [0.25, 0.5, 0.25], mode="same")
-    tempi = np.geomspace(48.0, 200.0, 600)
-    lags = np.outer(np.arange(1, 5), 60.0 * rate / tempi)
-    usable = lags < 0.8 * count
-    found = (np.interp(lags, np.arange(count), correlation) * usable).sum(0) / np.maximum(usable.sum(0), 1)
-    if found.max() < max(LEAST_CLARITY, CLARITY_SECONDS * rate / count):
-        return []
-    weighed = np.clip(found, 0.0, None) * np.exp(-0.5 * np.log2(tempi / 118.0) ** 2)
-    peaks = 1 + np.flatnonzero((weighed[1:-1] >= weighed[:-2]) & (weighed[1:-1] > weighed[2:]))
-    order = sorted(peaks.tolist(), key=lambda index: -weighed[index])[:4]
-    return [(float(tempi[index]), float(weighed[index])) for index in order]
+def _clarity(times: np.ndarray, likelihoods: np.ndarray, rate: float) -> float:
+    """How likely, on average, beats are where they are said to be, 0..1."""
+    frames = np.clip(np.round(times * rate).astype(int)[:, None] + np.arange(-1, 2), 0, likelihoods.shape[1] - 1)
+    return float((1.0 - np.exp(likelihoods[0]))[frames].max(1).mean())
 
 
 def _refined(coarse: np.ndarray, onsets: Onsets) -> np.ndarray | None:
@@ -214,13 +149,6 @@ def _refined(coarse: np.ndarray, onsets: Onsets) -> np.ndarray | None:
     late = np.interp(coarse, coarse[heard], (times - coarse)[heard])
     inner = np.flatnonzero(heard)
     return _without_gaps((coarse + late)[inner[0] : inner[-1] + 1])
-
-
-def _evenness(times: np.ndarray) -> float:
-    """1 for even beats, half for such as are each 5 % of the interval off; a drift counts for nothing."""
-    interval = float(np.median(np.diff(times)))
-    off = float(np.sqrt(np.mean(np.diff(times, n=2) ** 2) / 6.0)) / interval
-    return 1.0 / (1.0 + (off / 0.05) ** 2)
 
 
 def _without_gaps(times: np.ndarray) -> np.ndarray:
@@ -284,41 +212,7 @@ def _cover(times: np.ndarray, end: float) -> tuple[float, ...]:
     return tuple(whole[start:stop].tolist())
 
 
-def _downbeat(times: np.ndarray, mono: np.ndarray, sample_rate: int, onsets: Onsets, beats_per_bar: int) -> int:
-    """Index of the first beat of the phase on which most begins."""
-    rises = np.zeros(len(times))
-    for index, time in enumerate(times):
-        part = onsets.low[max(0, round((time - 0.02) * onsets.rate)) : max(0, round((time + 0.02) * onsets.rate))]
-        rises[index] = part.max() if part.size else 0.0
-    changes = _changes(times, mono, sample_rate)
-    scores = np.zeros(beats_per_bar)
-    for measure, weight, least in ((rises, 1.0, 1e-9), (changes, CHANGE_WEIGHT, LEAST_CHANGE)):
-        heard = measure[1:-1]
-        if heard.std() > 1e-9:
-            even = (measure - heard.mean()) / max(float(heard.std()), least)
-            phases = np.arange(len(times)) % beats_per_bar
-            scores += weight * np.array([even[phases == phase].mean() for phase in range(beats_per_bar)])
-    # Of equal ones the first that sounds.
-    first = 0 if times[0] >= 0.0 else 1
-    order = [(first + phase) % beats_per_bar for phase in range(beats_per_bar)]
-    return max(order, key=lambda phase: float(scores[phase]) + (0.05 if phase == order[0] else 0.0))
-
-
-def _changes(times: np.ndarray, mono: np.ndarray, sample_rate: int) -> np.ndarray:
-    """How much the pitch classes after each beat differ from those before it, 0..1."""
-    chromas = []
-    size = 1 << round(math.log2(0.37 * sample_rate))
-    hz = np.fft.rfftfreq(size, 1.0 / sample_rate)
-    tonal = (hz > 60.0) & (hz < 2000.0)
-    classes = np.round(12.0 * np.log2(hz[tonal] / 440.0)).astype(int) % 12
-    for start, stop in itertools.pairwise(times):
-        # The attack itself is noise.
-        part = mono[max(0, round((start + 0.03) * sample_rate)) : max(0, round(stop * sample_rate))][:size]
-        level = np.abs(np.fft.rfft(part * np.hanning(part.size), n=size))[tonal] if part.size else np.zeros(tonal.sum())
-        chroma = np.bincount(classes, weights=np.sqrt(level), minlength=12)
-        chromas.append(chroma - chroma.mean())
-    norms = [float(np.linalg.norm(chroma)) for chroma in chromas]
-    # What is nearly silent has no pitch.
-    chromas = [chroma / max(norm, 0.2 * max(norms), 1e-9) for chroma, norm in zip(chromas, norms, strict=True)]
-    same = np.array([float(a @ b) for a, b in itertools.pairwise(chromas)])
-    return np.concatenate([[same.mean()], same, [same.mean()]]) * -0.5 + 0.5
+def _downbeat(times: np.ndarray, bars: np.ndarray, beats_per_bar: int) -> int:
+    """Index of the first beat of the phase that most bars begin on."""
+    nearest = np.abs(times[:, None] - bars).argmin(0)
+    return int(np.bincount(nearest % beats_per_bar, minlength=beats_per_bar).argmax())

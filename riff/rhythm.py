@@ -57,11 +57,10 @@ class _Layer(nn.Module):
         self.look = nn.Conv1d(channels, channels, 5, padding=2 * dilation, dilation=dilation)
         self.norm = nn.BatchNorm1d(channels)
         self.mix = nn.Conv1d(channels, channels, 1)
-        self.dropout = nn.Identity()
 
     def forward(self, hidden: Tensor) -> Tensor:
         looked = functional.relu(self.norm(self.look(hidden)))
-        result: Tensor = hidden + self.mix(self.dropout(looked))
+        result: Tensor = hidden + self.mix(looked)
         return result
 
 
@@ -126,17 +125,21 @@ def load_net(path: Path = WEIGHTS) -> BeatNet:
     """Read what :func:`save_net` wrote, ready to hear.
 
     Raises:
-        ModelError: the file is missing, damaged, or holds other weights.
+        ModelError: the file is missing, damaged, incomplete, or holds other, NaN or infinite weights.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise ModelError(f"{path} is missing; install riff again")
     net = BeatNet()
     try:
-        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except Exception as error:
-        raise ModelError(f"{path} does not hold the weights of the beat network; install riff again") from error
+        tensors = {name: value.float() for name, value in load_file(path).items()}
+        net.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(
+            f"{path} is missing or does not hold the beat network's weights; install riff again"
+        ) from error
+    if bad := next((name for name, value in tensors.items() if not bool(value.isfinite().all())), None):
+        raise ModelError(f"{path}: {bad} holds NaN or infinite numbers; the file is damaged, so install riff again")
     return net.eval()
 
 

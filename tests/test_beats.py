@@ -174,34 +174,3 @@ def test_composed_music_whose_tempo_is_given_lies_on_the_even_grid() -> None:
     exact = [beats for beats, (bpm, _) in zip(found, composed(), strict=True) if abs(beats.bpm / bpm - 1) < 1e-9]
     print(f"{len(exact)} of {len(found)}")
     assert len(exact) >= 10
-
-
-def test_a_first_call_waits_for_that_of_another_process(monkeypatch, tmp_path):
-    """Two that compile librosa's loops at once leave a mixture on the disk that crashes all later ones."""
-    import tempfile
-    import threading
-
-    from filelock import FileLock
-
-    from riff import beats
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(beats, "_called", False)
-    with beats._alone_at_first():
-        pass
-    (lock,) = tmp_path.iterdir()
-    monkeypatch.setattr(beats, "_called", False)
-    entered = threading.Event()
-
-    def call() -> None:
-        with beats._alone_at_first():
-            entered.set()
-
-    with FileLock(lock):
-        thread = threading.Thread(target=call)
-        thread.start()
-        assert not entered.wait(0.3)
-    assert entered.wait(10)
-    thread.join()
-    with FileLock(lock), beats._alone_at_first():
-        pass  # only the first call is alone

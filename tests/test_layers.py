@@ -38,6 +38,8 @@ LAYERS = {
         "weighting",
         "prompt",
         "onsets",
+        "rhythm",
+        "barline",
         "beats",
         "splice",
     },

@@ -76,7 +76,7 @@ def f_measure(found: Sequence[float], true: Sequence[float], tolerance: float = 
 
 
 def matched(found: Sequence[float], true: Sequence[float], tolerance: float = TOLERANCE) -> list[float]:
-    """Of increasing times the distances, found less true, of those within the tolerance of each other, each used once."""
+    """Of increasing times the distances, found less true, of those within the tolerance, each used once."""
     hits: list[float] = []
     at = 0
     for time_ in found:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from riff.files import atomic_path
-from riff.rhythm import BANDS, RATE, BeatNet, levels, magnitudes, save_net
+from riff.rhythm import BANDS, RATE, BeatNet, levels, load_net, magnitudes, save_net
 from training.composer import compose
 from training.composer.render import SAMPLE_RATE, render
 
@@ -77,6 +77,31 @@ def make_clicks(task: tuple[int, Path]) -> None:
         save_file({"levels": found, "truth": torch.tensor([interval, count, metre], dtype=torch.float64)}, draft)
 
 
+def make_noise(task: tuple[int, Path]) -> None:
+    """A sound without any beat: noise of some colour, or tones that last, louder and softer in no time."""
+    seed, path = task
+    if path.exists():
+        return
+    torch.set_num_threads(1)
+    rng, random_ = random.Random(f"noise {seed}"), torch.Generator().manual_seed(seed)
+    seconds = rng.uniform(3.0, 25.0)
+    count = round(seconds * SAMPLE_RATE)
+    spectrum = torch.fft.rfft(torch.randn(count, generator=random_))
+    slope = rng.choice((0.0, 0.0, 0.5, 1.0))  # white, pink, brown
+    sound = torch.fft.irfft(spectrum / torch.arange(1, len(spectrum) + 1) ** slope, n=count)
+    sound = sound / sound.square().mean().sqrt()
+    time_ = torch.arange(count) / SAMPLE_RATE
+    tones = [torch.sin(2.0 * math.pi * rng.uniform(60.0, 1500.0) * time_) for _ in range(rng.randint(1, 4))]
+    share = rng.choice((0.0, 1.0, 1.0, 0.1))
+    sound = share * sound + rng.choice((0.0, 1.0)) * sum(tones) + 1e-4 * torch.randn(count, generator=random_)
+    knots = torch.rand(1, 1, max(2, round(seconds * rng.uniform(0.1, 2.0))), generator=random_)
+    if rng.random() < 0.5:
+        sound = sound * (0.1 + functional.interpolate(knots, size=count, mode="linear", align_corners=True)[0, 0])
+    found = magnitudes(sound, SAMPLE_RATE).clamp_min(1e-4).log10().half()
+    with atomic_path(path) as draft:
+        save_file({"levels": found, "truth": torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64)}, draft)
+
+
 def make(arguments: argparse.Namespace) -> None:
     """Write a file of features for each piece; what is there stays."""
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -87,6 +112,7 @@ def make(arguments: argparse.Namespace) -> None:
         pool.map(
             make_clicks, [(seed, arguments.out / f"clicks-{seed}.safetensors") for seed in range(arguments.clicks)]
         )
+        pool.map(make_noise, [(seed, arguments.out / f"noise-{seed}.safetensors") for seed in range(arguments.noises)])
         for done, _ in enumerate(pool.imap(make_piece, tasks, chunksize=4), 1):
             if done % 50 == 0:
                 left = (time.time() - began) / done * (len(tasks) - done)
@@ -95,7 +121,7 @@ def make(arguments: argparse.Namespace) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What the network hears of a piece, (F, N) logarithms, its seconds per beat, and its beats in a bar."""
+    """What the network hears of a piece, (F, N) logarithms, its seconds per beat, and its beats in a bar; 0 is none."""
 
     levels: Tensor
     interval: float
@@ -144,8 +170,8 @@ def targets_of(piece: Piece, start: int, stride: float, count: int) -> Tensor:
     beats = seconds / piece.interval
     nearest = beats.round()
     distance = (beats - nearest).abs() * piece.interval * RATE / stride  # frames
-    weight = (1.0 - distance / 1.5).clamp_min(0.0)
-    first = nearest % piece.beats_per_bar == 0
+    weight = (1.0 - distance / 1.5).clamp_min(0.0) * bool(piece.beats_per_bar)
+    first = nearest % max(1, piece.beats_per_bar) == 0
     return torch.stack([1.0 - weight, weight * ~first, weight * first]).float()
 
 
@@ -172,8 +198,10 @@ def train(arguments: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(arguments.seed)
     pieces = load_pieces(arguments.data, arguments.limit)
     net = BeatNet()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, arguments.steps, pct_start=0.1)
+    if arguments.init is not None:
+        net.load_state_dict(load_net(arguments.init).state_dict())
+    optimizer = torch.optim.AdamW(net.parameters(), lr=arguments.learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, arguments.learning_rate, arguments.steps, pct_start=0.1)
     began, running = time.time(), None
     for step in range(1, arguments.steps + 1):
         chosen = torch.randint(len(pieces), (arguments.batch,), generator=generator).tolist()
@@ -200,6 +228,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     making.add_argument("--out", type=Path, required=True)
     making.add_argument("--pieces", type=int, default=1600)
     making.add_argument("--clicks", type=int, default=100, help="click tracks besides")
+    making.add_argument("--noises", type=int, default=100, help="sounds without a beat besides")
     making.add_argument("--first", type=int, default=FIRST_SEED)
     making.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     teaching = verbs.add_parser("train", help="teach the network")
@@ -207,6 +236,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     teaching.add_argument("--data", type=Path, required=True)
     teaching.add_argument("--ship", type=Path, required=True, help="file of weights to write")
     teaching.add_argument("--steps", type=int, default=2000)
+    teaching.add_argument("--learning-rate", type=float, default=3e-3)
+    teaching.add_argument("--init", type=Path, default=None, help="weights to go on from")
     teaching.add_argument("--batch", type=int, default=16)
     teaching.add_argument("--frames", type=int, default=1000)
     teaching.add_argument("--limit", type=int, default=None, help="use so many pieces")
