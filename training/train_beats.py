@@ -1,10 +1,11 @@
 """Training the network that hears beats and bars (:mod:`riff.rhythm`), in an hour on two cores.
 
-    python -m training.train_beats make --out runs/beats --pieces 1600
+    python -m training.train_beats make --out runs/beats --pieces 1800
     python -m training.train_beats train --data runs/beats --ship riff/models/beats.safetensors
 
 Pieces of eight to sixteen bars are composed and played; a quarter of those that have drums lose them, so that bars are
-heard in harmony and melody as well. `training.measure_beats` measures what came of it, on seeds of its own.
+heard in harmony and melody as well; clicks and noise stand beside them. `training.measure_beats` measures what came of
+it, on seeds of its own; riff/models/beats.md has the commands that made what ships.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def train(arguments: argparse.Namespace) -> None:
         optimizer.step()
         schedule.step()
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        if step % 50 == 0:
+        if step % 50 == 0 or step == arguments.steps:
             left = (time.time() - began) / step * (arguments.steps - step)
             print(f"step {step}/{arguments.steps}, loss {running:.4f}, {left:.0f} s left", file=sys.stderr, flush=True)
             save_net(net, arguments.ship)
@@ -226,7 +227,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     making = verbs.add_parser("make", help="compose, play and keep what is heard")
     making.set_defaults(run=make)
     making.add_argument("--out", type=Path, required=True)
-    making.add_argument("--pieces", type=int, default=1600)
+    making.add_argument("--pieces", type=int, default=1800)
     making.add_argument("--clicks", type=int, default=100, help="click tracks besides")
     making.add_argument("--noises", type=int, default=100, help="sounds without a beat besides")
     making.add_argument("--first", type=int, default=FIRST_SEED)
@@ -235,7 +236,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     teaching.set_defaults(run=train)
     teaching.add_argument("--data", type=Path, required=True)
     teaching.add_argument("--ship", type=Path, required=True, help="file of weights to write")
-    teaching.add_argument("--steps", type=int, default=2000)
+    teaching.add_argument("--steps", type=int, default=2200)
     teaching.add_argument("--learning-rate", type=float, default=3e-3)
     teaching.add_argument("--init", type=Path, default=None, help="weights to go on from")
     teaching.add_argument("--batch", type=int, default=16)
