@@ -20,6 +20,7 @@ SAMPLE_RATE = 22050
 HOP = 441
 RATE = SAMPLE_RATE / HOP  # frames per second
 WEIGHTS = Path(__file__).parent / "models" / "beats.safetensors"
+_MINUTE = 60 * SAMPLE_RATE // HOP  # frames
 _SHORT, _LONG = 1024, 4096  # windows in samples: one for when, one for which pitch
 BANDS, _LOWEST, _HIGHEST = 40, 30.0, 10000.0
 _FIRST_PITCH, _PITCHES = 36, 60  # semitones from C2
@@ -73,13 +74,20 @@ def magnitudes(mono: Tensor, sample_rate: int) -> Tensor:
     """
     sound = resample(mono.float(), sample_rate, SAMPLE_RATE)
     sound = sound / sound.square().mean().sqrt().clamp_min(1e-8)
-    rows = []
-    for size, weights in ((_SHORT, _band_weights()), (_LONG, _pitch_weights())):
-        window = torch.hann_window(size)
-        padded = functional.pad(sound, (size // 2, size // 2))
-        spectrum = torch.stft(padded, size, HOP, window=window, center=False, return_complex=True).abs()
-        rows.append(weights @ (spectrum * (2.0 / float(window.sum()))))
+    rows = [_rows(sound, *each) for each in ((_SHORT, _band_weights()), (_LONG, _pitch_weights()))]
     return torch.cat(rows)
+
+
+def _rows(sound: Tensor, size: int, weights: Tensor) -> Tensor:
+    """Weighted sums (R, N) of a sound's magnitudes, a minute at a time, since whole spectra are large."""
+    window = torch.hann_window(size)
+    padded = functional.pad(sound, (size // 2, size // 2))
+    found = []
+    for first in range(0, len(sound) // HOP + 1, _MINUTE):
+        part = padded[first * HOP : (first + _MINUTE - 1) * HOP + size]
+        spectrum = torch.stft(part, size, HOP, window=window, center=False, return_complex=True).abs()
+        found.append(weights @ (spectrum * (2.0 / float(window.sum()))))
+    return torch.cat(found, 1)
 
 
 def levels(found: Tensor, floor: float = FLOOR) -> Tensor:

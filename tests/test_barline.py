@@ -1,6 +1,7 @@
 """Beats and bars from what a network hears, and the network itself."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,14 @@ def test_what_is_heard_depends_on_neither_level_nor_sample_rate(rate: int) -> No
     expected, found = levels(magnitudes(music(22050), 22050)), levels(magnitudes(0.01 * music(rate), rate))
     assert expected.shape[0] == FEATURES and abs(expected.shape[1] - 4 * RATE) <= 1
     torch.testing.assert_close(found[:, 2:-2], expected[:, 2:-2], atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("seconds", [59.99, 60.0, 60.02, 125.3])
+def test_what_is_heard_minute_by_minute_is_what_is_heard_at_once(seconds: float, monkeypatch: Any) -> None:
+    sound = torch.randn(round(seconds * 22050), generator=torch.Generator().manual_seed(0))
+    found = magnitudes(sound, 22050)
+    monkeypatch.setattr("riff.rhythm._MINUTE", 10**6)
+    torch.testing.assert_close(found, magnitudes(sound, 22050))
 
 
 def test_likelihoods_are_those_of_three_things_of_which_one_is_true() -> None:
