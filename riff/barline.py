@@ -77,7 +77,7 @@ def likely_beats(
     times, beats = [], []
     while True:
         beat, index = divmod(number, len(tempi.lengths))
-        times.append(place / RATE)
+        times.append((place + (WIDTH - 1) / 2) / RATE)  # in the middle of where it is heard
         beats.append(beat)
         step = int(came[place, beat, index])
         if step < 0:

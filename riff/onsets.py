@@ -17,28 +17,22 @@ class Onsets:
 
     Attributes:
         attack: (N,) logarithm of the energy after over the energy before, >= 0.
-        low: (N,) how much the level below 160 Hz rises, >= 0.
         rate: moments per second, near 1000.
     """
 
     attack: np.ndarray
-    low: np.ndarray
     rate: float
 
     @classmethod
     def of(cls, mono: np.ndarray, sample_rate: int) -> "Onsets":
         """Those of a sound (T,) at ``sample_rate`` Hz."""
-        from scipy.signal import butter, sosfiltfilt
-
         hop = max(1, round(sample_rate / 1000))
         bright = np.diff(mono, prepend=mono[:1]) + 0.03 * mono
-        deep = sosfiltfilt(butter(2, 160.0, fs=sample_rate, output="sos"), mono)
         rate = sample_rate / hop
         after, before = _around(bright, hop, 0.015 * rate)
         floor = 1e-3 * after.mean() + 1e-12
         attack = np.log(after + floor) - np.log(before + floor)
-        after, before = _around(deep, hop, 0.06 * rate)
-        return cls(np.clip(attack, 0.0, None), np.clip(np.sqrt(after) - np.sqrt(before), 0.0, None), rate)
+        return cls(np.clip(attack, 0.0, None), rate)
 
     def peak(self, time: float, near: float) -> tuple[float, float]:
         """Time and height of the peak of attack near a time, those farther away counting less; height 0 is none."""
