@@ -152,8 +152,7 @@ def load_net(path: Path = WEIGHTS) -> BeatNet:
 
 
 @torch.no_grad()
-def hear_beats(mono: Tensor, sample_rate: int, net: BeatNet | None = None) -> Tensor:
+def hear_beats(mono: Tensor, sample_rate: int) -> Tensor:
     """(3, N) log likelihoods at :data:`RATE` of nothing, a beat, and a beat that begins a bar, of a sound (T,)."""
-    chosen = load_net() if net is None else net
-    found: Tensor = chosen(levels(magnitudes(mono, sample_rate))[None])[0]
+    found: Tensor = load_net()(levels(magnitudes(mono, sample_rate))[None])[0]
     return found

@@ -125,30 +125,11 @@ def test_pieces_are_made_once_and_teach_a_network(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()} == stamps
     assert sorted(piece.beats_per_bar == 0 for piece in load_pieces(tmp_path / "data")) == [False, False, True]
     shipped = tmp_path / "beats.safetensors"
-    main(
-        [
-            "train",
-            "--data",
-            str(tmp_path / "data"),
-            "--ship",
-            str(shipped),
-            *["--steps", "50", "--batch", "2", "--frames", "100"],
-        ]
-    )
+    teach = ["train", "--data", str(tmp_path / "data"), "--ship", str(shipped), "--steps", "50", "--batch", "2"]
+    main([*teach, "--frames", "100"])
     first = load_file(shipped)
     load_net(shipped)
-    more = ["--init", str(shipped), "--learning-rate", "1e-9"]
-    main(
-        [
-            "train",
-            "--data",
-            str(tmp_path / "data"),
-            "--ship",
-            str(shipped),
-            *["--steps", "50", "--batch", "2", "--frames", "100"],
-            *more,
-        ]
-    )
+    main([*teach, "--frames", "100", "--init", str(shipped), "--learning-rate", "1e-9"])
     torch.testing.assert_close(load_file(shipped)["enter.weight"], first["enter.weight"], atol=1e-3, rtol=0)
 
 

@@ -36,10 +36,10 @@ from riff.prepare.cutting import plan_cuts
 from riff.prepare.settings import PrepareSettings
 from training.composer import compose
 from training.composer.render import SAMPLE_RATE, render
+from training.measure_detectors import LIBROSA_RATE, table
 
 FIRST_SEED = 10_085_000  # held out; 5.6 million on is for tuning
 WINDOWS = 8  # of two bars
-LIBROSA_RATE = 22050
 TOLERANCE = 0.07  # seconds
 TRACKERS = ("riff", "librosa")
 LEVELS = {"every beat": 1.0, "every half beat": 0.5, "every second beat": 2.0}
@@ -187,24 +187,6 @@ def figures(answers: list[Answer]) -> list[tuple[str, Figure]]:
             (group, share_figure("clips that prepare cuts, right", [hit for each in members for hit in each.clips], ""))
         )
     return rows
-
-
-def table(rows: list[tuple[str, Figure]]) -> str:
-    """Markdown: a line a measure, a column a group of pieces."""
-    groups = list(dict.fromkeys(group for group, _ in rows))
-    cells = {(group, figure.name): figure for group, figure in rows}
-    heads = [f"{group} ({cells[group, rows[0][1].name].n})" for group in groups]
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (1 + len(groups)) + "|"]
-    for name in dict.fromkeys(figure.name for _, figure in rows):
-        found = [cells[group, name] for group in groups]
-        lines.append(f"| {name} | " + " | ".join(_shown(figure) for figure in found) + " |")
-    return "\n".join(lines)
-
-
-def _shown(figure: Figure) -> str:
-    if figure.unit == "share":
-        return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f}..{100 * figure.high:.1f})"
-    return f"{figure.value:.3g} ({figure.low:.3g}..{figure.high:.3g})"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -34,6 +34,14 @@ from training.composer.render import SAMPLE_RATE, render
 FIRST_SEED = 7_000_000
 
 
+def keep(path: Path, sound: Tensor, interval: float, beats: int, beats_per_bar: int) -> None:
+    """Write what the network hears of a sound (T,), with its seconds per beat, its beats, and how many a bar has."""
+    found = magnitudes(sound, SAMPLE_RATE).clamp_min(1e-4).log10().half()
+    truth = torch.tensor([interval, beats, beats_per_bar], dtype=torch.float64)
+    with atomic_path(path) as draft:
+        save_file({"levels": found, "truth": truth}, draft)
+
+
 def make_piece(task: tuple[int, Path]) -> None:
     """Compose and play one piece, and keep what the network hears of it with its beats, unless it is there."""
     seed, path = task
@@ -47,10 +55,7 @@ def make_piece(task: tuple[int, Path]) -> None:
         score = dataclasses.replace(score, parts=tuned)
     sound = torch.from_numpy(render(score)).mean(0)
     sound = sound[: round(score.beats * 60.0 / score.bpm * SAMPLE_RATE)]
-    found = magnitudes(sound, SAMPLE_RATE).clamp_min(1e-4).log10().half()
-    truth = torch.tensor([60.0 / score.bpm, score.beats, score.windows[0].beats_per_bar], dtype=torch.float64)
-    with atomic_path(path) as draft:
-        save_file({"levels": found, "truth": truth}, draft)
+    keep(path, sound, 60.0 / score.bpm, score.beats, score.windows[0].beats_per_bar)
 
 
 def make_clicks(task: tuple[int, Path]) -> None:
@@ -73,9 +78,7 @@ def make_clicks(task: tuple[int, Path]) -> None:
         struck = (louder if beat % metre == 0 else 1.0) * click + (accent if beat % metre == 0 else 0.0) * thud
         room = min(len(struck), len(sound) - first)
         sound[first : first + room] += struck[:room]
-    found = magnitudes(sound, SAMPLE_RATE).clamp_min(1e-4).log10().half()
-    with atomic_path(path) as draft:
-        save_file({"levels": found, "truth": torch.tensor([interval, count, metre], dtype=torch.float64)}, draft)
+    keep(path, sound, interval, count, metre)
 
 
 def make_noise(task: tuple[int, Path]) -> None:
@@ -98,9 +101,7 @@ def make_noise(task: tuple[int, Path]) -> None:
     knots = torch.rand(1, 1, max(2, round(seconds * rng.uniform(0.1, 2.0))), generator=random_)
     if rng.random() < 0.5:
         sound = sound * (0.1 + functional.interpolate(knots, size=count, mode="linear", align_corners=True)[0, 0])
-    found = magnitudes(sound, SAMPLE_RATE).clamp_min(1e-4).log10().half()
-    with atomic_path(path) as draft:
-        save_file({"levels": found, "truth": torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64)}, draft)
+    keep(path, sound, 0.5, 0, 0)
 
 
 def make(arguments: argparse.Namespace) -> None:
