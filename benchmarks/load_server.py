@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from riff.bench.serving import served
+from benchmarks.serving import served
 
 ROOT = Path(__file__).resolve().parent.parent
 GIVEN_UP, GARBAGE = 0.10, 0.05
@@ -51,9 +51,9 @@ def tiny_checkpoint(folder: Path) -> Path:
     import torch
     from diffusers import DDIMScheduler
 
-    from riff.checkpoint import save_checkpoint
-    from riff.config import SpectrogramConfig
-    from riff.prior import MusicPrior
+    from riff.diffusion.checkpoint import save_checkpoint
+    from riff.prompt.prior import MusicPrior
+    from riff.spectrogram.config import SpectrogramConfig
     from tests.conftest import tiny_pipeline
 
     scheduler = DDIMScheduler(

@@ -26,7 +26,7 @@
 #
 # Leaves OUT/<model>/clips/, OUT/<model>/report/ (index.html, report.json) and OUT/<model>/vggish.json. To see them on the
 # scoreboard: mkdir -p benchmarks/evaluations/<model>, copy report.json and vggish.json there, then
-# python -m training.scoreboard.
+# python -m training.measure.scoreboard.
 set -euo pipefail
 
 MODELS=${MODELS:-riffusion/riffusion-model-v1}

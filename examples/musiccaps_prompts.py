@@ -11,7 +11,7 @@ import json
 import random
 from pathlib import Path
 
-from riff.files import write_text
+from riff.utils.files import write_text
 
 
 def read_captions(path: Path) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from riff import (
     waveform_to_mel,
     write_png,
 )
-from riff.audio import peak_normalize
+from riff.audio.loudness import peak_normalize
 
 
 def main(audio: str, folder: str = ".") -> tuple[Path, Path]:

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riff.audio import load_audio, resample
-from riff.errors import RiffError
-from riff.evaluate.sets import frechet_distance
+from riff.audio.io import load_audio, resample
+from riff.evaluate.figures import frechet_distance
 from riff.evaluate.sounds import find_sounds
-from riff.files import write_json
+from riff.utils.errors import RiffError
+from riff.utils.files import write_json
 
 WEIGHTS = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
 RATE, WINDOW, HOP, N_FFT, FRAMES, BANDS = 16000, 400, 160, 512, 96, 64

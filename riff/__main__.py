@@ -5,11 +5,11 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from riff.cli import main as run_command
+from riff.apps.cli import main as run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run :func:`riff.cli.main`, sparing the process most of Python's garbage collection.
+    """Run :func:`riff.apps.cli.main`, sparing the process most of Python's garbage collection.
 
     The imports of torch, transformers and diffusers make a million objects that live until the end: looking
     through them again and again, and once more at exit, takes a fifth of a cold start.

@@ -1,33 +1,32 @@
 """RiffPipeline: everything a user calls. A sentence in, music out."""
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from riff.checkpoint import load_checkpoint, save_checkpoint
-from riff.checks import MAX_SEED, check_interval, check_number
-from riff.clip import Clip, RiffOutput
-from riff.compiling import compile_denoiser
-from riff.config import SpectrogramConfig
-from riff.diffusion import Interval, StepCallback, choose_scheduler, count_steps
-from riff.drawing import Wish, draw_clips
-from riff.edits import extend, inpaint, remix, remix_stems
-from riff.errors import RiffError
-from riff.fingerprint import Origin, find_origin
-from riff.inversion import Quality
-from riff.job import Audio, open_job
-from riff.journey import draw_timeline, walk_timeline
-from riff.lora import put_lora
-from riff.model import Model, Sampling
-from riff.morph import End, Picture, interpolate, read_mask, read_picture
-from riff.music import canonical_keyscale
-from riff.plan import make_plan
-from riff.prior import MusicPrior
-from riff.reading import read_prompt
-from riff.request import (
+from riff.diffusion.checkpoint import load_checkpoint, save_checkpoint
+from riff.diffusion.fingerprint import CheckpointOrigin, find_origin
+from riff.diffusion.lora import load_lora
+from riff.diffusion.model import DiffusionModel, Sampling, compile_denoiser, device_kind
+from riff.diffusion.sampling import Interval, StepCallback, choose_scheduler, count_steps
+from riff.music.theory import canonical_keyscale
+from riff.prompt.interpret import interpret_prompt
+from riff.prompt.prior import MusicPrior
+from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.inversion.solver import Quality
+from riff.tasks.clip import Clip, RiffOutput
+from riff.tasks.edit import extend, inpaint, remix, remix_stems
+from riff.tasks.interpolate import Picture, interpolate, read_mask, read_picture
+from riff.tasks.provenance import Recipe
+from riff.tasks.recording import Audio, open_recording
+from riff.tasks.requests import (
+    InterpolationEnd,
+    Wish,
     check_latents,
     check_length,
     check_metre,
@@ -38,13 +37,15 @@ from riff.request import (
     each_of,
     find_device,
 )
-from riff.stems import Separator, choose_stems
-from riff.timeline import Easing, Timeline
+from riff.tasks.stems import Separator, choose_stems
+from riff.tasks.text_to_music import generate_clips, make_plan
+from riff.tasks.timeline import Easing, Timeline
+from riff.tasks.walk import draw_timeline, walk_timeline
+from riff.utils.errors import ModelError, RiffError
+from riff.utils.validation import MAX_SEED, check_interval, check_number, show
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-__all__ = ["Clip", "RiffOutput", "RiffPipeline"]
 
 
 class RiffPipeline:
@@ -65,14 +66,14 @@ class RiffPipeline:
         *,
         prior: MusicPrior | None = None,
         name: str = "unknown",
-        origin: Origin | None = None,
+        origin: CheckpointOrigin | None = None,
         guidance_interval: Interval | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.config = config
         self.prior = prior
         self.name = name
-        self.origin = Origin() if origin is None else origin
+        self.origin = CheckpointOrigin() if origin is None else origin
         self.guidance_interval = guidance_interval
         self.compiled = False
         self._lora_weights: dict[str, float] = {}
@@ -132,9 +133,9 @@ class RiffPipeline:
         return cls(pipeline, config, prior=prior, name=name, origin=origin, guidance_interval=guidance_interval)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> DiffusionModel:
         """The same parts, as those who draw need them."""
-        return Model(
+        return DiffusionModel(
             self.pipeline,
             self.config,
             self.prior,
@@ -160,7 +161,7 @@ class RiffPipeline:
         return self
 
     def compile(self) -> "RiffPipeline":
-        """Compile the denoiser, in place, for many or long drawings; see :func:`riff.compiling.compile_denoiser`.
+        """Compile the denoiser, in place, for many or long drawings; see :func:`riff.diffusion.model.compile_denoiser`.
 
         Load LoRAs before. What it draws differs in the last digits, so compiled and plain files are not the same bytes.
 
@@ -187,7 +188,7 @@ class RiffPipeline:
             SystemProblem: peft is not installed.
         """
         check_number(weight, "weight", 0, 2)
-        name = put_lora(self.pipeline, Path(path))
+        name = load_lora(self.pipeline, Path(path))
         self.origin.add_lora(Path(path), weight)
         adapters = self.pipeline.get_list_adapters().get("unet", [])
         if name not in adapters:  # it teaches words or the text encoder only
@@ -298,7 +299,7 @@ class RiffPipeline:
         with count_steps(progress, callback_on_step_end) as count_step:
             sampling = Sampling(num_inference_steps, count_step)
             wish = Wish(negative, guidance_scale, sampling, quality, keyscale, key_tries, settings)
-            clips = draw_clips(self.model, plans, wish, noise=latents)
+            clips = generate_clips(self.model, plans, wish, noise=latents)
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
 
     @torch.no_grad()
@@ -472,7 +473,7 @@ class RiffPipeline:
         check_number(strength, "strength", 0, 1)
         choice = choose_stems(stems, separator, device=self.device)
         with count_steps(progress, callback_on_step_end) as count_step:
-            job = open_job(
+            job = open_recording(
                 self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
                 downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
                 sampling=Sampling(num_inference_steps, count_step),
@@ -516,7 +517,7 @@ class RiffPipeline:
         """
         check_number(bars, "bars", 1, 512, whole=True)
         with count_steps(progress, callback_on_step_end) as count_step:
-            job = open_job(
+            job = open_recording(
                 self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
                 downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
                 sampling=Sampling(num_inference_steps, count_step),
@@ -565,7 +566,7 @@ class RiffPipeline:
             high_hz: replace only what lies below this one.
         """
         with count_steps(progress, callback_on_step_end) as count_step:
-            job = open_job(
+            job = open_recording(
                 self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
                 downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
                 sampling=Sampling(num_inference_steps, count_step),
@@ -631,8 +632,10 @@ class RiffPipeline:
             check_sampling(bpm, num_inference_steps, weight, 1, quality)
             check_number(part, "strength", 0, 1)
             check_number(seed, "seed", 0, MAX_SEED, whole=True)
-            reading = read_prompt(text, bpm=bpm, keyscale=None, parts=self.pipeline, prior=self.prior)
-            ends.append(End(reading, seed, self.model.default_guidance if weight is None else weight, part))
+            reading = interpret_prompt(text, bpm=bpm, keyscale=None, parts=self.pipeline, prior=self.prior)
+            ends.append(
+                InterpolationEnd(reading, seed, self.model.default_guidance if weight is None else weight, part)
+            )
         with count_steps(progress, callback_on_step_end) as count_step:
             return interpolate(
                 self.model,
@@ -646,3 +649,63 @@ class RiffPipeline:
                 quality=quality,
                 loop=loop,
             )
+
+
+# WAS riff/replay.py: Making a file again from its own recipe, and saying where that cannot give the same.
+
+BUNDLED_NAME = "riff-mini"
+
+
+def choose_model(recipe: Recipe, given: str | None, *, trust: bool = False) -> str:
+    """What to load. A model that only the file names is never loaded unasked.
+
+    Args:
+        recipe: of the file.
+        given: by the user; it is taken whatever the file says.
+        trust: load what the file names.
+
+    Raises:
+        ModelError: the file names another model than riff-mini, and the user neither gives nor trusts one.
+    """
+    if given is not None:
+        return given
+    if recipe.model != BUNDLED_NAME and not trust:
+        raise ModelError(
+            f"{recipe.path} names the model {show(recipe.model)}, which is not loaded unasked; give it with --model, "
+            "or --trust-model to load what the file names"
+        )
+    return recipe.model
+
+
+def open_pipeline(
+    recipe: Recipe, source: str, loras: Sequence[tuple[Path, float]], *, device: str | None = None
+) -> RiffPipeline:
+    """The model as it was: its scheduler, on the same device its number format, and its LoRAs.
+
+    Where the weights are the same it bears the names that the file tells, so that the new file tells them too.
+
+    Raises:
+        ModelError: it cannot be used.
+        SystemProblem: there is no such device, or peft is not installed.
+    """
+    place = find_device(device)
+    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    same_device = device_kind(place) == recipe.device
+    pipe = RiffPipeline.from_pretrained(
+        source,
+        device=device,
+        dtype=dtypes.get(recipe.dtype or "") if same_device else None,
+        scheduler=recipe.scheduler,
+        guidance_interval=recipe.guidance_interval,
+    )
+    for path, weight in loras:
+        pipe.load_lora(path, weight=weight)
+    if recipe.compiled:
+        pipe.compile()
+    if pipe.origin.model_hash == recipe.model_hash is not None:
+        pipe.name = recipe.model
+    names = {adapter.digest: adapter.name for adapter in recipe.loras}
+    pipe.origin.adapters = tuple(
+        dataclasses.replace(adapter, name=names[adapter.digest]) for adapter in pipe.origin.adapters
+    )
+    return pipe

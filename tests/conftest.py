@@ -133,7 +133,7 @@ def tiny_text_encoder(tokenizer):
 def tiny_pipeline(*, picture_channels: int, latent_channels: int, scheduler):
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
-    from riff.train.tokenizer import build_tokenizer
+    from training.recipes.checkpoint import build_tokenizer
 
     tokenizer = build_tokenizer(WORDS, model_max_length=24)
     text_encoder = tiny_text_encoder(tokenizer)
@@ -152,7 +152,7 @@ def tiny_pipeline(*, picture_channels: int, latent_channels: int, scheduler):
 @pytest.fixture(scope="session")
 def mini_config():
     """A small picture on the beats grid: 32 mels, 8 columns per beat, 64 columns."""
-    from riff.config import SpectrogramConfig
+    from riff.spectrogram.config import SpectrogramConfig
 
     return SpectrogramConfig(
         sample_rate=8000,
@@ -172,8 +172,8 @@ def mini_checkpoint(tmp_path_factory, mini_config) -> Path:
     import torch
     from diffusers import DDIMScheduler
 
-    from riff.checkpoint import save_checkpoint
-    from riff.prior import MusicPrior
+    from riff.diffusion.checkpoint import save_checkpoint
+    from riff.prompt.prior import MusicPrior
 
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import riff
-from riff.cli import build_parser
+from riff.apps.cli import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

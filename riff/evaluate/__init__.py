@@ -1,10 +1,9 @@
 """Measuring music and pictures of music: tempo, key, likeness of sets, obedience, form, hygiene, copies, fidelity."""
 
-from riff.evaluate.figures import Figure
-from riff.evaluate.key import KEYS, detect_key, measure_key, mirex_key_score
-from riff.evaluate.pictures import NearCopies, mel_statistics, near_copies, psnr, sharpness
-from riff.evaluate.sets import frechet_distance, wilson_interval
-from riff.evaluate.tempo import measure_tempo, tempo_error
+from riff.evaluate.figures import Figure, frechet_distance, wilson_interval
+from riff.evaluate.image_metrics import NearCopies, mel_statistics, near_copies, psnr, sharpness
+from riff.music.key import KEYS, detect_key, measure_key, mirex_key_score
+from riff.music.tempo_estimation import measure_tempo, tempo_error
 
 __all__ = [
     "KEYS",

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from riff.audio.loudness import loudness
 from riff.evaluate.figures import Figure, mean_figure, share_figure
 from riff.evaluate.sounds import Sound
-from riff.loudness import loudness
 
 WINDOW = 2.0  # seconds of a window where no tempo is known; else it is a bar of four beats
 BANDS = 64
@@ -147,7 +147,7 @@ def evenness(sound: Sound, window: float) -> tuple[float, float]:
 
 def onset_sharpness(sound: Sound) -> float:
     """Mean attack in decibels of the strongest onsets of a sound, two a second; NaN under a second or in silence."""
-    from riff.onsets import Onsets
+    from riff.music.beats import Onsets
 
     mono = sound.mono.numpy().astype(np.float64)
     if sound.seconds < 1.0 or np.abs(mono).max() < 1e-4:

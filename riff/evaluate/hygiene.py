@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from riff.audio.loudness import loudness
 from riff.evaluate.figures import Figure, mean_figure, share_figure
 from riff.evaluate.sounds import Sound
-from riff.loudness import loudness
 
 OVERSAMPLING = 4
 CLIPPED = 0.999  # of full scale, from which a sample may be one that was cut off

@@ -9,18 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from riff.checkpoint import load_checkpoint
-from riff.errors import RiffError
-from riff.evaluate.choices import load_clap, load_embedding
-from riff.evaluate.copies import digest, fingerprint
+from riff.diffusion.checkpoint import load_checkpoint
+from riff.evaluate.copies import BANDS, FRAMES, digest, fingerprint, sketch
+from riff.evaluate.embeddings import load_clap, load_embedding
 from riff.evaluate.figures import Figure
 from riff.evaluate.form import Form, measure_form
 from riff.evaluate.hygiene import Hygiene, inspect
-from riff.evaluate.obedience import Asked, Heard, asked_of, hear, text_scores
+from riff.evaluate.obedience import Detected, Requested, asked_of, detect, text_scores
 from riff.evaluate.roundtrip import Trip, round_trip
-from riff.evaluate.sketches import BANDS, FRAMES, sketch
 from riff.evaluate.sounds import Sound, load_sound
-from riff.tagger import Tagger
+from riff.music.tagger import Tagger
+from riff.utils.errors import RiffError
 
 Role = Literal["generated", "reference", "training", "round trip"]
 
@@ -62,15 +61,15 @@ class Measured:
         role: why it was measured.
         problem: why it could not be; all else is then empty.
         metadata: what it says of itself, or the list says of it.
-        wanted: what was asked, as :class:`riff.evaluate.obedience.Asked`.
-        heard: what was heard, as :class:`riff.evaluate.obedience.Heard`.
+        wanted: what was asked, as :class:`riff.evaluate.obedience.Requested`.
+        heard: what was heard, as :class:`riff.evaluate.obedience.Detected`.
         vectors: features by the name of the embedding.
         unembedded: why there are none.
         text_score: CLAP's, of this clip alone; None without it.
         hygiene: as :class:`riff.evaluate.hygiene.Hygiene`.
         form: as :class:`riff.evaluate.form.Form`.
         landmarks: as :func:`riff.evaluate.copies.fingerprint` finds them.
-        sketch: as :func:`riff.evaluate.sketches.sketch` draws it.
+        sketch: as :func:`riff.evaluate.copies.sketch` draws it.
         digest: of the samples.
         trips: as :class:`riff.evaluate.roundtrip.Trip`, one a rung.
     """
@@ -79,8 +78,8 @@ class Measured:
     role: Role
     problem: str = ""
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-    wanted: Asked | None = None
-    heard: Heard | None = None
+    wanted: Requested | None = None
+    heard: Detected | None = None
     vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     unembedded: str = ""
     text_score: Figure | None = None
@@ -139,17 +138,17 @@ class Meter:
 
     def _obey(self, sound: Sound, task: Task, measured: Measured) -> None:
         measured.wanted = _wanted(sound.metadata, task.asked)
-        measured.heard = hear(sound, self.tagger)
+        measured.heard = detect(sound, self.tagger)
         if self.clap is not None and measured.wanted.prompt:
             measured.text_score = text_scores(self.clap, [sound], [measured.wanted.prompt])
 
 
 def make_meter(plan: Plan) -> Meter:
-    """For :func:`riff.evaluate.crew.run_all`; raises ModelError where weights are missing."""
+    """For :func:`riff.utils.parallel.run_all_crew`; raises ModelError where weights are missing."""
     return Meter(plan)
 
 
-def _wanted(own: dict[str, str], listed: dict[str, str] | None) -> Asked:
+def _wanted(own: dict[str, str], listed: dict[str, str] | None) -> Requested:
     """What was asked; where the list says nothing of tempo or key, in a field or in the prompt, the file does."""
     if listed is None:
         return asked_of(own)

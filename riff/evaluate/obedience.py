@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from riff.errors import RiffError
-from riff.evaluate.accuracy import detector_accuracy
-from riff.evaluate.figures import Figure, mean_figure, share_figure
-from riff.evaluate.key import detect_key, mirex_key_score
+from riff.evaluate.figures import Figure, detector_accuracy, mean_figure, share_figure
 from riff.evaluate.sounds import Sound
-from riff.evaluate.tempo import measure_tempo
-from riff.evaluate.words import genres_in, instruments_in
-from riff.music import canonical_keyscale, parse_bpm, parse_keyscale
+from riff.music.key import detect_key, mirex_key_score
+from riff.music.tempo_estimation import measure_tempo
+from riff.music.theory import canonical_keyscale, parse_bpm, parse_keyscale
+from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:
-    from riff.evaluate.foreign import Clap
-    from riff.tagger import Tagger, Tags
+    from riff.evaluate.embeddings import Clap
+    from riff.music.tagger import Tagger, Tags
 
 PRESENT = 0.5  # probability from which the tagger hears an instrument
 MOST = 60.0  # seconds of a sound that are heard
@@ -27,7 +27,7 @@ OCTAVES = (1 / 3, 1 / 2, 1.0, 2.0, 3.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Requested:
     """What was asked of a clip; None or empty where nothing was.
 
     Attributes:
@@ -46,7 +46,7 @@ class Asked:
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class Detected:
     """What was measured of a clip; None where it could not be.
 
     Attributes:
@@ -62,7 +62,7 @@ class Heard:
     instruments: frozenset[str] = frozenset()
 
 
-def asked_of(fields: Mapping[str, str]) -> Asked:
+def asked_of(fields: Mapping[str, str]) -> Requested:
     """What was asked of a clip.
 
     Args:
@@ -70,7 +70,7 @@ def asked_of(fields: Mapping[str, str]) -> Asked:
             counts before one in the prompt; what cannot be read counts as not asked.
     """
     prompt = fields.get("prompt", "")
-    return Asked(
+    return Requested(
         prompt,
         _number(fields.get("bpm")) or parse_bpm(prompt),
         _key(fields.get("keyscale")) or parse_keyscale(prompt),
@@ -79,7 +79,7 @@ def asked_of(fields: Mapping[str, str]) -> Asked:
     )
 
 
-def hear(sound: Sound, tagger: Tagger | None = None) -> Heard:
+def detect(sound: Sound, tagger: Tagger | None = None) -> Detected:
     """Measure what can be asked for, in a minute of a longer sound: the middle, the first for genre and instruments.
 
     Args:
@@ -96,13 +96,13 @@ def hear(sound: Sound, tagger: Tagger | None = None) -> Heard:
     except RiffError:
         keyscale = None
     if tagger is None:
-        return Heard(bpm, keyscale)
+        return Detected(bpm, keyscale)
     try:
         tags = _tags(whole, tagger, bpm)
     except RiffError:
-        return Heard(bpm, keyscale)
+        return Detected(bpm, keyscale)
     heard = frozenset(name for name, chance in tags.instruments.items() if chance >= PRESENT)
-    return Heard(bpm, keyscale, tags.genre, heard)
+    return Detected(bpm, keyscale, tags.genre, heard)
 
 
 def _tags(sound: Sound, tagger: Tagger, measured: float | None) -> Tags:
@@ -126,7 +126,7 @@ def _tags(sound: Sound, tagger: Tagger, measured: float | None) -> Tags:
     return max(verdicts, key=lambda tags: tags.genres[tags.genre])
 
 
-def obedience(asked: Sequence[Asked], heard: Sequence[Heard]) -> list[Figure]:
+def obedience(asked: Sequence[Requested], heard: Sequence[Detected]) -> list[Figure]:
     """Shares of what was asked that was heard; what was not asked counts in no share.
 
     Args:
@@ -178,7 +178,7 @@ def text_scores(clap: Clap, sounds: Sequence[Sound], prompts: Sequence[str]) -> 
 
 
 def _tempo_share(
-    name: str, pairs: list[tuple[Asked, Heard]], tolerance: float, levels: tuple[float, ...], definition: str
+    name: str, pairs: list[tuple[Requested, Detected]], tolerance: float, levels: tuple[float, ...], definition: str
 ) -> Figure:
     hits = [
         found.bpm is not None and any(abs(found.bpm * level / wanted.bpm - 1.0) <= tolerance for level in levels)
@@ -188,15 +188,15 @@ def _tempo_share(
     return share_figure(name, hits, definition.format("tempo"))
 
 
-def _mirex(wanted: Asked, found: Heard) -> float:
+def _mirex(wanted: Requested, found: Detected) -> float:
     return mirex_key_score(found.keyscale, wanted.keyscale) if found.keyscale and wanted.keyscale else 0.0
 
 
-def _key_scores(pairs: list[tuple[Asked, Heard]], least: float) -> list[bool]:
+def _key_scores(pairs: list[tuple[Requested, Detected]], least: float) -> list[bool]:
     return [_mirex(wanted, found) >= least for wanted, found in pairs if wanted.keyscale]
 
 
-def _instrument_figures(pairs: list[tuple[Asked, Heard]]) -> list[Figure]:
+def _instrument_figures(pairs: list[tuple[Requested, Detected]]) -> list[Figure]:
     heard = [(wanted, found) for wanted, found in pairs if wanted.instruments and found.genre]
     each = [bool(found.instruments & set(names)) for wanted, found in heard for names in wanted.instruments]
     every = [all(found.instruments & set(names) for names in wanted.instruments) for wanted, found in heard]
@@ -220,3 +220,152 @@ def _key(text: str | None) -> str | None:
         return canonical_keyscale(text) if text else None
     except RiffError:
         return None
+
+
+# WAS riff/evaluate/words.py: The genres and instruments of riff's tagger that a prompt asks for, by the words
+# it uses.
+
+# The words of a prompt that mean one of the tagger's genres, beside the genre's own name.
+GENRE_WORDS = {
+    "ambient": ("ambient", "drone", "soundscape"),
+    "baroque": ("baroque",),
+    "bluegrass": ("bluegrass",),
+    "blues": ("blues",),
+    "boom_bap": ("boom bap", "boom-bap", "old school hip hop", "90s hip hop"),
+    "bossa_nova": ("bossa nova", "bossa"),
+    "celtic": ("celtic", "irish"),
+    "chinese": ("chinese",),
+    "chiptune": ("chiptune", "8-bit", "8 bit", "chip music"),
+    "classical_piano": ("classical piano",),
+    "disco": ("disco",),
+    "drum_and_bass": ("drum and bass", "drum & bass", "drum'n'bass", "dnb", "d&b"),
+    "flamenco": ("flamenco",),
+    "folk": ("folk",),
+    "funk": ("funk", "funky"),
+    "house": ("house",),
+    "lofi_hip_hop": ("lo-fi hip hop", "lofi hip hop", "lo-fi", "lofi", "chillhop"),
+    "lullaby": ("lullaby",),
+    "metal": ("metal",),
+    "orchestral": ("orchestral", "orchestra", "symphonic"),
+    "ragtime": ("ragtime",),
+    "reggae": ("reggae",),
+    "rock": ("rock",),
+    "sacred": ("sacred", "hymn", "chorale"),
+    "salsa": ("salsa",),
+    "swing_jazz": ("swing jazz", "swing", "big band", "jazz"),
+    "synthwave": ("synthwave", "retrowave", "outrun"),
+    "techno": ("techno",),
+    "trance": ("trance",),
+    "trap": ("trap",),
+}
+# The tagger's instruments, each with its other names; a word that could mean several of them means any.
+INSTRUMENT_WORDS: dict[str, tuple[str, ...]] = {
+    "accordion": (),
+    "acoustic guitar": ("guitar",),
+    "alto saxophone": ("saxophone", "sax"),
+    "bagpipe": ("bagpipes",),
+    "banjo": (),
+    "bassoon": (),
+    "brass section": ("brass", "horns"),
+    "celesta": (),
+    "cello": (),
+    "choir": ("voices", "chorus"),
+    "church organ": ("organ", "pipe organ"),
+    "clarinet": (),
+    "clavinet": ("clavi", "clav"),
+    "distorted guitar": ("distortion guitar", "guitar"),
+    "drums": ("drum", "percussion", "beat", "drum kit"),
+    "dulcimer": (),
+    "electric bass": ("bass", "bass guitar"),
+    "electric guitar": ("guitar",),
+    "electric piano": ("rhodes", "wurlitzer"),
+    "fiddle": ("violin",),
+    "flute": (),
+    "french horn": ("horn",),
+    "glockenspiel": (),
+    "hammond organ": ("organ",),
+    "harmonica": (),
+    "harp": (),
+    "harpsichord": (),
+    "jazz guitar": ("guitar",),
+    "kalimba": ("thumb piano",),
+    "koto": (),
+    "marimba": (),
+    "music box": (),
+    "muted guitar": ("guitar",),
+    "muted trumpet": ("trumpet",),
+    "nylon guitar": ("guitar", "classical guitar", "spanish guitar"),
+    "oboe": (),
+    "ocarina": (),
+    "overdriven guitar": ("guitar",),
+    "pan flute": ("panpipes", "flute"),
+    "piano": (),
+    "piccolo": (),
+    "pizzicato strings": ("strings",),
+    "recorder": (),
+    "saw lead": ("synth lead", "synth"),
+    "shakuhachi": (),
+    "shamisen": (),
+    "slap bass": ("bass",),
+    "soprano saxophone": ("saxophone", "sax"),
+    "square lead": ("synth lead", "synth"),
+    "steel drums": ("steel pan", "steelpan"),
+    "strings": ("string section", "string quartet", "string orchestra"),
+    "synth bass": ("bass",),
+    "synth brass": ("brass",),
+    "synth pad": ("pad",),
+    "synth strings": ("strings",),
+    "tenor saxophone": ("saxophone", "sax"),
+    "timpani": ("kettledrum",),
+    "trombone": (),
+    "trumpet": (),
+    "tubular bells": ("bells", "church bells"),
+    "upright bass": ("bass", "double bass", "contrabass"),
+    "vibraphone": ("vibes",),
+    "viola": (),
+    "violin": ("fiddle",),
+    "warm pad": ("pad",),
+    "whistle": ("tin whistle",),
+    "xylophone": (),
+}
+_WITHOUT = re.compile(r"\b(?:no|not|without(?:\s+any)?)\s+$", re.IGNORECASE)
+
+
+def genres_in(prompt: str) -> tuple[str, ...]:
+    """The tagger's genres that a prompt means, any of them; empty where it names none that the tagger knows."""
+    return tuple(dict.fromkeys(name for names in _found(prompt, _patterns("genres")) for name in names))
+
+
+def instruments_in(prompt: str) -> tuple[tuple[str, ...], ...]:
+    """For each word of a prompt that means an instrument, those of the tagger that it may mean.
+
+    "no drums" asks for none, and "drum and bass" is a genre.
+    """
+    named = re.compile("|".join(rf"{re.escape(word)}" for word in ("drum and bass", "drum & bass")), re.IGNORECASE)
+    return tuple(dict.fromkeys(_found(named.sub("", prompt), _patterns("instruments"))))
+
+
+def _found(prompt: str, patterns: dict[str, tuple[re.Pattern[str], ...]]) -> list[tuple[str, ...]]:
+    """The meanings of each word that is not part of a longer one that means something: "guitar" in "jazz guitar"."""
+    spans: dict[tuple[int, int], list[str]] = {}
+    for name, forms in patterns.items():
+        for form in forms:
+            for match in form.finditer(prompt):
+                if not _WITHOUT.search(prompt[max(0, match.start() - 16) : match.start()]):
+                    spans.setdefault(match.span(), []).append(name)
+    return [
+        tuple(dict.fromkeys(names))
+        for (start, end), names in sorted(spans.items())
+        if not any(low <= start and end <= high and high - low > end - start for low, high in spans)
+    ]
+
+
+@functools.cache
+def _patterns(kind: str) -> dict[str, tuple[re.Pattern[str], ...]]:
+    words = GENRE_WORDS if kind == "genres" else INSTRUMENT_WORDS
+    return {name: tuple(_word(word) for word in (name.replace("_", " "), *others)) for name, others in words.items()}
+
+
+def _word(word: str) -> re.Pattern[str]:
+    plural = "" if word.endswith("s") else "s?"
+    return re.compile(rf"(?<![\w-]){re.escape(word)}{plural}(?![\w-])", re.IGNORECASE)

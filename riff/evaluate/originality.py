@@ -9,15 +9,18 @@ import numpy as np
 
 from riff.evaluate.copies import (
     Index,
+    Likeness,
     Match,
+    Sketches,
     copies_of,
     copies_within,
     copy_figures,
     determinism,
     diversity,
     most_copied,
+    sketch_figures,
+    threshold,
 )
-from riff.evaluate.sketches import Likeness, Sketches, sketch_figures, threshold
 
 if TYPE_CHECKING:
     from riff.evaluate.figures import Figure

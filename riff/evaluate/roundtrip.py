@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riff.config import SpectrogramConfig
-from riff.errors import RiffError
 from riff.evaluate.figures import Figure, mean_figure
 from riff.evaluate.sounds import Sound
+from riff.spectrogram.config import SpectrogramConfig
+from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from riff.inversion import Quality
+    from riff.spectrogram.inversion.solver import Quality
 
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # n_fft, hop, window (Yamamoto et al. 2020)
 FLOOR = 1e-7  # of a magnitude, under a logarithm
@@ -191,7 +191,7 @@ def _magnitude(sound: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
 
 def _fitted(sound: Sound, config: SpectrogramConfig) -> Tensor:
     """(C, T) at the config's rate and channels, at the level that its scale knows, padded to a grid that holds it."""
-    from riff.audio import resample
+    from riff.audio.io import resample
     from riff.evaluate.embeddings import level
 
     part = sound.waveform[..., : round(LONGEST * sound.sample_rate)]
@@ -201,9 +201,10 @@ def _fitted(sound: Sound, config: SpectrogramConfig) -> Tensor:
 
 def _returns(original: Tensor, config: SpectrogramConfig, vae: AutoencoderKL | None, quality: Quality) -> list[Tensor]:
     """The sounds that come back: from the mel, from the picture in 8 bits, and from the latents of that picture."""
-    from riff.image import image_to_mel, mel_to_image
-    from riff.latents import downsampling, image_to_latents, latents_to_image
-    from riff.spectrogram import mel_to_waveform, waveform_to_mel
+    from riff.diffusion.latents import downsampling, image_to_latents, latents_to_image
+    from riff.spectrogram.image import image_to_mel, mel_to_image
+    from riff.spectrogram.inversion.waveform import mel_to_waveform
+    from riff.spectrogram.mel import waveform_to_mel
 
     bpm = EVEN if config.grid == "beats" else None
     mel = waveform_to_mel(original, config, bpm=bpm)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from riff.errors import RiffError
-from riff.evaluate.asked import read_asked
-from riff.evaluate.choices import check_embeddings
-from riff.evaluate.collect import collect
-from riff.evaluate.crew import cores, run_all
+import numpy as np
+
+from riff.evaluate.distances import frechet, frechet_limit, kernel_distance, likeness, main_axes
+from riff.evaluate.embeddings import check_embeddings
+from riff.evaluate.figures import Figure, mean_figure
+from riff.evaluate.form import Form, form
+from riff.evaluate.hygiene import hygiene
 from riff.evaluate.measure import Measured, Plan, Role, Task, make_meter
-from riff.evaluate.report import Evaluation
-from riff.evaluate.sounds import find_sounds
+from riff.evaluate.obedience import obedience
+from riff.evaluate.originality import Search, originality, search
+from riff.evaluate.report import ClipRow, Evaluation, Section
+from riff.evaluate.roundtrip import trip_figures
+from riff.evaluate.sounds import find_sounds, read_asked
+from riff.music.tempo_estimation import tempo_error
+from riff.utils.errors import RiffError
+from riff.utils.parallel import cores, run_all_crew
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +146,7 @@ def _measure(plan: Plan, tasks: Sequence[Task], workers: int | None, progress: b
     if count > 1:
         make_meter(plan)  # so that missing weights are said here, in one line, and not by each process
     with tqdm(total=len(tasks), unit="file", desc="eval", leave=False, disable=None if progress else True) as bar:
-        return run_all(make_meter, plan, tasks, workers=count, bar=bar)
+        return run_all_crew(make_meter, plan, tasks, workers=count, bar=bar)
 
 
 def _folder(request: Request, role: Role) -> str | Path | None:
@@ -152,3 +161,204 @@ def _folder(request: Request, role: Role) -> str | Path | None:
 def _root(generated: str | Path | None) -> Path:
     path = Path(generated or ".")
     return path if path.is_dir() else path.parent
+
+
+# WAS riff/evaluate/collect.py: From measured files to figures: the sections of an evaluation, and its clips
+# with the best first.
+
+FEWEST = 20  # clips on each side, below which a distance says nothing
+FIRM = (
+    50  # below which a Fréchet distance is mostly bias, and from which a kernel distance is stable (Chung et al. 2025)
+)
+DETECTORS = (
+    "A detector errs itself, and no figure can be expected above its own; it was measured on composed music, whose "
+    "truth is known, and not on recordings (python -m training.measure.detectors)."
+)
+
+
+def collect(by_role: dict[Role, list[Measured]], plan: Plan, root: Path) -> Evaluation:
+    """The evaluation, without title, settings and problems.
+
+    Args:
+        by_role: what was measured.
+        plan: by what.
+        root: the folder that clips are named in.
+    """
+    ours, theirs = by_role["generated"], by_role["reference"]
+    result = Evaluation("")
+    if theirs:
+        result.sections.append(_distribution(ours, theirs, result))
+    if ours:
+        result.sections.append(_obedience(ours))
+        result.sections.append(_told("Form", form(_forms(ours), _forms(theirs))))
+        result.sections.append(_told("Hygiene", hygiene([one.hygiene for one in ours if one.hygiene])))
+        found = search(ours, by_role["training"], theirs)
+        figures, notes = originality(ours, found, _features(ours), _features(theirs))
+        result.sections.append(_told("Originality", figures, *notes))
+        result.clips = _ranked(ours, theirs, root, found)
+    if trips := [measured.trips for measured in by_role["round trip"]]:
+        result.sections.append(_told("Round trip", trip_figures(trips)))
+    result.reference = [_values(measured) for measured in theirs]
+    return result
+
+
+def _told(title: str, figures: list[Figure], *notes: str) -> Section:
+    """A section of the figures that stand on something; the others are named below."""
+    empty = [figure.name for figure in figures if not figure.n]
+    if empty and len(empty) < len(figures):
+        notes = (*notes, f"Not measurable on these clips: {', '.join(empty)}.")
+    return Section(title, [figure for figure in figures if figure.n], notes)
+
+
+def _forms(side: list[Measured]) -> list[Form]:
+    return [measured.form for measured in side if measured.form]
+
+
+def _distribution(ours: list[Measured], theirs: list[Measured], result: Evaluation) -> Section:
+    figures: list[Figure] = []
+    generated, reference = _features(ours), _features(theirs)
+    smallest = min(len(next(iter(side.values()), ())) for side in (generated, reference))
+    notes = [
+        f"{len(left)} of the {name} are too short or silent to be compared: {left[0]}"
+        for name, side in (("clips", ours), ("reference", theirs))
+        if (left := [measured.unembedded for measured in side if measured.unembedded])
+    ]
+    for name in (name for name in generated if name in reference):
+        a, b = generated[name], reference[name]
+        ours_at, theirs_at = main_axes(a, b)
+        result.maps[name] = {"generated": ours_at.round(4).tolist(), "reference": theirs_at.round(4).tolist()}
+    if smallest < FEWEST:
+        return Section("Distribution", figures, (*notes, _too_few(len(ours), len(theirs))))
+    for name in (name for name in generated if name in reference):
+        a, b = generated[name], reference[name]
+        figures.append(kernel_distance(a, b, name))
+        if smallest >= FIRM:
+            figures += [frechet(a, b, name), frechet_limit(a, b, name)]
+    counts = f"{len(ours)} clips against {len(theirs)}"
+    notes.append(f"{counts}; an MMD whose interval holds 0 tells no difference.")
+    if smallest < FIRM:
+        notes.append(
+            f"Fréchet distances grow as clips get fewer, and are not given below {FIRM} on each side; the kernel "
+            "distance has no such bias, but trust its interval rather than its value."
+        )
+    return Section("Distribution", figures, tuple(notes))
+
+
+def _too_few(ours: int, theirs: int) -> str:
+    return (
+        f"No distance is given: a kernel distance needs {FEWEST} clips on each side to mean anything, a Fréchet "
+        f"distance {FIRM}, and there are {ours} clips and {theirs} of the reference."
+    )
+
+
+def _features(side: list[Measured]) -> dict[str, np.ndarray]:
+    embedded = [measured for measured in side if measured.vectors]
+    names = embedded[0].vectors if embedded else ()
+    return {name: np.stack([measured.vectors[name] for measured in embedded]) for name in names}
+
+
+def _obedience(ours: list[Measured]) -> Section:
+    pairs = [(measured.wanted, measured.heard) for measured in ours if measured.wanted and measured.heard]
+    figures = obedience([wanted for wanted, _ in pairs], [heard for _, heard in pairs])
+    scores = [measured.text_score for measured in ours if measured.text_score is not None]
+    if scores:
+        figures.append(mean_figure(scores[0].name, [score.value for score in scores], "", scores[0].definition))
+    if not any(figure.n for figure in figures):
+        return Section("Obedience", [], ("Nobody said what was asked: give --prompts, or files that riff wrote.",))
+    return _told("Obedience", figures, *([DETECTORS] if any(figure.detector for figure in figures) else []))
+
+
+def _values(measured: Measured) -> dict[str, float]:
+    """What is plotted and listed of a clip."""
+    values: dict[str, float] = {}
+    if measured.wanted and measured.heard and measured.wanted.bpm and measured.heard.bpm:
+        values["tempo error, any octave (%)"] = 100.0 * tempo_error(measured.heard.bpm, measured.wanted.bpm)
+    if measured.hygiene:
+        found = measured.hygiene
+        values |= {
+            "loudness (LUFS)": found.loudness,
+            "true peak (dBTP)": found.true_peak,
+            "bandwidth (kHz)": found.bandwidth / 1000.0,
+            "silence (%)": 100.0 * found.silent,
+            "clipped samples (%)": 100.0 * found.clipped,
+            "DC offset": found.offset,
+            "stereo correlation": found.correlation,
+        }
+    if measured.form:
+        values |= {
+            "onset sharpness (dB)": measured.form.sharpness,
+            "roughness": measured.form.roughness,
+            "largest level step (LU)": measured.form.level_step,
+            "loop seam, flux": measured.form.seam_flux,
+        }
+    return values
+
+
+def _ranked(ours: list[Measured], theirs: list[Measured], root: Path, found: Search) -> list[ClipRow]:
+    """The clips, best first: by the mean of what was obeyed, of hygiene, and of how usual it is in the reference."""
+    near = _likeness(ours, theirs)
+    rows = []
+    for number, measured in enumerate(ours):
+        points, reasons = _points(measured)
+        values = _values(measured)
+        if found.names:
+            values["landmarks shared with training (%)"] = 100.0 * found.landmarks[number].share
+            values["likeness to training"] = found.sketches[number].similarity
+        if source := found.copied(number):
+            points.append(0.0)
+            reasons.append(f"a copy of {source}")
+        name = measured.path.relative_to(root).as_posix()
+        if measured.path in near:
+            points.append(near[measured.path])
+            reasons.append(f"more usual than {100 * near[measured.path]:.0f} % of the reference")
+        score = float(np.mean(points)) if points else math.nan
+        asked = {field: measured.metadata[field] for field in _ASKED if measured.metadata.get(field)}
+        rows.append(ClipRow(name, str(measured.path), asked, values, score, tuple(reasons)))
+    return sorted(rows, key=lambda row: (-row.score if math.isfinite(row.score) else math.inf, row.name))
+
+
+_ASKED = ("prompt", "bpm", "keyscale", "genre")
+
+
+def _points(measured: Measured) -> tuple[list[float], list[str]]:
+    """0..1 for each thing that was asked and 0 for each fault, and in words what was heard."""
+    points: list[float] = []
+    reasons: list[str] = []
+    if measured.hygiene and measured.hygiene.clipped > 0:
+        points.append(0.0)
+        reasons.append("clips")
+    if measured.hygiene and measured.hygiene.silent > 0.5:
+        points.append(0.0)
+        reasons.append("mostly silent")
+    if measured.wanted is None or measured.heard is None:
+        return points, reasons
+    wanted, heard = measured.wanted, measured.heard
+    if wanted.bpm:
+        points.append(float(heard.bpm is not None and tempo_error(heard.bpm, wanted.bpm) <= 0.04))
+        reasons.append(f"{_tempo(heard.bpm)}, asked {wanted.bpm:.4g}")
+    if wanted.keyscale:
+        points.append(float(heard.keyscale == wanted.keyscale))
+        reasons.append(f"{heard.keyscale or 'no key'}, asked {wanted.keyscale}")
+    if wanted.genres and heard.genre:
+        points.append(float(heard.genre in wanted.genres))
+        reasons.append(f"heard as {heard.genre.replace('_', ' ')}")
+    if wanted.instruments and heard.genre:
+        found = [bool(heard.instruments & set(names)) for names in wanted.instruments]
+        points.append(sum(found) / len(found))
+        reasons.append(f"{sum(found)} of {len(found)} instruments heard")
+    return points, reasons
+
+
+def _tempo(bpm: float | None) -> str:
+    return "no tempo" if bpm is None else f"{bpm:.1f} bpm"
+
+
+def _likeness(ours: list[Measured], theirs: list[Measured]) -> dict[Path, float]:
+    """By the first embedding, for each embedded clip; empty with fewer than 20 of the reference."""
+    embedded = [measured for measured in ours if measured.vectors]
+    reference = _features(theirs)
+    if not embedded or not reference or len(theirs) < FEWEST:
+        return {}
+    name = next(iter(reference))
+    shares = likeness(np.stack([measured.vectors[name] for measured in embedded]), reference[name])
+    return {measured.path: float(share) for measured, share in zip(embedded, shares, strict=True)}

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 import riff
-from riff.train.recipe import Recipe, prompts_of
-from riff.train.settle import Data
+from riff.train.recipe import Data, FineTuneConfig, prompts_of
+from riff.utils.errors import RiffError, SystemProblem
 
 TAGS = ("text-to-audio", "text-to-music", "stable-diffusion", "diffusers", "diffusers-training", "riff")
 # Of the recipe, what someone who would do it again needs to know.
@@ -65,7 +65,7 @@ class Facts:
         )
 
 
-def make_card(name: str, recipe: Recipe, facts: Facts, figures: dict[str, Any], samples: list[Path]) -> str:
+def make_card(name: str, recipe: FineTuneConfig, facts: Facts, figures: dict[str, Any], samples: list[Path]) -> str:
     """The README.md of a model folder, with the header that the Hugging Face Hub reads.
 
     Args:
@@ -90,7 +90,7 @@ def make_card(name: str, recipe: Recipe, facts: Facts, figures: dict[str, Any], 
     return "\n".join(parts)
 
 
-def _header(name: str, recipe: Recipe, sounds: list[str]) -> str:
+def _header(name: str, recipe: FineTuneConfig, sounds: list[str]) -> str:
     base = recipe.pretrained_model_name_or_path
     fields: dict[str, Any] = {
         "license": recipe.license,
@@ -109,7 +109,7 @@ def _header(name: str, recipe: Recipe, sounds: list[str]) -> str:
     return str(yaml.safe_dump(fields | {"widget": widget}, sort_keys=False, allow_unicode=True))
 
 
-def _what(recipe: Recipe, facts: Facts) -> str:
+def _what(recipe: FineTuneConfig, facts: Facts) -> str:
     kinds = {
         "lora": "A LoRA for",
         "full": "A fine-tuned copy of",
@@ -121,12 +121,12 @@ def _what(recipe: Recipe, facts: Facts) -> str:
     return text + "\n"
 
 
-def _base_name(recipe: Recipe) -> str:
+def _base_name(recipe: FineTuneConfig) -> str:
     base = recipe.pretrained_model_name_or_path
     return Path(base).name if Path(base).exists() else base
 
 
-def _use(recipe: Recipe) -> str:
+def _use(recipe: FineTuneConfig) -> str:
     prompt = prompts_of(recipe)[0]
     base = _base_name(recipe)
     if recipe.method == "full":
@@ -171,3 +171,44 @@ def _figures(figures: dict[str, Any]) -> str:
     }
     table = "| what | value |\n|---|---|\n" + "".join(f"| {name} | {shown(value)} |\n" for name, value in rows.items())
     return table + (f"\n{figures['advice']}\n" if figures.get("advice") else "")
+
+
+# WAS riff/train/share.py: Sharing a finished model on the Hugging Face Hub.
+
+
+def check_token() -> None:
+    """Refuse before hours of training what would fail after them.
+
+    Raises:
+        RiffError: nobody is logged in to the Hub.
+    """
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise RiffError("--push_to_hub needs a login at the Hugging Face Hub; run: hf auth login")
+
+
+def push(folder: Path, repo_id: str) -> str:
+    """Upload a model folder, whole, and return its address.
+
+    Args:
+        folder: a finished run's ``model``.
+        repo_id: where to, "name" or "owner/name"; made where it is missing.
+
+    Raises:
+        SystemProblem: the Hub cannot be reached or refuses. The folder stays as it is.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi()
+    try:
+        name = api.create_repo(repo_id, exist_ok=True).repo_id
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="riff train"))
+    except HFValidationError as error:
+        raise RiffError(f"--hub_model_id {repo_id!r} is no name for the Hub ({error}); use owner/name") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise SystemProblem(
+            f"the Hub did not take {folder} ({reason}); upload it: hf upload {repo_id} {folder}"
+        ) from error

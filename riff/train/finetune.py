@@ -1,9 +1,11 @@
 """Fine-tuning: a data set and a model in, a LoRA or a checkpoint out, whatever interrupts it."""
 
 import dataclasses
+import gc
 import importlib.util
 import json
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from riff.errors import RiffError, SystemProblem
-from riff.files import write_json
-from riff.reading import read_prompt
+from riff.diffusion.checkpoint import save_checkpoint
+from riff.prompt.interpret import interpret_prompt
+from riff.train.card import Facts, make_card
+from riff.train.checkpoints import PATIENCE
 from riff.train.loop import train
-from riff.train.material import Material, gather
-from riff.train.micro import NumberedLoss
-from riff.train.outcome import Outcome, write_outcome
 from riff.train.preview import DenoiserPreview
-from riff.train.processes import PATIENCE
-from riff.train.recipe import Recipe, SavedRecipe, prompts_of
-from riff.train.settings import LoopSettings
-from riff.train.settle import Base, load_base, open_data, settle
-from riff.train.summary import read_summary
+from riff.train.progress import read_summary
+from riff.train.recipe import (
+    BaseModel,
+    Data,
+    FineTuneConfig,
+    SavedRecipe,
+    load_base,
+    open_data,
+    prompts_of,
+    resolve_recipe,
+)
+from riff.train.settings import LoopSettings, NumberedLoss
+from riff.train.setup import TrainingSetup, Tuning, prepare_training
+from riff.utils.errors import RiffError, SystemProblem
+from riff.utils.files import write_json, write_text
 
 FEWEST_STEPS, MOST_STEPS = 100, 1500
 # What a step takes beyond its loss and gradients: the optimizer, the average, a share of validation and checkpoints.
@@ -31,7 +41,26 @@ OVERHEAD = 1.15
 logger = logging.getLogger(__name__)
 
 
-def fine_tune(asked: Recipe, run: str | Path, *, until: int | None = None) -> Outcome | None:
+# WAS riff/train/outcome.py: What a fine-tuning run leaves: the model, samples drawn with it, figures, and a
+# card that says what it is.
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        model: folder of the LoRA or of the whole model.
+        samples: sounds and pictures drawn with it.
+        figures: losses, seconds and counts.
+    """
+
+    model: Path
+    samples: list[Path]
+    figures: dict[str, Any]
+
+
+def fine_tune(asked: FineTuneConfig, run: str | Path, *, until: int | None = None) -> Outcome | None:
     """Fine-tune a model; the same call goes on from the last checkpoint of ``run``.
 
     Under ``accelerate launch`` every process calls this.
@@ -60,9 +89,9 @@ def fine_tune(asked: Recipe, run: str | Path, *, until: int | None = None) -> Ou
     saved = SavedRecipe.load(place)
     data = open_data(asked)
     base = load_base(asked, data, state.device)
-    recipe = settle(asked, base, data) if saved is None else saved.continued(asked, data.digest)
+    recipe = resolve_recipe(asked, base, data) if saved is None else saved.continued(asked, data.digest)
     with state.main_process_first():
-        material = gather(recipe, base, data, place / "cache")
+        material = prepare_training(recipe, base, data, place / "cache")
         if state.is_main_process:
             recipe = _with_steps(recipe, material, state.device)
             SavedRecipe(asked, recipe, data.digest).save(place)
@@ -81,7 +110,7 @@ def fine_tune(asked: Recipe, run: str | Path, *, until: int | None = None) -> Ou
     return outcome
 
 
-def _check_extras(recipe: Recipe) -> None:
+def _check_extras(recipe: FineTuneConfig) -> None:
     """Name the extra that is missing before anything is begun."""
     needed = ["accelerate", "tensorboard", *(["peft"] if recipe.method == "lora" else [])]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
@@ -90,7 +119,7 @@ def _check_extras(recipe: Recipe) -> None:
         )
 
 
-def _with_steps(recipe: Recipe, material: Material, device: torch.device) -> Recipe:
+def _with_steps(recipe: FineTuneConfig, material: TrainingSetup, device: torch.device) -> FineTuneConfig:
     """The recipe with a number of steps: where none is given as many as the time allows, by the time that some take."""
     if recipe.max_train_steps is not None:
         return recipe
@@ -109,19 +138,19 @@ def _with_steps(recipe: Recipe, material: Material, device: torch.device) -> Rec
     return dataclasses.replace(recipe, max_train_steps=steps)
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+def _autocast(recipe: FineTuneConfig, device: torch.device) -> torch.autocast:
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision or "no")
     return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
 
 
-def _validation_loss(recipe: Recipe, material: Material, model: nn.Module) -> float | None:
+def _validation_loss(recipe: FineTuneConfig, material: TrainingSetup, model: nn.Module) -> float | None:
     if material.heldout is None:
         return None
     with _autocast(recipe, next(model.parameters()).device):
         return material.loss.measure(model, material.heldout)
 
 
-def _loss_before(recipe: Recipe, material: Material, run: Path) -> float | None:
+def _loss_before(recipe: FineTuneConfig, material: TrainingSetup, run: Path) -> float | None:
     """The untrained model's validation loss, kept in a file, since a run that goes on has moved."""
     kept = run / "before.json"
     if not kept.is_file():
@@ -141,7 +170,7 @@ def _figures(run: Path) -> dict[str, Any]:
     }
 
 
-def _train(recipe: Recipe, base: Base, material: Material, run: Path, until: int | None) -> bool:
+def _train(recipe: FineTuneConfig, base: BaseModel, material: TrainingSetup, run: Path, until: int | None) -> bool:
     if recipe.max_train_steps is None or recipe.learning_rate is None:
         raise RiffError("the recipe has no number of steps or no learning rate; settle it first")
     settings = LoopSettings(
@@ -177,10 +206,11 @@ def _train(recipe: Recipe, base: Base, material: Material, run: Path, until: int
     )
 
 
-def _preview(recipe: Recipe, base: Base) -> Any:
+def _preview(recipe: FineTuneConfig, base: BaseModel) -> Any:
     parts = base.parts
     told = [
-        read_prompt(text, bpm=None, keyscale=None, parts=parts, prior=base.prior).text for text in prompts_of(recipe)
+        interpret_prompt(text, bpm=None, keyscale=None, parts=parts, prior=base.prior).text
+        for text in prompts_of(recipe)
     ]
     return DenoiserPreview(
         parts.vae,
@@ -191,3 +221,61 @@ def _preview(recipe: Recipe, base: Base) -> Any:
         base.model.default_guidance,
         base.model.interval,
     )
+
+
+FIGURES_NAME = "figures.json"
+
+
+def write_outcome(
+    run: Path, recipe: FineTuneConfig, base: BaseModel, tuning: Tuning, data: Data, figures: dict[str, Any]
+) -> Outcome:
+    """Write the model of a finished run, draw samples with it as a user would, and say how it came about.
+
+    Args:
+        run: folder of the run.
+        recipe: settled.
+        base: the model it began with, whose parts now are the trained ones.
+        tuning: what was trained.
+        data: the clips.
+        figures: what was measured.
+    """
+    folder = run / "model"
+    trained = sum(parameter.numel() for parameter in tuning.model.parameters() if parameter.requires_grad)
+    if recipe.method == "full":
+        tuning.settle()
+        for part in (tuning.parts.unet, tuning.parts.text_encoder, tuning.parts.vae):
+            part.half()  # as models are shared; what is lost is far below what a step changes
+        save_checkpoint(tuning.parts, base.config, folder, prior=base.prior, force=True)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        tuning.save(folder)
+        base.config.save(folder)
+    facts = Facts.of(data, trained, tuning.word)
+    figures = figures | {"steps": recipe.max_train_steps, "clips": facts.clips, "trained_parameters": trained}
+    samples = _draw_samples(run, recipe, folder)
+    write_json(run / FIGURES_NAME, figures)
+    write_text(folder / "README.md", make_card(run.resolve().name, recipe, facts, figures, samples))
+    return Outcome(folder, samples, figures)
+
+
+def _draw_samples(run: Path, recipe: FineTuneConfig, folder: Path) -> list[Path]:
+    """The validation prompts as sound and picture, with the model loaded anew from where it was written."""
+    from riff.pipeline import RiffPipeline
+
+    gc.collect()
+    if recipe.method == "full":
+        pipe = RiffPipeline.from_pretrained(folder)
+    else:
+        pipe = RiffPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
+        pipe.load_lora(folder)
+    places = [run / "samples", folder / "samples"]
+    for place in places:
+        place.mkdir(exist_ok=True)
+    samples = []
+    for number, prompt in enumerate(prompts_of(recipe)):
+        clip = pipe(prompt, seed=recipe.seed + number).clips[0]
+        for suffix in (".png", ".wav"):
+            samples.append(places[0] / f"sample-{number:02d}{suffix}")
+            clip.save(samples[-1], force=True)
+            shutil.copyfile(samples[-1], places[1] / samples[-1].name)
+    return samples

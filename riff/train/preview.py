@@ -1,17 +1,16 @@
-"""What the model draws and sounds like while it trains, for TensorBoard."""
+"""Previews during training: what the model generates and how it sounds, for TensorBoard."""
 
 import dataclasses
 from typing import Any
 
 import torch
 
-from riff.config import SpectrogramConfig
-from riff.diffusion import ALWAYS, Interval, PlainPrediction, denoise
-from riff.image import image_to_mel
-from riff.latents import downsampling, draw_noise, latents_to_image
-from riff.prompt import embed_prompt
-from riff.spectrogram import mel_to_waveform
-from riff.train.denoiser import Denoiser
+from riff.diffusion.latents import downsampling, draw_noise, latents_to_image
+from riff.diffusion.sampling import ALWAYS, Interval, PlainPrediction, denoise
+from riff.prompt.encoder import embed_prompt
+from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.image import image_to_mel
+from riff.spectrogram.inversion.waveform import mel_to_waveform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class DenoiserPreview:
     bpm: float = 100.0
 
     @torch.inference_mode()
-    def __call__(self, denoiser: Denoiser, step: int, writer: Any) -> None:
+    def __call__(self, denoiser: Any, step: int, writer: Any) -> None:
         """Add a picture and a sound for every prompt to the log."""
         scale = downsampling(self.vae)
         size = (self.vae.config.latent_channels, self.config.n_mels // scale, self.config.width // scale)

@@ -7,7 +7,10 @@ import dataclasses
 import json
 import sys
 
-from . import GENRES, RESERVED, Score, compose
+from training.composer.arrange import compose
+from training.composer.genres import GENRES
+from training.composer.genres.reserved import RESERVED
+from training.composer.score import Score
 
 
 def as_text(score: Score) -> str:

@@ -6,15 +6,16 @@ import dataclasses
 import random
 from collections.abc import Mapping
 
-from .genres import GENRES, RESERVED
-from .genres.model import Genre, Layer
-from .humanise import finish
-from .melody import Line, Singer
-from .perform import Player
-from .plan import Plan, make_plan
-from .rhythm import play_fill, play_groove
-from .score import Note, Part, Score, Truth
-from .theory import INSTRUMENTS, key_name
+from training.composer.genres import GENRES
+from training.composer.genres.model import Genre, Layer
+from training.composer.genres.reserved import RESERVED
+from training.composer.humanise import finish
+from training.composer.melody import Line, Singer
+from training.composer.perform import Player
+from training.composer.plan import Plan, make_plan
+from training.composer.rhythm import play_fill, play_groove
+from training.composer.score import Note, Part, Score, Truth
+from training.composer.theory import INSTRUMENTS, key_name
 
 HELD_OUT_SEEDS = range(10_000_000, 10_100_000)
 

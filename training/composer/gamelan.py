@@ -12,8 +12,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .score import Note
-from .theory import into_range
+from training.composer.score import Note
+from training.composer.theory import into_range
 
 PELOG = (0, 1, 3, 7, 8)
 CYCLE = 8  # beats from gong to gong: one window of two bars

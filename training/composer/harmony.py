@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .theory import Chord, nearest_pitch, parse_chord
+from training.composer.theory import Chord, nearest_pitch, parse_chord
 
 
 def lay_out(progression: str, *, bars: int, beats_per_bar: int, tonic: int, minor: bool) -> list[Chord]:

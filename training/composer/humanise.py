@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from .plan import Plan
-from .score import Note
+from training.composer.plan import Plan
+from training.composer.score import Note
 
 _LARGEST_JITTER = 0.012
 

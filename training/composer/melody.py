@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .rhythm import Feel, Step, unroll
-from .score import Note
-from .theory import SCALES, Chord, Instrument
+from training.composer.rhythm import Feel, Step, unroll
+from training.composer.score import Note
+from training.composer.theory import SCALES, Chord, Instrument
 
 _MOVES = (-3, -2, -1, -1, -1, 0, 1, 1, 1, 2, 3)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from .genres.model import Layer
-from .harmony import ladder, voice
-from .rhythm import Feel, Step, unroll
-from .score import Note
-from .theory import Chord, Instrument, into_range, nearest_pitch
+from training.composer.genres.model import Layer
+from training.composer.harmony import ladder, voice
+from training.composer.rhythm import Feel, Step, unroll
+from training.composer.score import Note
+from training.composer.theory import Chord, Instrument, into_range, nearest_pitch
 
 _ACCENTS = {"C": 14, "X": 14, "P": 10, "o": -26, "p": -16, "R": 5}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .genres.model import Genre
-from .harmony import lay_out
-from .rhythm import Feel
-from .theory import Chord
+from training.composer.genres.model import Genre
+from training.composer.harmony import lay_out
+from training.composer.rhythm import Feel
+from training.composer.theory import Chord
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Score to sound: FluidSynth plays a score with a General MIDI soundfont, in stereo, with its reverb.
 
-TinySoundFont is four times as fast (``training.measure_synths``) but dry, and its package asks for PyAudio, which does
+TinySoundFont is four times as fast (``training.measure.synths``) but dry, and its package asks for PyAudio, which does
 not build without PortAudio; drawing the picture takes a third of a clip's time in any case.
 """
 

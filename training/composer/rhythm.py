@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .score import Note
+from training.composer.score import Note
 
 LANES = {
     "k": 36,

@@ -7,19 +7,19 @@ data=${2:-runs/data-gpu}
 recipe=training/recipes/riff_mini_gpu.json
 workers=$(($(nproc) > 2 ? $(nproc) - 2 : 1))
 
-python -m training.make_dataset --out "$data" --pieces 60000 --heldout 600 --workers "$workers" 2>"$data.log" &
+python -m training.recipes.dataset --out "$data" --pieces 60000 --heldout 600 --workers "$workers" 2>"$data.log" &
 composer=$!
 trap 'kill "$composer" 2>/dev/null || true' EXIT
 
 shards() { find "$data/train" -name 'pictures-4-*.npy' 2>/dev/null | wc -l; }
-python -m training.train text --recipe "$recipe" --out "$out"
+python -m training.recipes.riff_mini text --recipe "$recipe" --out "$out"
 while [ "$(shards)" -lt 20 ]; do sleep 2; done
 
-python -m training.train vae --recipe "$recipe" --data "$data" --out "$out"
+python -m training.recipes.riff_mini vae --recipe "$recipe" --data "$data" --out "$out"
 for step in 2000 4000 7000 10000 14000; do
-    python -m training.train denoiser --recipe "$recipe" --data "$data" --out "$out" --until "$step"
+    python -m training.recipes.riff_mini denoiser --recipe "$recipe" --data "$data" --out "$out" --until "$step"
 done
-python -m training.train decoder --recipe "$recipe" --data "$data" --out "$out"
-python -m training.train obey --recipe "$recipe" --data "$data" --out "$out"
-python -m training.train polish --recipe "$recipe" --data "$data" --out "$out"
-python -m training.evaluate_mini --model "$out/checkpoint-polished" --data "$data" --out "$out/report.json"
+python -m training.recipes.riff_mini decoder --recipe "$recipe" --data "$data" --out "$out"
+python -m training.recipes.riff_mini obey --recipe "$recipe" --data "$data" --out "$out"
+python -m training.recipes.riff_mini polish --recipe "$recipe" --data "$data" --out "$out"
+python -m training.measure.riff_mini --model "$out/checkpoint-polished" --data "$data" --out "$out/report.json"

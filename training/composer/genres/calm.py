@@ -1,6 +1,6 @@
 """Ambient, sacred, lullaby."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 AMBIENT = Genre(
     "ambient",

@@ -1,6 +1,6 @@
 """Salsa and reggae."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 SALSA = Genre(
     "salsa",

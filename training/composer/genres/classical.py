@@ -1,6 +1,6 @@
 """Solo classical piano, orchestra, baroque."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 CLASSICAL_PIANO = Genre(
     "classical_piano",

@@ -1,6 +1,6 @@
 """House, techno, trance."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 HOUSE = Genre(
     "house",

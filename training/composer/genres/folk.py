@@ -1,6 +1,6 @@
 """Folk, bluegrass, celtic."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 FOLK = Genre(
     "folk",

@@ -1,6 +1,6 @@
 """Lo-fi hip hop, boom bap, trap."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 LOFI = Genre(
     "lofi_hip_hop",

@@ -1,6 +1,6 @@
 """Jazz: swing, bossa nova, ragtime."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 SWING_JAZZ = Genre(
     "swing_jazz",

@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .. import gamelan
-from ..gamelan import CYCLE, Piece
-from ..score import Note, Part, Score, Truth
-from ..theory import into_range, key_name
+from training.composer import gamelan
+from training.composer.gamelan import CYCLE, Piece
+from training.composer.score import Note, Part, Score, Truth
+from training.composer.theory import into_range, key_name
 
 BPM = (84, 150)
 _MOODS = ("mysterious", "energetic", "epic", "playful", "dreamy")

@@ -1,6 +1,6 @@
 """Rock and metal."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 ROCK = Genre(
     "rock",

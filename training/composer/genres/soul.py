@@ -1,6 +1,6 @@
 """Blues, funk, disco."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 BLUES = Genre(
     "blues",

@@ -1,6 +1,6 @@
 """Drum and bass, synthwave, chiptune."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 DRUM_AND_BASS = Genre(
     "drum_and_bass",

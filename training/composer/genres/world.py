@@ -1,6 +1,6 @@
 """Flamenco and Chinese music."""
 
-from .model import Genre, Layer
+from training.composer.genres.model import Genre, Layer
 
 FLAMENCO = Genre(
     "flamenco",

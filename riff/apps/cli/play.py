@@ -1,0 +1,63 @@
+"""``riff play``: a page in the browser to play on."""
+
+import argparse
+import contextlib
+import os
+from typing import Any
+
+from riff.apps.cli.options import add_loading_options, load_pipeline, number
+from riff.utils.errors import RiffError, SystemProblem
+
+_EXAMPLES = """\
+examples:
+  riff play                                       opens the page in the browser; Ctrl-C ends it
+  riff play --model runs/blues/model --port 8080  another model
+  riff play --lora runs/wug/model:0.8             a LoRA on top of it
+  riff play --no-browser                          prints the address only"""
+
+
+def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
+    """Add this verb's parser to ``verbs``, with the options that every verb has."""
+    parser = verbs.add_parser(
+        "play",
+        parents=[everywhere],
+        help="open a page in the browser to play on",
+        description="Open a page in the browser on which music is composed, walked, edited and painted. It is for this "
+        "machine only and works without a network. Needs riff-music[ui].",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    add_loading_options(parser)
+    parser.add_argument("--port", type=number(0, 65535, whole=True), default=7860, help="default 7860; 0 takes any")
+    parser.add_argument(
+        "--host", default="127.0.0.1",
+        help="address to listen on; default 127.0.0.1, this machine. The page asks nobody who they are, so another one "
+        "lets all who reach it in",
+    )  # fmt: skip
+    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    parser.add_argument(
+        "--share", choices=["never"], default="never", help="never: riff opens no tunnel to the world; the only choice"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Hold the page until Ctrl-C."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise SystemProblem(f"riff play needs {error.name}; python -m pip install 'riff-music[ui]'") from error
+    if not args.host.strip():
+        raise RiffError("--host is empty; use 127.0.0.1, or an address of this machine")
+    from riff.apps.playground.app import make_stage, serve
+    from riff.apps.playground.stage import Source
+
+    stage = make_stage(load_pipeline(args), Source(args.model, tuple(args.lora)))
+
+    def announce(address: str) -> None:
+        with contextlib.suppress(OSError):
+            print(address, flush=True)
+
+    serve(stage, host=args.host, port=args.port, announce=announce, browser=not args.no_browser)

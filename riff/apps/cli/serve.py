@@ -1,0 +1,157 @@
+"""``riff serve``: the pipeline over HTTP."""
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from riff.apps.cli.options import add_loading_options, load_pipeline, number
+from riff.utils.errors import RiffError, SystemProblem
+
+if TYPE_CHECKING:
+    from riff.apps.server.settings import Settings
+
+TOKEN_VARIABLE = "RIFF_TOKEN"
+_LEAST_TOKEN = 16
+_EXAMPLES = """\
+examples:
+  riff serve                                       on this machine only, port 3013; the page is /docs
+  riff serve --model riffusion/riffusion-model-v1  Riffusion's web app works against it as it is
+  RIFF_TOKEN=... riff serve --host 0.0.0.0         for others, who must send the token
+  curl -X POST localhost:3013/v1/render -H 'content-type: application/json' \\
+       -d '{"prompt": "lo-fi hip hop, 84 bpm", "format": "mp3"}' -o lofi.mp3"""
+
+
+def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
+    """Add this verb's parser to ``verbs``, with the options that every verb has."""
+    parser = verbs.add_parser(
+        "serve",
+        parents=[everywhere],
+        help="answer requests over HTTP",
+        description="Answer requests over HTTP: /v1/render and the rest, /v1/stream, and Riffusion's /run_inference. "
+        "Needs riff-music[serve]. The log goes to stderr, one JSON object per line.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    add_loading_options(parser)
+    access = parser.add_argument_group("access")
+    access.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1, this machine")
+    access.add_argument("--port", type=number(0, 65535, whole=True), default=3013, help="default 3013; 0 takes any")
+    access.add_argument(
+        "--token-file", metavar="FILE", help=f"holds the token; else {TOKEN_VARIABLE} in the environment"
+    )
+    access.add_argument("--no-auth", action="store_true", help="let everybody who reaches --host in")
+    access.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name that it is reached by; repeatable"
+    )
+    access.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN",
+        help="pages that may call it, like https://example.org, or *; repeatable",
+    )  # fmt: skip
+    _add_limits(parser.add_argument_group("limits"))
+    parser.add_argument("--log-prompts", action="store_true", help="let the log hold what people ask for")
+
+
+def _add_limits(limits: Any) -> None:
+    limits.add_argument("--queue", type=number(1, 10_000, whole=True), default=8, help="requests that wait; default 8")
+    limits.add_argument(
+        "--batch", type=number(1, 64, whole=True), help="like requests drawn side by side; default 4, on a CPU 1"
+    )
+    limits.add_argument("--deadline", type=number(1, 86400), default=300.0, metavar="SECONDS", help="default 300")
+    limits.add_argument(
+        "--grace", type=number(0, 3600), default=30.0, metavar="SECONDS", help="for what runs at SIGTERM; default 30"
+    )
+    limits.add_argument("--max-steps", type=number(1, 150, whole=True), default=150, help="default 150")
+    limits.add_argument(
+        "--max-prompt", type=number(1, 10_000, whole=True), default=1000, help="characters; default 1000"
+    )
+    limits.add_argument("--max-bars", type=number(1, 512, whole=True), default=512, help="default 512")
+    limits.add_argument("--max-seconds", type=number(1, 600), default=600.0, help="of sound; default 600")
+    limits.add_argument("--max-body", type=number(0.001, 1024), default=16.0, metavar="MB", help="default 16")
+    limits.add_argument("--max-connections", type=number(1, 10_000, whole=True), default=64, help="default 64")
+    limits.add_argument("--max-streams", type=number(0, 100, whole=True), default=2, help="endless ones; default 2")
+    limits.add_argument("--idle", type=number(0.1, 3600), default=10.0, metavar="SECONDS",
+                        help="that a client may pause while it sends; default 10")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve until a signal comes."""
+    settings = make_settings(args)
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise SystemProblem(f"riff serve needs {error.name}; python -m pip install 'riff-music[serve]'") from error
+    from riff.apps.server.app import serve
+
+    def announce(address: str) -> None:
+        if not args.quiet:
+            with contextlib.suppress(OSError):
+                print(address, flush=True)
+
+    serve(lambda: load_pipeline(args), settings, announce, log=sys.stderr)
+
+
+def make_settings(args: argparse.Namespace) -> "Settings":
+    """The options as the server takes them.
+
+    Raises:
+        RiffError: an address that others reach without a token, or a token that is none.
+    """
+    from riff.apps.server.settings import MB, Settings
+
+    token = _token(args)
+    if not _is_local(args.host) and token is None and not args.no_auth:
+        raise RiffError(f"--host {args.host} lets others in; set {TOKEN_VARIABLE} or --token-file, or say --no-auth")
+    for origin in args.allow_origin:
+        if origin != "*" and ("://" not in origin or origin.endswith("/")):
+            raise RiffError(f"--allow-origin {origin} is no origin; write it like https://example.org, or *")
+    return Settings(
+        host=args.host,
+        port=args.port,
+        token=None if args.no_auth else token,
+        allow_hosts=tuple(name.lower() for name in args.allow_host),
+        allow_origins=tuple(args.allow_origin),
+        queue_size=args.queue,
+        batch_size=args.batch,
+        deadline_s=args.deadline,
+        grace_s=args.grace,
+        max_prompt=args.max_prompt,
+        max_steps=args.max_steps,
+        max_bars=args.max_bars,
+        max_seconds=args.max_seconds,
+        max_body=round(args.max_body * MB),
+        max_connections=args.max_connections,
+        max_streams=args.max_streams,
+        idle_s=args.idle,
+        log_prompts=args.log_prompts,
+    )
+
+
+def _token(args: argparse.Namespace) -> str | None:
+    token = os.environ.get(TOKEN_VARIABLE)
+    if args.token_file is not None:
+        try:
+            token = Path(args.token_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise RiffError(f"--token-file {args.token_file} cannot be read; give a file that holds a token") from error
+    if token is None:
+        return None
+    token = token.strip()
+    if len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable():
+        raise RiffError(f"the token is not {_LEAST_TOKEN} plain characters or more; make one: openssl rand -hex 16")
+    return token
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

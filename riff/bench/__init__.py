@@ -1,6 +1,0 @@
-"""How fast and how large riff is on this machine, against the tools that do the same: :func:`bench`."""
-
-from riff.bench.result import Bench, Ratio, Section
-from riff.bench.run import SECTIONS, bench
-
-__all__ = ["SECTIONS", "Bench", "Ratio", "Section", "bench"]

@@ -1,0 +1,268 @@
+"""A loaded model and what it can do: read prompts, and draw pictures on a canvas."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from riff.diffusion.conditioning import CanvasConditioning
+from riff.diffusion.fingerprint import CheckpointOrigin
+from riff.diffusion.latents import downsampling, latents_to_image
+from riff.diffusion.sampling import ALWAYS, Interval, Original, StepCallback, denoise
+from riff.diffusion.windows import CanvasPrediction, WindowLayout, canvas_noise, training_width
+from riff.prompt.encoder import CHUNKS, embed_phrases
+from riff.prompt.interpret import ParsedPrompt, known_phrase
+from riff.prompt.prior import MusicPrior
+from riff.prompt.syntax import WeightedText, parse_weights
+from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.inversion.solver import Quality
+from riff.utils.errors import ModelError, SystemProblem
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+# Guidance that suits each family: Riffusion's own default, and what training.measure.sampling found for riff-mini.
+RIFFUSION_GUIDANCE = 7.0
+MINI_GUIDANCE = 1.8
+MINI_INTERVAL: Interval = (0.1, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn.
+
+    Attributes:
+        steps: denoising steps.
+        callback: called as ``(step, steps, latents)`` after each.
+    """
+
+    steps: int = 20
+    callback: StepCallback | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionModel:
+    """The parts of a checkpoint.
+
+    Attributes:
+        parts: the StableDiffusionPipeline that holds UNet, VAE, text encoder, tokenizer and scheduler.
+        config: what its pictures mean.
+        prior: the music prior of riff's own models, else None.
+        name: what the checkpoint is called in the files it makes.
+        origin: where its weights came from.
+        guidance_interval: shares of the steps from and until which there is guidance; None is the family's usual.
+        compiled: whether its denoiser was compiled, which changes the last digits.
+    """
+
+    parts: "StableDiffusionPipeline"
+    config: SpectrogramConfig
+    prior: MusicPrior | None
+    name: str
+    origin: CheckpointOrigin = dataclasses.field(default_factory=CheckpointOrigin)
+    guidance_interval: Interval | None = None
+    compiled: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.parts.unet.device
+
+    @property
+    def default_guidance(self) -> float:
+        """Weight of the prompt that suits this family of models."""
+        return RIFFUSION_GUIDANCE if self.prior is None else MINI_GUIDANCE
+
+    @property
+    def interval(self) -> Interval:
+        """Shares of the steps from and until which there is guidance."""
+        if self.guidance_interval is not None:
+            return self.guidance_interval
+        return ALWAYS if self.prior is None else MINI_INTERVAL
+
+    def settings(self, steps: int, guidance_scale: float, quality: Quality = "default") -> dict[str, Any]:
+        """What every clip says of how it was drawn; the names are those of :func:`riff.tasks.provenance.provenance`."""
+        loras = [dataclasses.asdict(adapter) for adapter in self.origin.adapters]
+        return {
+            "model": self.name,
+            "model_hash": self.origin.model_hash,
+            "loras": json.dumps(loras) if loras else None,
+            "steps": steps,
+            "guidance": float(guidance_scale),
+            "guidance_interval": json.dumps(self.interval),
+            "scheduler": type(self.parts.scheduler).__name__,
+            "quality": quality,
+            "config": json.dumps(self.config.to_dict()),
+            "device": device_kind(self.device),
+            "dtype": str(self.parts.unet.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "compiled": self.compiled or None,
+        }
+
+    @property
+    def factor(self) -> int:
+        """Picture columns per latent column."""
+        return downsampling(self.parts.vae)
+
+    @property
+    def multiple(self) -> int:
+        """Picture columns come in multiples of this, so that the UNet can halve its latents."""
+        return self.factor * 2 ** (len(self.parts.unet.config.block_out_channels) - 1)
+
+    @property
+    def latent_rows(self) -> tuple[int, int]:
+        """(L, H): channels and rows of the latents."""
+        return self.parts.vae.config.latent_channels, self.config.n_mels // self.factor
+
+    def layout(
+        self, columns: int, *, beats_per_bar: int = 4, loop: bool = False, ends_pinned: bool = False
+    ) -> WindowLayout:
+        """Where the windows of a canvas lie.
+
+        Args:
+            columns: of the picture, a multiple of ``multiple``.
+            beats_per_bar: 3 or 4; windows slide by bars on the beats grid, else by half their width.
+            loop: whether the end leads back into the start.
+            ends_pinned: whether the first and the last window draw what clips of the training width would.
+        """
+        width, window = columns // self.factor, training_width(self.config, beats_per_bar) // self.factor
+        stride, rest = divmod(beats_per_bar * self.config.frames_per_beat, self.factor)
+        if self.config.grid == "seconds" or rest or window % stride:
+            stride = window // 2
+        pinned = (0, width - window) if ends_pinned else ()
+        return WindowLayout(width, window, max(1, stride), loop, tuple(dict.fromkeys(pinned)))
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """(B, tokens, D) embeddings of B texts, whose brackets weigh words."""
+        return self._embed([parse_weights(text) for text in texts])[0]
+
+    def _embed(self, phrases: Sequence[WeightedText]) -> tuple[Tensor, list[int]]:
+        # riff's own models were trained on one chunk, whose mean they read as well.
+        chunks = CHUNKS if self.prior is None else 1
+        return embed_phrases(phrases, self.parts.tokenizer, self.parts.text_encoder, chunks=chunks)
+
+    def conditions(
+        self,
+        samples: Sequence[Sequence[ParsedPrompt]],
+        guidance: Sequence[float],
+        negative_prompts: Sequence[str],
+        *,
+        progress: Tensor | None = None,
+        lora_weights: Tensor | None = None,
+    ) -> CanvasConditioning:
+        """What the model is told along a canvas.
+
+        Args:
+            samples: of B pictures drawn side by side, the readings of K stations; all composed alike.
+            guidance: K weights of the prompt.
+            negative_prompts: K texts to stay away from, whose brackets weigh words.
+            progress: as in :class:`riff.diffusion.conditioning.CanvasConditioning`.
+            lora_weights: as there.
+
+        Raises:
+            RiffError: a negative prompt's brackets are wrong.
+        """
+        told = [[phrase for reading in stations for phrase in reading.phrases] for stations in samples]
+        away = [self._known_negative(text) for text in negative_prompts]
+        embeds, tokens = self._embed([phrase for row in [*told, away] for phrase in row])
+        count, stations = len(told[0]), samples[0]
+        prompts = embeds[: len(told) * count].unflatten(0, (len(told), count))
+        blend = torch.block_diag(*[torch.tensor([reading.shares]) for reading in stations])
+        return CanvasConditioning(
+            prompts,
+            torch.tensor([float(weight) for weight in guidance]),
+            embeds[-len(away) :].expand(len(told), -1, -1, -1),
+            progress=progress,
+            lora_weights=lora_weights,
+            blend=blend if count > len(stations) else None,
+            prompt_tokens=tuple(max(tokens[place : len(told) * count : count]) for place in range(count)),
+            negative_tokens=tuple(tokens[-len(away) :]),
+        )
+
+    def _known_negative(self, text: str) -> WeightedText:
+        return known_phrase(parse_weights(text, "negative_prompt"), self.parts, self.prior)[0]
+
+    def draw(
+        self,
+        noise: Tensor,
+        layout: WindowLayout,
+        conditions: CanvasConditioning,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        *,
+        original: Original | None = None,
+    ) -> Tensor:
+        """Pictures ``(B, C, M, N)`` in [0, 1] on the CPU, drawn from noise ``(B, L, H, W)``.
+
+        Args:
+            noise: standard normal.
+            layout: of the canvas.
+            conditions: what the model is told.
+            seeds: B of them, for schedulers that add noise on the way.
+            sampling: how.
+            original: latents to start from or to keep.
+
+        Raises:
+            ModelError: the model drew numbers that are not finite.
+        """
+        # A scheduler counts its steps: one of our own lets two threads share the model.
+        scheduler = type(self.parts.scheduler).from_config(self.parts.scheduler.config)
+        latents = denoise(
+            CanvasPrediction(self.parts.unet, layout, conditions, self.interval),
+            scheduler,
+            noise.to(self.device),
+            num_inference_steps=sampling.steps,
+            original=original,
+            generator=[_step_generator(seed) for seed in seeds],
+            callback_on_step_end=sampling.callback,
+        )
+        images = latents_to_image(latents, self.parts.vae, channels=self.config.channels, loop=layout.loop).cpu()
+        if not bool(torch.isfinite(images).all()):
+            raise ModelError(
+                f"{self.name} drew numbers that are not finite in {self.parts.unet.dtype}; "
+                "load it with dtype=torch.float32"
+            )
+        # Copied out of inference mode, so that a clip's picture may be trained on.
+        return images.clone()
+
+    def noise(self, layout: WindowLayout, seed: int) -> Tensor:
+        """(1, L, H, W): that of one clip, every window its own."""
+        return canvas_noise(self.latent_rows, layout, [seed])
+
+
+def device_kind(device: torch.device) -> str:
+    """What a clip's bytes depend on: ``"cpu"``, or ``"cuda"`` with the name of the card."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def _step_generator(seed: int) -> torch.Generator:
+    """For noise on the way; not the one that the first noise is drawn from, or the two would be alike."""
+    other = torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(seed))
+    return torch.Generator().manual_seed(int(other))
+
+
+# WAS riff/compiling.py: Compiling the denoiser on request: minutes once, less time at every step of all that
+# follows.
+
+COMPILERS = ("c++", "g++", "clang++", "cl")
+
+
+def compile_denoiser(unet: "UNet2DConditionModel") -> None:
+    """Let ``torch.compile`` translate the UNet, in place; weights and names stay as they are.
+
+    Its convolutions get their channels innermost. Each size of picture is translated when it is first drawn, which
+    takes up to minutes. The numbers differ from those of the plain model in their last digits.
+
+    Raises:
+        SystemProblem: torch cannot compile here, or there is no C++ compiler for the CPU.
+    """
+    if unet.device.type == "cpu" and not any(shutil.which(name) for name in COMPILERS):
+        raise SystemProblem("there is no C++ compiler, which torch.compile needs on a CPU; install g++, or do without")
+    unet.to(memory_format=torch.channels_last)
+    try:
+        unet.compile(dynamic=False)
+    except RuntimeError as error:
+        raise SystemProblem(f"torch.compile does not work here ({error}); do without") from error

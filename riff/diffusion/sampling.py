@@ -1,0 +1,294 @@
+"""Denoising: from noise to latents under the guidance of a prompt."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from riff.utils.errors import RiffError
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin, UNet2DConditionModel
+
+Generators = torch.Generator | list[torch.Generator]
+StepCallback = Callable[[int, int, Tensor], Tensor | None]
+# (scaled latents (B, L, H, W), timestep, step, steps in all) to the model's prediction, float32.
+Predictor = Callable[[Tensor, Tensor, int, int], Tensor]
+# Shares of the steps from and until which guidance is used.
+Interval = tuple[float, float]
+ALWAYS: Interval = (0.0, 1.0)
+
+
+def is_guided(interval: Interval, step: int, steps: int) -> bool:
+    """Whether the middle of a step lies in the interval.
+
+    Guidance decides what is drawn. In the first steps it narrows the choice to what is most typical, in the last there
+    is nothing left to decide, so in both it costs likeness, and time (Kynkäänniemi et al., 2024).
+    """
+    return interval[0] <= (step + 0.5) / steps < interval[1]
+
+
+def guided_prediction(
+    unet: "UNet2DConditionModel",
+    latents: Tensor,
+    timestep: Tensor,
+    prompt_embeds: Tensor,
+    *,
+    negative_prompt_embeds: Tensor | None,
+    guidance: Tensor | float,
+    shares: Tensor | None = None,
+    negative_shares: Tensor | None = None,
+    lora_weight: float | None = None,
+) -> Tensor:
+    """What the model takes the noise (or the velocity) to be, pushed from the negative prompt towards the prompt.
+
+    Where several prompts share a place, what it takes it to be for each is mixed. A mixture of embeddings would tip
+    over from one prompt to the other within a few hundredths of the way; a mixture of predictions, the score of the
+    product of their distributions (Liu et al., 2022), goes over evenly. With guidance g, negative prediction n and
+    shares s it is ``n + sum(s_i * g * (p_i - n))``, also for shares below 0, which steer away from their prompt.
+
+    Args:
+        unet: the denoiser; its device and dtype are used for its own work.
+        latents: ``(B, L, H, W)``, scaled as the scheduler wants them.
+        timestep: of the schedule.
+        prompt_embeds: ``(P, B, tokens, D)``, P prompts.
+        negative_prompt_embeds: ``(P', B, tokens, D)``, one for all prompts or with shares of their own; None draws
+            without guidance.
+        guidance: weight of the prompt against the negative prompt, a number or one per column ``(W,)``; up to 1 it
+            is the prompt alone.
+        shares: ``(P, W)`` of the prompts at each column, those above 0 are 1 in sum; None where there is one prompt.
+            Without guidance those below 0 steer away from where the others point.
+        negative_shares: ``(P', W)`` of the negative prompts, 1 in sum; None is ``shares``.
+        lora_weight: of the adapters, if the UNet has any.
+
+    Returns:
+        ``(B, L, H, W)`` float32.
+
+    Source: Ho & Salimans, 2022 (classifier-free guidance).
+    """
+    options = {} if lora_weight is None else {"cross_attention_kwargs": {"scale": lora_weight}}
+    told = prompt_embeds if negative_prompt_embeds is None else torch.cat([negative_prompt_embeds, prompt_embeds])
+    count = len(told)
+    prediction = unet(
+        latents.to(unet.dtype).repeat(count, 1, 1, 1),
+        timestep,
+        encoder_hidden_states=told.flatten(0, 1).to(device=unet.device, dtype=unet.dtype),
+        **options,
+    ).sample.float()
+    parts = prediction.reshape(count, *latents.shape)
+    prompts = parts[-len(prompt_embeds) :]
+    towards = _mix(prompts, shares)
+    steers = None if shares is None or bool((shares >= 0).all()) else shares
+    others = towards if steers is None else _mix(prompts, steers.clamp(min=0.0))
+    if negative_prompt_embeds is None:
+        return towards if steers is None else _fill(towards, steers, others)
+    own = shares if negative_shares is None else negative_shares
+    away = _mix(parts[: len(negative_prompt_embeds)], own if len(negative_prompt_embeds) > 1 else None)
+    weight = torch.as_tensor(guidance, dtype=torch.float32, device=away.device)
+    if steers is not None:
+        towards = _fill(towards, steers, torch.where(weight > 1.0, away, others))
+    return away + weight.clamp(min=1.0) * (towards - away)
+
+
+def _fill(towards: Tensor, shares: Tensor, reference: Tensor) -> Tensor:
+    """``towards`` with what shares below 0 took off it put back from ``reference``, so that the sum is 1 again."""
+    return towards - shares.clamp(max=0.0).sum(0).to(towards) * reference
+
+
+def _mix(parts: Tensor, shares: Tensor | None) -> Tensor:
+    """(P, B, L, H, W) to (B, L, H, W), each column by its shares (P, W)."""
+    if shares is None:
+        return parts[0]
+    return torch.einsum("pblhw,pw->blhw", parts, shares.to(parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainPrediction:
+    """The model shown all of the latents at once: a predictor for :func:`denoise`.
+
+    Attributes:
+        unet: the denoiser.
+        prompt_embeds: ``(B, tokens, D)``.
+        negative_prompt_embeds: ``(B, tokens, D)``; needed when ``guidance_scale > 1``.
+        guidance_scale: weight of the prompt against the negative prompt; 1 or less draws without guidance.
+        guidance_interval: in which steps; in the others the prompt alone is followed.
+
+    Raises:
+        RiffError: guidance is asked for without negative embeddings.
+    """
+
+    unet: "UNet2DConditionModel"
+    prompt_embeds: Tensor
+    negative_prompt_embeds: Tensor | None = None
+    guidance_scale: float = 1.0
+    guidance_interval: Interval = ALWAYS
+
+    def __post_init__(self) -> None:
+        if self.guidance_scale > 1 and self.negative_prompt_embeds is None:
+            raise RiffError(f"guidance_scale is {self.guidance_scale} without negative_prompt_embeds; pass those of ''")
+
+    def __call__(self, latents: Tensor, timestep: Tensor, step: int, steps: int) -> Tensor:
+        """(B, L, H, W) scaled latents to the prediction of the same shape, float32."""
+        away = None
+        if self.guidance_scale > 1 and is_guided(self.guidance_interval, step, steps):
+            assert self.negative_prompt_embeds is not None
+            away = self.negative_prompt_embeds[None]
+        return guided_prediction(
+            self.unet,
+            latents,
+            timestep,
+            self.prompt_embeds[None],
+            negative_prompt_embeds=away,
+            guidance=self.guidance_scale,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """What a drawing starts from, when it is not noise alone.
+
+    Attributes:
+        latents: ``(B, L, H, W)`` clean latents.
+        strength: how far they are noised before they are drawn anew, 0 (not at all) to 1 (nothing of them is left
+            but what ``mask`` keeps).
+        mask: ``(H, W)`` or ``(1, 1, H, W)`` in [0, 1]: 1 is drawn anew, 0 stays as it is; None is 1 everywhere.
+    """
+
+    latents: Tensor
+    strength: float = 1.0
+    mask: Tensor | None = None
+
+
+@torch.inference_mode()
+def denoise(
+    predict: Predictor,
+    scheduler: "SchedulerMixin",
+    noise: Tensor,
+    *,
+    num_inference_steps: int,
+    original: Original | None = None,
+    generator: Generators | None = None,
+    callback_on_step_end: StepCallback | None = None,
+) -> Tensor:
+    """Turn noise into latents, step by step.
+
+    Args:
+        predict: what the model makes of latents, such as :class:`riff.diffusion.windows.CanvasPrediction`.
+        scheduler: any diffusers scheduler; its timesteps are set here, so do not share it between threads.
+        noise: ``(B, L, H, W)`` standard normal, on the device to work on.
+        num_inference_steps: denoising steps from pure noise, ``>= 1``; a ``strength`` below 1 takes its share of them.
+        original: what to start from or to keep; None draws everything anew.
+        generator: CPU generator, or one per sample, for schedulers that add noise on the way.
+        callback_on_step_end: called as ``(step, steps in all, latents)`` after each step; latents that it
+            returns take the place of the current ones.
+
+    Returns:
+        ``(B, L, H, W)`` float32 latents.
+
+    Raises:
+        RiffError: the scheduler needs more steps.
+    """
+    _set_timesteps(scheduler, num_inference_steps, noise.device)
+    if original is not None and int(num_inference_steps * original.strength) == 0:
+        return original.latents.to(device=noise.device, dtype=torch.float32)
+    first = _first_step(scheduler, num_inference_steps, 1.0 if original is None else original.strength)
+    timesteps, options = scheduler.timesteps[first:], _step_options(scheduler, generator)
+    noise = noise.float()
+    latents = noise * scheduler.init_noise_sigma
+    if first and original is not None:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        latents = scheduler.add_noise(original.latents.to(noise), noise, timesteps[:1])
+    for step, timestep in enumerate(timesteps):
+        prediction = predict(scheduler.scale_model_input(latents, timestep), timestep, step, len(timesteps))
+        latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
+        if original is not None and original.mask is not None:
+            latents = _keep(latents, original, scheduler, noise, timesteps[step + 1 :])
+        if callback_on_step_end is not None:
+            replaced = callback_on_step_end(step, len(timesteps), latents)
+            latents = latents if replaced is None else replaced
+    return latents
+
+
+def _first_step(scheduler: "SchedulerMixin", steps: int, strength: float) -> int:
+    """Index of the timestep at which latents noised with ``strength`` come in, as diffusers' image-to-image counts."""
+    skipped = steps - min(int(steps * strength), steps)
+    return skipped * getattr(scheduler, "order", 1)
+
+
+def _keep(latents: Tensor, original: Original, scheduler: "SchedulerMixin", noise: Tensor, left: Tensor) -> Tensor:
+    """Put what the mask keeps back, noised as much as the latents are before the ``left`` timesteps."""
+    assert original.mask is not None
+    kept = original.latents.to(latents)
+    if len(left):
+        kept = scheduler.add_noise(kept, noise, left[:1])
+    return torch.lerp(kept, latents, original.mask.to(latents).expand_as(latents))
+
+
+def _set_timesteps(scheduler: "SchedulerMixin", steps: int, device: torch.device) -> None:
+    try:
+        scheduler.set_timesteps(steps, device=device)
+    except (ValueError, IndexError) as error:
+        name = type(scheduler).__name__
+        raise RiffError(
+            f"{name} cannot draw in {steps} step(s) ({error}); use 20 steps or another scheduler"
+        ) from error
+
+
+def _step_options(scheduler: "SchedulerMixin", generator: Generators | None) -> dict[str, Any]:
+    """What this scheduler's step accepts of ours; without a generator it would draw from the global one."""
+    if "generator" not in inspect.signature(scheduler.step).parameters:
+        return {}
+    return {"generator": torch.Generator() if generator is None else generator}
+
+
+@contextmanager
+def count_steps(progress: bool, callback: StepCallback | None) -> Iterator[StepCallback]:
+    """What :func:`denoise` calls after each step: the user's callback, then the bar."""
+    from tqdm import tqdm
+
+    with tqdm(total=0, unit="step", leave=False, disable=not progress) as bar:
+
+        def count_step(step: int, steps: int, latents: Tensor) -> Tensor | None:
+            replaced = None if callback is None else callback(step, steps, latents)
+            if step == 0:
+                bar.total += steps
+            bar.update()
+            return replaced
+
+        yield count_step
+
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "dpmsolver++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
+def scheduler_class(name: str) -> type["SchedulerMixin"]:
+    """A scheduler class of diffusers by riff's short name or by its own.
+
+    Raises:
+        RiffError: there is no such scheduler.
+    """
+    import diffusers
+
+    found = getattr(diffusers, SCHEDULERS.get(name, name), None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+        known = ", ".join(SCHEDULERS)
+        raise RiffError(
+            f"there is no scheduler {name!r}; use one of {known}, or a diffusers class such as PNDMScheduler"
+        )
+    return found
+
+
+def choose_scheduler(name: str, current: "SchedulerMixin") -> "SchedulerMixin":
+    """A scheduler called ``name`` for the noise schedule and the prediction type of ``current``."""
+    return scheduler_class(name).from_config(current.config)

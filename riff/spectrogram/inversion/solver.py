@@ -1,0 +1,181 @@
+"""Mel magnitudes to a waveform: inverse mel, a first phase from the magnitude's slopes, then alternating projections.
+
+The sound is looked for at the lowest rate that holds the band, and drawn at the output's rate in the last step alone.
+It lies on a ring of frames: a loop is that ring, a clip is a ring with silent frames between its end and its start.
+A long canvas is worked through block by block; each block holds on to the sound that the one before has settled.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.inversion.filters import (
+    filters_of,
+    inversion_geometry,
+    mel_to_linear,
+    mel_to_linear_compiled,
+    sparse_filters_of,
+)
+from riff.spectrogram.inversion.griffin_lim import pghi_framewise
+from riff.spectrogram.inversion.pghi import pghi
+from riff.spectrogram.inversion.projections import CompiledIteration, Iteration, TensorIteration
+from riff.spectrogram.inversion.stft import CircularSTFT
+from riff.utils.parallel import Map, mapping
+
+Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
+BLOCK = 1024  # frames that are worked on at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """How much work a quality is.
+
+    Attributes:
+        n_iter: iterations that hold the mel magnitudes; each visits every frame once.
+        n_interleaved: how many of them, the first ones, visit the frames in interleaved subsets, and go back to the
+            sound after each (after the ordered subsets of Hudson & Larkin, 1994): quick at first, but not at last.
+        padding: transform length of the iterations, in windows: 2, or 1, which costs half, but samples the filters
+            too coarsely to come close.
+        overlap: frames of a subset that should cover a sample.
+        settling: momentum of the interleaved iterations; 0.45 diverges.
+        momentum: of the others (Perraudin, Balazs & Søndergaard, 2013).
+    """
+
+    n_iter: int
+    n_interleaved: int = 3
+    padding: int = 2
+    overlap: int = 3
+    settling: float = 0.25
+    momentum: float = 0.99
+
+    def visits(self, overlap: int) -> Iterator[tuple[int, int, float]]:
+        """First frame, stride and momentum of every step, where so many frames cover a sample."""
+        stride = max(1, overlap // self.overlap)
+        for iteration in range(self.n_iter):
+            if iteration < self.n_interleaved:
+                yield from ((first, stride, self.settling) for first in range(stride))
+            else:
+                yield 0, 1, self.momentum
+
+
+PRESETS: dict[str, Preset] = {
+    "fast": Preset(3, n_interleaved=2, padding=1),
+    "default": Preset(11),
+    "high": Preset(50, n_interleaved=10),
+    "best": Preset(100, n_interleaved=10),
+}
+QUALITIES = (*PRESETS, "griffin-lim")
+
+
+def first_phase(
+    magnitude: Tensor,
+    ring: CircularSTFT,
+    *,
+    generator: torch.Generator,
+    known: Tensor,
+    given: Tensor | None,
+    parallel: bool,
+    every: int = 1,
+) -> Tensor:
+    """Phases, counted from each frame's first sample, that the magnitude's slopes imply.
+
+    Args:
+        magnitude: (B, N, F) on a ring.
+        ring: its transform.
+        generator: CPU source of the phases of bins that nothing tells.
+        known: (N,) bool, frames whose phase is settled.
+        given: (B, N, F') phases of those; None where there are none.
+        parallel: sum the slopes frame by frame, all bins at once, as a GPU likes it; else along the loudest paths,
+            which comes closer.
+        every: 1, or 2 for every second bin's phase.
+
+    Returns:
+        (B, N, F') in radians, F' = (F - 1) / every + 1.
+    """
+    geometry = {"n_fft": ring.n_fft, "hop_length": ring.hop_length, "win_length": ring.win_length}
+    bins = torch.arange(0, magnitude.shape[2], every, dtype=torch.float64)
+    to_start = (math.pi * ring.win_length / ring.n_fft * bins).remainder(2.0 * math.pi).to(magnitude)
+    if parallel:
+        given = torch.zeros_like(magnitude[..., ::every]) if given is None else given + to_start
+        fine = given.repeat_interleave(every, 2)[..., : magnitude.shape[2]]
+        return pghi_framewise(magnitude, **geometry, known=known, given=fine)[..., ::every] - to_start
+    # The same in every row: a clip sounds the same alone and in a batch, and what is in both channels is in the middle.
+    random = torch.rand(magnitude.shape[1], len(bins), generator=generator).mul_(2.0 * math.pi)
+    found = []
+    for row, loudness in enumerate(magnitude):
+        start = random if given is None else torch.where(known[:, None], given[row] + to_start, random)
+        found.append(pghi(loudness.numpy(), start.numpy(), **geometry, known=known.numpy(), every=every))
+    return torch.stack([torch.from_numpy(phase) for phase in found]).sub_(to_start)
+
+
+@dataclasses.dataclass(frozen=True)
+class RingProblem:
+    """One ring's worth of inversion.
+
+    Attributes:
+        mel: (B, N, M) >= 0; silent frames part what should not meet.
+        active: (N,) bool, the frames that are asked to sound.
+        fold: what a sound must be like, (B, N * hop) to the same: mirrored at a clip's ends, settled where it is.
+        known: (N,) bool, frames that are settled.
+        settled: (B, N * hop) at the low rate, read where ``known``.
+        stretch: ring samples per sample of the sound.
+    """
+
+    mel: Tensor
+    active: Tensor
+    fold: Callable[[Tensor], Tensor]
+    known: Tensor
+    settled: Tensor
+    stretch: float = 1.0
+
+
+def invert(
+    task: RingProblem,
+    config: SpectrogramConfig,
+    preset: Preset,
+    *,
+    generator: torch.Generator,
+    compiled: bool | None = None,
+) -> Tensor:
+    """A ring of sound (B, N * hop) at the low rate whose mel is the task's, as nearly as ``preset`` has time for.
+
+    Args:
+        task: what is asked.
+        config: geometry.
+        preset: how much work.
+        generator: CPU source of the phases that nothing tells.
+        compiled: whether a CPU does the work in compiled loops, on as many threads as torch uses; None is yes on a CPU.
+    """
+    compiled = task.mel.device.type == "cpu" if compiled is None else compiled
+    with mapping(torch.get_num_threads() if compiled else 1) as each:
+        return _invert(task, config, preset, generator, each if compiled else None)
+
+
+def _invert(
+    task: RingProblem, config: SpectrogramConfig, preset: Preset, generator: torch.Generator, each: Map | None
+) -> Tensor:
+    one, two = inversion_geometry(config).low, inversion_geometry(config).doubled()
+    ring = two if preset.padding == 2 else one
+    device = task.mel.device
+    iteration: Iteration
+    if each is not None:
+        fine = mel_to_linear_compiled(task.mel, sparse_filters_of(config, 2, task.stretch), each=each)
+        held = sparse_filters_of(config, preset.padding, task.stretch)
+        iteration = CompiledIteration(task.mel, ring, task.active, held, each)
+    else:
+        fine = mel_to_linear(task.mel, filters_of(config, 2, task.stretch, device))
+        filters = filters_of(config, preset.padding, task.stretch, device)
+        iteration = TensorIteration(task.mel, ring, task.active, filters)
+    magnitude = fine[..., ::2].contiguous()
+    given = one.to_frames(task.settled).angle() if bool(task.known.any()) else None
+    parallel = device.type != "cpu"
+    phase = first_phase(fine, two, generator=generator, known=task.known, given=given, parallel=parallel, every=2)
+    sound = task.fold(iteration.draw(magnitude, phase))
+    for first, stride, momentum in preset.visits(one.overlap):
+        sound = task.fold(iteration.step(sound, first=first, stride=stride, momentum=momentum))
+    return sound

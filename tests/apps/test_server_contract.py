@@ -1,0 +1,488 @@
+"""The server's other doors: Riffusion's own contract, files that are sent, endless streams, and what one job does to
+another."""
+
+import base64
+import concurrent.futures
+import io
+import json
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+pytest.importorskip("prometheus_client")
+pytest.importorskip("python_multipart")
+httpx = pytest.importorskip("httpx")
+
+import torch  # noqa: E402
+
+from riff.apps.server.queue import (  # noqa: E402
+    Job,
+    Result,
+    Stopped,
+    WorkQueue,
+)
+from riff.apps.server.riffusion import MASKS, SCORES, seed_mask, seed_picture  # noqa: E402
+from riff.apps.server.settings import (  # noqa: E402
+    ApiError,
+    Metrics,
+    Settings,
+    human,
+)
+from riff.audio.io import save_audio  # noqa: E402
+from riff.diffusion.fingerprint import CheckpointOrigin  # noqa: E402
+
+
+class InProcess:
+    """A server in a thread, around a pipeline that is there already."""
+
+    def __init__(self, pipe: Any, **limits: Any) -> None:
+        from riff.apps.server.app import make_server
+        from riff.apps.server.security import listen
+
+        settings = Settings(port=0, grace_s=5, **limits)
+        bound = listen("127.0.0.1", 0)
+        self.pipe, metrics = pipe, Metrics()
+        self.queue = WorkQueue(lambda: pipe, settings, metrics)
+        self.server = make_server(self.queue, settings, metrics)
+        self.queue.start()
+        self.thread = threading.Thread(target=self.server.run, args=([bound],), daemon=True)
+        self.thread.start()
+        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        self.http = httpx.Client(base_url=address, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+        until(lambda: self.server.started and self.queue.state == "ready")
+
+    def stop(self) -> None:
+        self.http.close()
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+def until(condition: Any, *, most: float = 15) -> None:
+    limit = time.monotonic() + most
+    while not condition():
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def server(pipe) -> Iterator[InProcess]:
+    running = InProcess(pipe, queue_size=4, max_seconds=60, max_streams=1)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def riffusion(riffusion_pipe) -> Iterator[InProcess]:
+    running = InProcess(riffusion_pipe)
+    yield running
+    running.stop()
+
+
+def ask(
+    alpha: Any = 0, *, prompts: tuple[str, str] = ("jazz", "jazz"), seeds: tuple[Any, Any] = (3, 4), **more: Any
+) -> dict:
+    """A request as Riffusion's web app sends it."""
+    ends = [
+        {"prompt": text, "seed": seed, "denoising": 0.75, "guidance": 7}
+        for text, seed in zip(prompts, seeds, strict=True)
+    ]
+    return {"alpha": alpha, "num_inference_steps": 4, "seed_image_id": "og_beat", "mask_image_id": None,
+            "start": ends[0], "end": ends[1], **more}  # fmt: skip
+
+
+def sound_of(url: str) -> tuple[Any, int]:
+    import soundfile
+
+    kind, _, text = url.partition(",")
+    assert kind == "data:audio/wav;base64"
+    return soundfile.read(io.BytesIO(base64.b64decode(text, validate=True)))
+
+
+@pytest.mark.parametrize("door", ["/run_inference", "/run_inference/"])
+@pytest.mark.parametrize("kind", ["server", "riffusion"])
+def test_the_web_app_s_request_is_answered_at_both_doors(request, kind: str, door: str) -> None:
+    running = request.getfixturevalue(kind)
+    reply = running.http.post(door, content=json.dumps(ask(0.25)))
+    assert reply.status_code == 200 and reply.headers["content-type"] == "application/json"
+    told = reply.json()
+    assert set(told) == {"image", "audio", "duration_s"}
+    assert base64.b64decode(told["image"].removeprefix("data:image/jpeg;base64,")).startswith(b"\xff\xd8")
+    samples, rate = sound_of(told["audio"])
+    assert len(samples) / rate == told["duration_s"]
+
+
+@pytest.mark.parametrize("kind", ["server", "riffusion"])
+def test_all_clips_are_equally_long_and_a_pair_s_end_is_the_next_one_s_start(request, kind: str) -> None:
+    running = request.getfixturevalue(kind)
+    asked = [
+        ask(1, seeds=(3, 4)),
+        ask(0, seeds=(4, 5)),
+        ask(0.5, prompts=("slow 60 bpm lullaby", "fast techno, 180 bpm")),
+        ask(0, seed_image_id="vibes", prompts=("waltz", "waltz")),
+    ]
+    told = [running.http.post("/run_inference/", json=each).json() for each in asked]
+    assert len({each["duration_s"] for each in told}) == 1
+    assert (sound_of(told[0]["audio"])[0] == sound_of(told[1]["audio"])[0]).all()
+    assert told[0]["audio"] != told[2]["audio"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": 1.0009},
+        {"alpha": None},
+        {"mask_image_id": ""},
+        {"mask_image_id": "mask_gradient_top_70"},
+        {"num_inference_steps": None},
+        {"seed_image_id": None},
+        {"seed_image_id": "marim"},
+        {"surprise": {"deep": []}},
+        {"start": {"prompt": "jazz", "seed": 1}},
+        {"start": {"prompt": "jazz", "seed": None, "denoising": None, "guidance": None}},
+        {"start": {"prompt": "", "seed": 1}},
+        {"start": {"prompt": "(((", "seed": 1}},
+        {"start": {"prompt": "a ] AND [ b", "seed": 1, "negative_prompt": "((x"}},
+        {"start": {"prompt": "jazz " * 1000, "seed": -7, "denoising": 9, "guidance": -3}},
+        {"end": {"prompt": "jazz", "seed": 2.0, "denoising": 0}},
+        {"end": {"prompt": "jazz", "seed": 2**70}},
+    ],
+    ids=lambda change: json.dumps(change)[:50],
+)
+def test_what_the_web_app_can_send_by_accident_is_answered(server: InProcess, change: dict) -> None:
+    asked = {**ask(0.5), "num_inference_steps": 2, **change}
+    if asked["num_inference_steps"] is None:
+        asked["start"] = {**asked["start"], "denoising": 0.04}
+        asked["end"] = {**asked["end"], "denoising": 0.04}
+    reply = server.http.post("/run_inference/", json=asked)
+    assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b"7", b"null", b"\xff", b"[" * 100_000),
+        *(json.dumps(ask(seed_image_id=text)).encode() for text in ("nope", "../../etc/passwd", "/etc", "a\x00b")),
+        *(json.dumps(ask(mask_image_id=text)).encode() for text in ("..\\x", "C:\\x", 7)),
+        *(json.dumps({key: ask()[key] for key in ask() if key != gone}).encode() for gone in ("start", "alpha")),
+        json.dumps(ask(start={"prompt": "jazz"})).encode(),
+        json.dumps(ask(start={"prompt": 7, "seed": 1})).encode(),
+        json.dumps(ask(alpha="much")).encode(),
+    ],
+    ids=lambda body: repr(body)[:30],
+)  # fmt: skip
+def test_what_cannot_be_mended_is_refused_in_json(server: InProcess, body: bytes) -> None:
+    reply = server.http.post("/run_inference", content=body)
+    assert reply.status_code == 400 and set(reply.json()) == {"error", "id"}
+    assert "passwd" not in reply.text
+
+
+def test_baseten_s_wrapping(server: InProcess) -> None:
+    assert "audio" in server.http.post("/run_inference", json={"worklet_input": ask()}).json()["output"]
+
+
+def test_seeds_are_ours_distinct_deterministic_and_close_round(mini_config) -> None:
+    assert set(SCORES) == {"og_beat", "agile", "marim", "motorway", "vibes"}
+    pictures = {name: seed_picture(name, mini_config) for name in SCORES}
+    for name, picture in pictures.items():
+        assert picture.shape == (1, 32, 64) and torch.equal(picture, seed_picture(name, mini_config))
+        assert sum(torch.equal(picture, other) for other in pictures.values()) == 1
+        assert float(picture.std()) > 0.05
+    for name in MASKS:
+        mask = seed_mask(name, mini_config)
+        assert mask.shape == (32, 64) and 0.1 <= float(mask.min()) < float(mask.max()) <= 1.0
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> bytes:
+    beat = torch.zeros(1, 8000 * 6)
+    for place in range(0, 8000 * 6, 4000):
+        beat[:, place : place + 400] = 0.5 * torch.sin(torch.arange(400) * 0.3) * torch.linspace(1, 0, 400)
+    return save_audio(tmp_path_factory.mktemp("sent") / "beat.wav", beat, 8000).read_bytes()
+
+
+DRAWING = {"prompt": "jazz", "num_inference_steps": "2", "bpm": "120", "downbeat": "0", "quality": "fast"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "longer"),
+    [
+        ("remix", {"strength": "0.5"}, 0.0),
+        ("extend", {"bars": "1"}, 2.0),
+        ("inpaint", {"mask_start_seconds": "[2]", "mask_end_seconds": "[3.5]"}, 0.0),
+    ],
+)
+def test_a_recording_is_sent_as_a_form_and_comes_back(server: InProcess, recording, kind, more, longer) -> None:
+    import soundfile
+
+    files = {"audio": ("../../etc/evil\x00name.exe", recording)}
+    reply = server.http.post(f"/v1/{kind}", data={**DRAWING, **more}, files=files)
+    assert reply.status_code == 200, reply.text
+    samples, rate = soundfile.read(io.BytesIO(reply.content))
+    assert rate == 8000 and len(samples) / rate == pytest.approx(6.0 + longer, abs=0.02)
+
+
+def test_a_recording_is_sent_in_base64_drawn_and_played_again(server: InProcess, recording) -> None:
+    text = base64.b64encode(recording).decode()
+    drawn = server.http.post("/v1/encode", json={"audio": text, "bpm": 120})
+    assert drawn.status_code == 200 and drawn.content.startswith(b"\x89PNG"), drawn.text
+    played = server.http.post("/v1/decode", files={"picture": drawn.content}, data={"quality": "fast"})
+    assert played.status_code == 200, played.text
+    assert json.loads(played.headers["x-riff-facts"])["duration_s"] == pytest.approx(6.0, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
+def test_the_tempo_that_riff_wrote_into_its_own_file_is_taken(server: InProcess, kind: str) -> None:
+    asked = {"prompt": "jazz", "bpm": 101.5, "num_inference_steps": 1, "quality": "fast", "format": kind}
+    made = server.http.post("/v1/render", json=asked).content
+    sent = {"prompt": "techno", "num_inference_steps": "1", "quality": "fast"}
+    reply = server.http.post("/v1/remix", data=sent, files={"audio": made})
+    assert reply.status_code == 200, reply.text
+    assert json.loads(reply.headers["x-riff-facts"])["bpm"] == 101.5
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def bomb(width: int, height: int) -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def wav(code: int, *, rate: int = 8000, channels: int = 1, data: bytes = bytes(64)) -> bytes:
+    form = struct.pack("<HHIIHH", code, channels, rate, rate * 2 * channels, 2 * channels & 0xFFFF, 16)
+    body = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("field", "content"),
+    [
+        ("audio", b""),
+        ("audio", b"no sound at all"),
+        ("audio", b"\x89PNG\r\n\x1a\n"),
+        ("audio", wav(0x11)),
+        ("audio", wav(1, rate=0)),
+        ("audio", wav(1, channels=65535)),
+        ("audio", wav(1, data=b"")),
+        ("picture", b"GIF89a" + bytes(100)),
+        ("picture", bomb(60_000, 60_000)),
+        ("picture", b"%!PS-Adobe-3.0 EPSF-3.0"),
+        ("picture", bomb(64, 64)[:60]),
+    ],
+    ids=["empty", "text", "png", "adpcm", "rate 0", "65535 channels", "no samples", "gif", "bomb", "eps", "cut off"],
+)
+def test_what_is_no_sound_or_picture_is_refused_by_one_line(server: InProcess, field: str, content: bytes) -> None:
+    reply = server.http.post("/v1/encode" if field == "audio" else "/v1/decode", files={field: ("x", content)})
+    assert reply.status_code == 422, reply.text
+    assert "/" not in reply.json()["error"] and "riff-upload" not in reply.text
+
+
+def test_forms_and_base64_that_are_wrong_are_refused(server: InProcess) -> None:
+    def status(path: str, **sent: Any) -> int:
+        return server.http.post(path, **sent).status_code
+
+    assert status("/v1/encode", json={"audio": "!!!"}) == 422
+    assert status("/v1/encode", json={}) == 422
+    assert status("/v1/encode", data={"bpm": "90"}, files={"other": b"x"}) == 422
+    assert status("/v1/encode", data={"bpm": "fast"}, files={"audio": b"x"}) == 422
+    assert status("/v1/encode", content=b"--x", headers={"content-type": "multipart/form-data"}) == 400
+    assert status("/v1/encode", content=b"x", headers={"content-type": "multipart/form-data; boundary=y"}) in (400, 422)
+
+
+def test_a_long_recording_is_refused_before_it_fills_the_memory(server: InProcess, tmp_path) -> None:
+    silence = save_audio(tmp_path / "long.flac", torch.zeros(1, 8000 * 90), 8000).read_bytes()
+    assert "60 s" in server.http.post("/v1/encode", files={"audio": silence}).json()["error"]
+
+
+def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(pipe) -> None:
+    running = InProcess(pipe, max_body=1000)
+    host, port = running.http.base_url.host, running.http.base_url.port
+    head = (
+        b"POST /v1/render HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
+    )
+    senders = [socket.create_connection((host, port), 10) for _ in range(9)]
+    for sender in senders:
+        sender.sendall(head + b" " * 950)
+        time.sleep(0.05)
+    assert b" 503 " in senders[-1].recv(4096)
+    for sender in senders:
+        sender.close()
+    until(lambda: running.http.post("/v1/render", content=b"x" * 900).status_code == 415)
+    running.stop()
+
+
+def test_a_defect_is_told_by_its_id_alone(server: InProcess, monkeypatch) -> None:
+    def broken(job: Job) -> Job:
+        raise RuntimeError("my secret at /root/place.py")
+
+    monkeypatch.setattr(server.queue, "submit", broken)
+    reply = server.http.post("/v1/render", json={"prompt": "jazz"})
+    assert reply.status_code == 500 and set(reply.json()) == {"error", "id"}
+    assert reply.json()["id"] in reply.json()["error"] and "secret" not in reply.text
+
+
+@pytest.mark.parametrize("kind", ["mp3", "ogg"])
+def test_a_stream_plays_on_and_walks_where_it_is_told(server: InProcess, kind: str) -> None:
+    import soundfile
+
+    query = {"prompt": "jazz", "bpm": 400, "format": kind, "id": f"stream-{kind}", "num_inference_steps": 2, "seed": 1}
+    heard = b""
+    with server.http.stream("GET", "/v1/stream", params=query) as reply:
+        assert reply.status_code == 200 and reply.headers["x-stream-id"] == f"stream-{kind}"
+        assert server.http.get("/v1/stream", params={**query, "id": "another-one"}).status_code == 429
+        began = time.monotonic()
+        for number, part in enumerate(reply.iter_raw()):
+            heard += part
+            if number == 1:
+                told = server.http.patch(f"/v1/stream/stream-{kind}", json={"prompt": "techno", "bpm": 200})
+                assert told.status_code == 200 and told.json()["within_bars"] == 2
+            if number == 6:
+                break
+        took = time.monotonic() - began
+    samples, rate = soundfile.read(io.BytesIO(heard))
+    # At most three bars at 400 bpm, the way, and bars at 200: gone there within a bar and a quarter of being told.
+    assert len(samples) / rate > 4.5
+    assert took > 2.0, "it is sent as it is heard, and not as fast as it can be drawn"
+    until(lambda: "riff_streams 0.0" in server.http.get("/metrics").text)
+    assert server.http.patch(f"/v1/stream/stream-{kind}", json={"bpm": 90}).status_code == 404
+
+
+def test_a_server_that_goes_down_ends_its_streams(pipe) -> None:
+    running = InProcess(pipe)
+    query = {"prompt": "jazz", "bpm": 200, "num_inference_steps": 1}
+    with running.http.stream("GET", "/v1/stream", params=query) as reply:
+        parts = reply.iter_raw()
+        assert next(parts)
+        running.server.should_exit = True
+        for _ in parts:
+            pass
+    running.stop()
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("", 422), ("prompt=", 422), ("prompt=jazz&bpm=x", 422), ("prompt=a&prompt=b", 400), ("prompt=a&id=../x", 409),
+     ("prompt=jazz&format=wav", 422), ("prompt=(((", 422)],
+)  # fmt: skip
+def test_streams_that_cannot_be_are_refused(server: InProcess, query: str, status: int) -> None:
+    assert server.http.get(f"/v1/stream?{query}").status_code == status
+
+
+class Model:
+    """What a queue needs to know of a pipeline, for jobs that draw nothing."""
+
+    name = "none"
+    device = torch.device("cpu")
+    origin = CheckpointOrigin()
+
+
+def made(queue: WorkQueue, work: Any, **options: Any) -> Job:
+    return queue.submit(Job("render", None, work, deadline_s=20, **options))
+
+
+@pytest.fixture
+def queue() -> Iterator[WorkQueue]:
+    running = WorkQueue(lambda: Model(), Settings(queue_size=8, batch_size=4), Metrics())  # type: ignore[arg-type, return-value]
+    running.start()
+    until(lambda: running.state == "ready")
+    yield running
+    running.close(5)
+
+
+def good(pipe: Any, jobs: Any) -> list[Result]:
+    return [Result(b"x", "audio/wav") for _ in jobs]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("boom"), MemoryError(), torch.OutOfMemoryError("CUDA"), OSError(28, "full"), Stopped()]
+)
+def test_a_job_that_fails_leaves_the_worker_alive_and_tells_nothing(queue: WorkQueue, error: Exception) -> None:
+    def bad(pipe: Any, jobs: Any) -> list[Result]:
+        raise error
+
+    failed, after = made(queue, bad), made(queue, good)
+    until(lambda: after.finished)
+    assert after.state == "done" and failed.state == "failed"
+    assert failed.fault is not None and failed.fault.status in (500, 503) and "boom" not in failed.fault.message
+
+
+def test_like_jobs_that_wait_together_are_drawn_together_and_one_s_failure_is_its_own(queue: WorkQueue) -> None:
+    sizes, block = [], threading.Event()
+
+    def hold(pipe: Any, jobs: Any) -> list[Result]:
+        block.wait(10)
+        return good(pipe, jobs)
+
+    def draw(pipe: Any, jobs: Any) -> list[Result]:
+        sizes.append(len(jobs))
+        if any(job.request_id == "bad" for job in jobs):
+            raise RuntimeError("one of them")
+        return good(pipe, jobs)
+
+    made(queue, hold)
+    jobs = [made(queue, draw, group="a") for _ in range(3)]
+    jobs += [made(queue, draw, group="b"), made(queue, draw, group="b", request_id="bad"), made(queue, draw, group="a")]
+    block.set()
+    until(lambda: all(job.finished for job in jobs))
+    assert sizes == [3, 2, 1, 1, 1]  # in the order they came; the second batch again, one by one
+    assert [job.state for job in jobs] == ["done"] * 4 + ["failed", "done"]
+
+
+def test_a_batch_is_byte_for_byte_what_its_jobs_are_alone(pipe) -> None:
+    from riff.apps.server.handlers import Handlers, render_group
+    from riff.apps.server.schemas import RenderRequest
+
+    works = Handlers(Settings(), Metrics())
+    asked = [RenderRequest(prompt=text, seed=7, num_inference_steps=2, quality="fast") for text in ("jazz", "techno")]
+    assert len({render_group(each) for each in asked}) == 1
+    jobs = [Job("render", each, works.render, deadline_s=60) for each in asked]
+    together = works.render(pipe, jobs)
+    assert [one.content for one in together] == [works.render(pipe, [job])[0].content for job in jobs]
+
+
+def test_a_message_holds_no_path_and_no_prompt() -> None:
+    told = human(
+        "/tmp/riff-upload-x/upload: prompt opens '(my secret…' at C:\\Users\\me\\x; use 3/4", ["(my secret thing"]
+    )
+    assert "secret" not in told and "tmp" not in told and "Users" not in told and "3/4" in told
+
+
+def test_a_queue_that_goes_down_hands_back_what_waits(queue: WorkQueue) -> None:
+    started = threading.Event()
+
+    def slow(pipe: Any, jobs: Any) -> list[Result]:
+        started.set()
+        time.sleep(0.3)
+        return good(pipe, jobs)
+
+    running, waiting = made(queue, slow), made(queue, good)
+    started.wait(5)
+    queue.close(5)
+    assert running.state == "done" and waiting.fault is not None and waiting.fault.status == 503
+    with pytest.raises(ApiError):
+        made(queue, good)
+
+
+@pytest.mark.slow
+def test_a_thousand_requests_do_not_grow_the_process(server: InProcess) -> None:
+    resource = pytest.importorskip("resource")
+
+    def one(number: int) -> int:
+        asked = {"prompt": "jazz", "num_inference_steps": 1, "bars": 1, "quality": "fast", "seed": number}
+        return int(server.http.post("/v1/render", json=asked).status_code)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(one, range(200))) == {200}
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert set(pool.map(one, range(800))) == {200}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.05 * before
