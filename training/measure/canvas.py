@@ -396,8 +396,6 @@ def main(argv: list[str] | None = None) -> None:
     print(ways[arguments.what](pipe, arguments.count))
 
 
-if __name__ == "__main__":
-    main()
 
 
 # WAS training/measure_stereo.py: Which two channels of a stereo recording are drawn side by side: left and
@@ -476,3 +474,7 @@ def _remixed(pipe: RiffPipeline, prompt: str, bpm: float, seed: int, strength: f
     return pipe.remix(
         sound, prompt, strength=strength, sampling_rate=SAMPLE_RATE, bpm=bpm, downbeat=0.0, seed=seed
     ).waveform
+
+
+if __name__ == "__main__":
+    main()

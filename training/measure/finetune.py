@@ -284,8 +284,6 @@ def main(argv: list[str] | None = None) -> None:
         report(arguments)
 
 
-if __name__ == "__main__":
-    main()
 
 
 # WAS training/finetune_judge.py: A judge who knows the reserved world too: the classifier of the thirty genres
@@ -411,3 +409,7 @@ def examine(model: TaggerNet, clips: Clips, world: Clips) -> dict[str, Any]:
         "world_share": sum(hits[len(clips) :]) / len(world),
         "others_taken_for_it": heard[: len(clips)].count(WORLD),
     }
+
+
+if __name__ == "__main__":
+    main()

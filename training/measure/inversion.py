@@ -270,8 +270,6 @@ def main(argv: list[str] | None = None) -> None:
                 print(worst_lead(results, "Riffusion"))
 
 
-if __name__ == "__main__":
-    main()
 
 
 # WAS training/inversion_drawn.py: Pictures of a model, composed ones through its autoencoder and ones that it
@@ -474,3 +472,7 @@ def _save(panels: dict[str, np.ndarray], path: Path) -> None:
         draw.text((place * (width + 8), 2), name, fill="black")
         sheet.paste(Image.fromarray(pixels), (place * (width + 8), 16))
     sheet.quantize(128).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -269,8 +269,6 @@ def _plain(row: Row) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    main()
 
 
 # WAS training/likeness_mini.py: Are riff-mini's pictures like composed ones, sharp, various, and not copies?
@@ -512,3 +510,7 @@ def _key(sound: Tensor, sample_rate: int) -> str:
         return measure_key(sound, sample_rate)
     except RiffError:  # silence has no key: a miss
         return "none"
+
+
+if __name__ == "__main__":
+    main()

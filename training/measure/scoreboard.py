@@ -250,8 +250,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,3 +323,7 @@ SPEED = (
     Claim("StreamDiffusion, 4 steps (a picture, no sound)", "38 pictures a second on an RTX 4090", "its README",
           "Not comparable: a GPU, and the way from picture to sound is not in it."),
 )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -108,8 +108,6 @@ def main(argv: list[str] | None = None) -> None:
     make_split(arguments.out / "train", arguments.first, arguments.pieces, config, arguments.workers)
 
 
-if __name__ == "__main__":
-    main()
 
 
 # WAS training/clips.py: Reading the dataset that training/make_dataset.py wrote: pictures and the truth about
@@ -177,3 +175,7 @@ def load_clips(folder: str | Path, *, limit: int | None = None, width: int = 256
     if not parts:
         raise RiffError(f"the shards in {folder} are empty; make them again with python -m training.recipes.dataset")
     return Clips(torch.from_numpy(np.concatenate(parts))[:limit], truths[:limit])
+
+
+if __name__ == "__main__":
+    main()

@@ -198,8 +198,6 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name}: {value}")
 
 
-if __name__ == "__main__":
-    main()
 
 
 # WAS training/classifier.py: Composed clips as lessons for riff's tagger: which classes there are, and which
@@ -227,3 +225,7 @@ def targets(clips: Clips, labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tenso
     leads = {name: index for index, name in enumerate(labels.leads)}
     lead = torch.tensor([leads.get(truth["lead"], -100) for truth in clips.truths])
     return genre, instruments, lead, torch.tensor([KEYS.index(truth["keyscale"]) for truth in clips.truths])
+
+
+if __name__ == "__main__":
+    main()
