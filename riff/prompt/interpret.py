@@ -41,7 +41,7 @@ class ParsedPrompt:
 
     prompt: str
     phrases: tuple[WeightedText, ...]
-    clause_weights: tuple[float, ...]
+    shares: tuple[float, ...]
     ignored_words: tuple[str, ...]
     dropped_words: tuple[str, ...]
     bpm: float

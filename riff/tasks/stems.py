@@ -57,7 +57,7 @@ class StemSelection:
     """
 
     stems: tuple[str, ...]
-    separate: Separator
+    take_apart: Separator
     told: dict[str, str]
 
 

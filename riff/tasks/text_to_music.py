@@ -46,7 +46,7 @@ class ClipPlan:
     bpm: float
     seed: int
     columns: int
-    padded_width: int
+    drawn_columns: int
     samples: int
     loop: bool = False
 
@@ -296,7 +296,7 @@ class _Candidate:
 
     clip: Clip
     score: float
-    retry_until_in_key: bool
+    in_key: bool
     off: float
 
 

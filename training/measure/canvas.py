@@ -396,8 +396,6 @@ def main(argv: list[str] | None = None) -> None:
     print(ways[arguments.what](pipe, arguments.count))
 
 
-
-
 # WAS training/measure_stereo.py: Which two channels of a stereo recording are drawn side by side: left and
 # right, or mid and side.
 #

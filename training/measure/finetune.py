@@ -284,8 +284,6 @@ def main(argv: list[str] | None = None) -> None:
         report(arguments)
 
 
-
-
 # WAS training/finetune_judge.py: A judge who knows the reserved world too: the classifier of the thirty genres
 # with one more class.
 #

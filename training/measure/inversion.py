@@ -270,8 +270,6 @@ def main(argv: list[str] | None = None) -> None:
                 print(worst_lead(results, "Riffusion"))
 
 
-
-
 # WAS training/inversion_drawn.py: Pictures of a model, composed ones through its autoencoder and ones that it
 # drew, to sound and back to pictures.
 #

@@ -269,8 +269,6 @@ def _plain(row: Row) -> dict[str, Any]:
     }
 
 
-
-
 # WAS training/likeness_mini.py: Are riff-mini's pictures like composed ones, sharp, various, and not copies?
 
 

@@ -250,8 +250,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class MusicCaps:
     """One model on the 5,521 prompts of MusicCaps.

@@ -108,8 +108,6 @@ def main(argv: list[str] | None = None) -> None:
     make_split(arguments.out / "train", arguments.first, arguments.pieces, config, arguments.workers)
 
 
-
-
 # WAS training/clips.py: Reading the dataset that training/make_dataset.py wrote: pictures and the truth about
 # each.
 

@@ -198,8 +198,6 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name}: {value}")
 
 
-
-
 # WAS training/classifier.py: Composed clips as lessons for riff's tagger: which classes there are, and which
 # are true of each clip.
 

@@ -68,7 +68,7 @@ def add_frames(frames, window, index, hop, ring):  # type: ignore[no-untyped-def
             done += count
 
 
-def magnitude(spectra, magnitude):  # type: ignore[no-untyped-def]
+def compute_magnitude(spectra, magnitude):  # type: ignore[no-untyped-def]
     """Moduli of spectra (n, F, 2), real and imaginary parts, to the first n columns of ``magnitude`` (F, C)."""
     for row in range(spectra.shape[0]):
         for k in range(spectra.shape[1]):

@@ -150,7 +150,7 @@ class CompiledIteration(Iteration):
 
     def _hold(self, row: int, index: Tensor, spectra: np.ndarray, momentum: float) -> None:
         magnitude = np.empty((spectra.shape[1], len(index)), np.float32)
-        compiled(magnitude)(spectra, magnitude)
+        compiled(compute_magnitude)(spectra, magnitude)
         asked, least = self.mel[row, index].T.contiguous().numpy(), np.float32(float(self.least[row]))
         ratio = (asked + least) / (self.filters.gather(magnitude) + least)
         gain = self.filters.spread(ratio * np.sqrt(ratio))
