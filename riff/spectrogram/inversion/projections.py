@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from riff.spectrogram.inversion.filters import Filters, SparseFilters
-from riff.spectrogram.inversion.kernels import CHUNK, add_frames, compiled, cut_frames, impose_magnitude
+from riff.spectrogram.inversion.kernels import (
+    CHUNK,
+    add_frames,
+    compiled,
+    compute_magnitude,
+    cut_frames,
+    impose_magnitude,
+)
 from riff.spectrogram.inversion.stft import CircularSTFT
 from riff.utils.parallel import Map
 
