@@ -19,12 +19,7 @@ from riff.prompt.interpret import interpret_prompt
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.inversion.solver import Quality
-from riff.tasks.clip import Clip, RiffOutput
-from riff.tasks.edit import extend, inpaint, remix, remix_stems
-from riff.tasks.interpolate import Picture, interpolate, read_mask, read_picture
-from riff.tasks.provenance import Recipe
-from riff.tasks.recording import Audio, open_recording
-from riff.tasks.requests import (
+from riff.tasks.checks import (
     InterpolationEnd,
     Wish,
     check_latents,
@@ -37,6 +32,11 @@ from riff.tasks.requests import (
     each_of,
     find_device,
 )
+from riff.tasks.clip import Clip, RiffOutput
+from riff.tasks.edit import extend, inpaint, remix, remix_stems
+from riff.tasks.interpolate import Picture, interpolate, read_mask, read_picture
+from riff.tasks.provenance import Recipe
+from riff.tasks.recording import Audio, open_recording
 from riff.tasks.stems import Separator, choose_stems
 from riff.tasks.text_to_music import generate_clips, make_plan
 from riff.tasks.timeline import Easing, Timeline

@@ -88,9 +88,7 @@ def canonical_keyscale(keyscale: str) -> str:
         found = _KEY.fullmatch(stripped) or _CHORD_KEY.fullmatch(stripped[:1].upper() + stripped[1:])
         if found:
             return _spell(found)
-    raise RiffError(
-        f"keyscale is {keyscale!r}; use a note (C, C#, Db, ... B) and major or minor, for example 'F# minor'"
-    )
+    raise RiffError(f"key is {keyscale!r}; use a note (C, C#, Db, ... B) and major or minor, for example 'F# minor'")
 
 
 def parse_timesignature(prompt: str) -> int:

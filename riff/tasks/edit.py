@@ -23,8 +23,8 @@ from riff.spectrogram.image import image_to_mel, mel_to_image
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
 from riff.spectrogram.tempo import TempoMap
+from riff.tasks.checks import Request
 from riff.tasks.clip import PEAK
-from riff.tasks.requests import Request
 from riff.tasks.stems import StemSelection, separate
 from riff.utils.errors import RiffError
 

@@ -11,8 +11,8 @@ from riff.diffusion.sampling import Original
 from riff.diffusion.windows import padded_width
 from riff.spectrogram.inversion.solver import Quality
 from riff.spectrogram.png import read_png
+from riff.tasks.checks import InterpolationEnd
 from riff.tasks.clip import Clip, play
-from riff.tasks.requests import InterpolationEnd
 from riff.utils.errors import RiffError
 
 Picture = str | Path | Tensor

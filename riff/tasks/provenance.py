@@ -13,7 +13,7 @@ from riff.diffusion.fingerprint import Adapter
 from riff.music.theory import canonical_keyscale
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import read_png
-from riff.tasks.requests import check_length, check_metre, check_negative, check_prompts, check_sampling
+from riff.tasks.checks import check_length, check_metre, check_negative, check_prompts, check_sampling
 from riff.tasks.stems import told_stems
 from riff.tasks.timeline import Timeline
 from riff.utils.errors import RiffError

@@ -19,9 +19,9 @@ from riff.prompt.interpret import interpret_prompt
 from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.inversion.solver import Quality
 from riff.spectrogram.mel import waveform_to_mel
+from riff.tasks.checks import Request, check_negative, check_prompts, check_sampling, clip_seeds
 from riff.tasks.clip import Clip
 from riff.tasks.provenance import read_sound_tags
-from riff.tasks.requests import Request, check_negative, check_prompts, check_sampling, clip_seeds
 from riff.utils.errors import RiffError
 from riff.utils.validation import BPM_RANGE, check_number
 

@@ -1,195 +1,345 @@
-"""A call's arguments, checked once at the border."""
+"""What each task can be asked for: one frozen dataclass per task, on what all of them share.
+
+This is the only place where a range, a default or a line of help stands. The pipeline's methods, the command line, lists
+of prompts, the server's schema, the metadata in files and the page's controls are derived from it by
+:mod:`riff.utils.schema`. To add an option, add a field here (and to the options of its method below), and use it.
+"""
 
 import dataclasses
-import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
-import torch
-from torch import Tensor
+from annotated_types import Interval, Len
 
-from riff.diffusion.model import Sampling
-from riff.prompt.interpret import ParsedPrompt
-from riff.prompt.syntax import parse_prompt, parse_weights
-from riff.spectrogram.inversion.solver import QUALITIES, Quality
-from riff.utils.errors import RiffError, SystemProblem
-from riff.utils.validation import BPM_RANGE, MAX_SEED, check_number, check_text
+from riff.music.theory import canonical_keyscale, parse_bpm
+from riff.prompt.syntax import parse_prompt, parse_weights, plain_prompt
+from riff.utils.errors import RiffError
+from riff.utils.schema import Option, Parse, check_value, from_dict, validate
 
+if TYPE_CHECKING:
+    from riff.diffusion.sampling import StepCallback
+    from riff.tasks.stems import Separator
 
-def check_prompts(prompt: str | list[str]) -> list[str]:
-    """The prompts of a call as a list; empty, overlong or unencodable ones are an error."""
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, (list, tuple)) or not prompts:
-        raise RiffError(f"prompt is {prompt!r}; use a sentence or a list of sentences")
-    for text in prompts:
-        check_text(text, "prompt")
-        if not any(clause.text.strip() for clause in parse_prompt(text)):
-            raise RiffError('the prompt is empty; say what to play, e.g. "mellow jazz, 90 bpm"')
-    return list(prompts)
+Easing = Literal["linear", "smooth", "step"]
+Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
+TimeSignature = Literal["3/4", "4/4"]
+OLD_NAMES = {"keyscale": "key", "timesignature": "time_signature", "sampling_rate": "sample_rate"}
 
 
-def check_negative(text: object) -> str:
-    """A negative prompt if it is text whose brackets are in order; None is the empty one."""
-    negative = check_text("" if text is None else text, "negative_prompt")
-    parse_weights(negative, "negative_prompt")
-    return negative
+def check_prompt(text: str) -> str:
+    """A prompt that says something and whose brackets are in order."""
+    if not any(clause.text.strip() for clause in parse_prompt(text)):
+        raise RiffError('the prompt is empty; say what to play, e.g. "mellow jazz, 90 bpm"')
+    return text
 
 
-def check_length(bars: int | None, duration: float | None) -> None:
-    """Raise RiffError unless at most one of ``bars`` and ``duration`` is given, and in its range."""
-    if bars is not None and duration is not None:
-        raise RiffError(f"bars is {bars!r} and duration {duration!r}; give one of them")
-    if bars is not None:
-        check_number(bars, "bars", 1, 512, whole=True)
-    if duration is not None:
-        check_number(duration, "duration", 0.1, 600)
+def _check_negative(text: str) -> str:
+    parse_weights(text, "negative_prompt")
+    return text
 
 
-def clip_seeds(count: int, seed: int | None, generator: torch.Generator | list[torch.Generator] | None) -> list[int]:
-    """One seed per clip: ``seed + i``, or drawn from the generator(s), or from the system's randomness.
-
-    A generator gives seeds rather than noise, so that every clip can say the seed that makes it again.
-    """
-    if generator is not None:
-        if seed is not None:
-            raise RiffError(f"seed is {seed!r} and a generator is given; give one of them")
-        generators = generator if isinstance(generator, list) else [generator] * count
-        if len(generators) != count:
-            raise RiffError(f"there are {len(generators)} generators for {count} clips; give one, or one per clip")
-        return [int(torch.randint(MAX_SEED, (1,), generator=each)) for each in generators]
-    if seed is None:
-        seed = secrets.randbelow(2**32)
-    check_number(seed, "seed", 0, MAX_SEED, whole=True)
-    return [(seed + index) % (MAX_SEED + 1) for index in range(count)]
-
-
-def each_of(value: Any, prompts: list[str], name: str) -> list[Any]:
-    """A value for each prompt: the list's, or the same one for all."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(prompts)
-    if len(values) != len(prompts):
-        raise RiffError(f"{name} has {len(values)} values for {len(prompts)} prompts; give one, or one for each")
-    return values
-
-
-def check_sampling(bpm: float | None, steps: int, guidance: float | None, count: int, quality: str) -> None:
-    """Raise RiffError unless every number is in its range."""
-    if bpm is not None:
-        check_number(bpm, "bpm", *BPM_RANGE)
-    if guidance is not None:
-        check_number(guidance, "guidance_scale", 0, 50)
-    check_number(steps, "num_inference_steps", 1, 150, whole=True)
-    check_number(count, "num_waveforms_per_prompt", 1, 16, whole=True)
-    if quality not in QUALITIES:
-        raise RiffError(f"quality is {quality!r}; use {', '.join(QUALITIES)}")
+Prompt = Annotated[str, Len(1, 10_000), Parse(check_prompt), Option("what to play")]
+NegativePrompt = Annotated[str, Len(0, 10_000), Parse(_check_negative), Option("what to stay away from", "negative")]
+Bpm = Annotated[float, Interval(ge=20, le=400), Option("tempo in beats per minute", slider=(40, 200, 1))]
+Key = Annotated[str, Len(1, 40), Parse(canonical_keyscale), Option("key, such as 'F# minor'", metavar="KEY")]
+Bars = Annotated[int, Interval(ge=1, le=512), Option("length in bars", slider=(1, 64, 1))]
+BarsPerStep = Annotated[int, Interval(ge=1, le=256), Option("bars from a prompt to the next; default 8", "step")]
+Duration = Annotated[float, Interval(ge=0.1, le=600), Option("length in seconds", metavar="SECONDS")]
+Seed = Annotated[int, Interval(ge=0, le=2**63 - 1), Option("same seed, same music; default random")]
+Steps = Annotated[int, Interval(ge=1, le=150), Option("denoising steps", "steps", slider=(1, 100, 1))]
+Guidance = Annotated[
+    float,
+    Interval(ge=0, le=50),
+    Option("weight of the prompt; default the model's own", "guidance", slider=(0, 15, 0.1)),
+]
+Share = Annotated[float, Interval(ge=0, le=1)]
+LoraWeight = Annotated[float, Interval(ge=0, le=2), Option("how much of the LoRA")]
+Tries = Annotated[int, Interval(ge=0, le=16)]
+Count = Annotated[int, Interval(ge=1, le=16), Option("clips of each prompt")]
+Second = Annotated[float, Interval(ge=0, le=86_400)]
+Bar = Annotated[float, Interval(ge=0, le=100_000)]
+Hertz = Annotated[float, Interval(ge=0, le=400_000)]
+SampleRate = Annotated[int, Interval(ge=1, le=768_000), Option("samples per second")]
+StreamSteps = Annotated[
+    Steps | None, Option("denoising steps of each bar; default 6 to 10, as time allows", "steps", slider=(6, 20, 1))
+]
+NegativePrompts = NegativePrompt | list[NegativePrompt | None] | None
+Guidances = Guidance | list[Guidance | None] | None
+QualityOption = Annotated[Quality, Option("of the step from image to sound")]
 
 
-def check_metre(timesignature: str | None) -> None:
-    """Raise RiffError unless ``timesignature`` is one that riff knows, or None."""
-    if timesignature not in (None, "3/4", "4/4"):
-        raise RiffError(f"timesignature is {timesignature!r}; use '3/4' or '4/4'")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What every task shares."""
+
+    # For pydantic, which reads stdlib dataclasses: "20" is no number, and an unknown field is a mistake.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True, "extra": "forbid"}
+    # Pairs of fields of which at most one is given.
+    exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    negative_prompt: NegativePrompt | None = None
+    seed: Seed | None = None
+    num_inference_steps: Steps = 20
+    guidance_scale: Guidance | None = None
+    quality: QualityOption = "default"
+
+    def __post_init__(self) -> None:
+        validate(self)
+        for first, second in self.exclusive:
+            check_exclusive(self, first, second)
 
 
-def check_latents(latents: Tensor, shapes: list[tuple[int, int, int]]) -> None:
-    """Raise RiffError unless ``latents`` is finite noise, one sample for each of equal ``shapes``."""
-    if len(set(shapes)) > 1:
-        raise RiffError("latents were given for clips of different length; render these prompts one by one")
-    shape = (len(shapes), *shapes[0])
-    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
-        found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        raise RiffError(f"latents have shape {found}; this call needs {shape}")
-    if not bool(torch.isfinite(latents).all()):
-        raise RiffError("latents hold NaN or infinite numbers; pass standard normal noise")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderRequest(Sampling):
+    """A prompt becomes a clip."""
+
+    exclusive = (("bars", "duration"),)
+
+    prompt: Prompt
+    bpm: Annotated[Bpm | None, Option("tempo; default the prompt's, or what suits it", slider=(40, 200, 1))] = None
+    bars: Annotated[Bars | None, Option("length in bars; default 2", slider=(1, 64, 1))] = None
+    duration: Duration | None = None
+    key: Key | None = None
+    key_tries: Annotated[
+        Tries,
+        Option("measure the key and generate up to N times until it is the given one; the nearest is transposed"
+               " at the last", metavar="N"),
+    ] = 0  # fmt: skip
+    time_signature: Annotated[
+        TimeSignature | None, Option("metre; default the prompt's, or what suits it", old="time")
+    ] = None
+    loop: Annotated[bool, Option("let the end lead back into the start, to the sample")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bpm is None:
+            check_stated_tempo(self.prompt)
+        if self.key_tries and self.key is None:
+            raise RiffError(f"key_tries is {self.key_tries} without a key; say which key to look for")
 
 
-def find_device(device: str | None) -> torch.device:
-    """The device called ``device``, or the fastest there is.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TimelineRequest(Sampling):
+    """Music that changes as a timeline says."""
+
+    timeline: Annotated[dict[str, Any], Option("a timeline as riff.Timeline.to_dict gives it", flag="")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WalkRequest(Sampling):
+    """From prompt to prompt on one canvas. A list holds one value for each prompt."""
+
+    exclusive = (("bars", "bars_per_step"),)
+
+    prompts: Annotated[list[Prompt], Len(2, 256), Option("two prompts or more")]
+    seeds: Annotated[list[Seed] | Seed | None, Option("seed of each prompt, in place of seed", flag="")] = None
+    negative_prompt: NegativePrompts = None  # type: ignore[assignment]
+    guidance_scale: Guidances = None  # type: ignore[assignment]
+    bars_per_step: BarsPerStep | None = None
+    bars: Annotated[Bars | None, Option("length of the whole in bars")] = None
+    bpm: Annotated[
+        Bpm | list[Bpm | None] | None, Option("one tempo; default each prompt's own, with a glide between them")
+    ] = None
+    key: Annotated[Key | list[Key | None] | None, Option("key, such as 'F# minor'", metavar="KEY")] = None
+    easing: Annotated[Literal["linear", "smooth"], Option("shape of the way between two prompts")] = "linear"
+    variation: Annotated[
+        Share, Option("0 goes on with the same two bars as they change, 1 plays new ones", slider=(0, 1, 0.05))
+    ] = 0.0
+    loop: Annotated[bool, Option("lead from the last prompt back to the first")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("seeds", "negative_prompt", "guidance_scale", "bpm", "key"):
+            check_count(getattr(self, name), self.prompts, name)
+        for prompt in self.prompts if self.bpm is None else ():
+            check_stated_tempo(prompt)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditRequest(Sampling):
+    """What all tasks share that work on a recording."""
+
+    prompt: Prompt
+    bpm: Annotated[Bpm | None, Option("the recording's tempo; default found, or as riff wrote it")] = None
+    downbeat: Annotated[
+        Annotated[float, Interval(ge=0, le=3600)] | None,
+        Option("a first beat of a bar, in seconds; default found", metavar="SECONDS"),
+    ] = None
+    key: Key | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bpm is None:
+            check_stated_tempo(self.prompt)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RemixRequest(EditRequest):
+    """A recording is played anew, on its own beats and as long as it is."""
+
+    strength: Annotated[Share, Option("0 leaves it as it is, 1 keeps only its beats", slider=(0, 1, 0.05))] = 0.6
+    stems: Annotated[
+        list[str] | None,
+        Len(1, 16),
+        Option("replace only these, with commas between them: drums, bass, other, vocals", metavar="NAMES"),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtendRequest(EditRequest):
+    """A recording goes on."""
+
+    bars: Annotated[Bars, Option("how many bars are new", slider=(1, 32, 1))] = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InpaintRequest(EditRequest):
+    """Parts of a recording are replaced; they are given in seconds or in bars."""
+
+    mask_start_seconds: Annotated[Second | list[Second] | None, Option("where each part begins", flag="")] = None
+    mask_end_seconds: Annotated[Second | list[Second] | None, Option("where each part ends", flag="")] = None
+    mask_start_bar: Annotated[Bar | list[Bar] | None, Option("the same in bars; 0 is the first", flag="")] = None
+    mask_end_bar: Annotated[Bar | list[Bar] | None, Option("the same in bars", flag="")] = None
+    low_hz: Annotated[Hertz | None, Option("replace only what lies above", "low", metavar="HZ")] = None
+    high_hz: Annotated[Hertz | None, Option("replace only what lies below", "high", metavar="HZ")] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InterpolateRequest(Sampling):
+    """A clip between two prompts, generated from an image. A list holds one value for each prompt."""
+
+    prompts: Annotated[list[Prompt], Len(2, 2), Option("two prompts")]
+    alpha: Annotated[Share, Option("0 is the first prompt, 1 the second", slider=(0, 1, 0.05))]
+    seeds: Annotated[list[Seed] | Seed, Option("seed of each prompt", flag="")] = 0
+    strength: Annotated[Share | list[Share], Option("how much of the image is new")] = 0.75
+    guidance_scale: Guidances = None  # type: ignore[assignment]
+    bpm: Annotated[Bpm | None, Option("tempo; default between the prompts'")] = None
+    loop: Annotated[bool, Option("let the end lead back into the start")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("seeds", "strength", "guidance_scale"):
+            check_count(getattr(self, name), self.prompts, name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamRequest(Sampling):
+    """Music without an end."""
+
+    prompt: Prompt
+    bpm: Annotated[Bpm | None, Option("tempo; default the prompt's, or what suits it", slider=(40, 200, 1))] = None
+    key: Key | None = None
+    num_inference_steps: StreamSteps = None  # type: ignore[assignment]
+    quality: QualityOption = "fast"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bpm is None:
+            check_stated_tempo(self.prompt)
+
+
+def request_from(cls: type[Any], fields: dict[str, Any]) -> Any:
+    """A request from its fields; names of earlier releases are accepted with a FutureWarning.
 
     Raises:
-        SystemProblem: this machine has no such device.
-        RiffError: there is no such kind of device.
+        RiffError: a name that does not exist, a value that is missing, or one out of its range.
     """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = str(device).partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise RiffError(f"device is {device!r}; use cpu, cuda or mps")
-    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
-        raise SystemProblem(f"this machine has no {kind} device that torch can use; leave --device out or use cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise RiffError(f"device is {device!r}; use cpu, cuda, cuda:0 or mps") from error
+    return from_dict(cls, fields, old=OLD_NAMES)
 
 
-# WAS riff/drawing.py: From plans to clips: the pictures of one call drawn side by side, played, and drawn again
-# until the key is right.
+def check_exclusive(request: Any, first: str, second: str) -> None:
+    """Raise RiffError if both of two fields are given."""
+    one, two = getattr(request, first), getattr(request, second)
+    if one is not None and two is not None:
+        raise RiffError(f"{first} is {one!r} and {second} {two!r}; give one of them")
 
 
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """What all clips of one call share.
+def check_count(value: Any, prompts: list[str], name: str) -> None:
+    """Raise RiffError if a list has another length than the prompts."""
+    if isinstance(value, list) and len(value) != len(prompts):
+        raise RiffError(f"{name} has {len(value)} values for {len(prompts)} prompts; give one, or one for each")
 
-    Attributes:
-        negative: what to stay away from, as the model is told.
-        guidance_scale: weight of the prompt.
-        sampling: how it is drawn.
-        quality: of the step from picture to sound.
-        keyscale: key to look for, or None.
-        key_tries: drawings until it is found; 0 does not look.
-        settings: what the clips say of how they were made.
-    """
 
-    negative: str
-    guidance_scale: float
-    sampling: Sampling
+def each_of(value: Any, count: int) -> list[Any]:
+    """One value for each of ``count`` prompts: the list's, or the same one for all."""
+    return list(value) if isinstance(value, list) else [value] * count
+
+
+def check_stated_tempo(prompt: str) -> None:
+    """Raise RiffError if the prompt states a tempo out of range."""
+    stated = parse_bpm(plain_prompt(prompt))
+    if stated is not None:
+        check_value(stated, Bpm, "the prompt's tempo")
+
+
+class CallOptions(TypedDict, total=False):
+    """What a call takes beside its request."""
+
+    callback_on_step_end: "StepCallback | None"
+    progress: bool
+
+
+class SamplingOptions(CallOptions, total=False):
+    """Keywords of every method; :class:`Sampling` says what they mean."""
+
+    negative_prompt: str | None
+    seed: int | None
+    num_inference_steps: int
+    guidance_scale: float | None
     quality: Quality
-    keyscale: str | None
-    key_tries: int
-    settings: dict[str, Any]
 
 
-# WAS riff/edits.py: Making something new of a recording: remix it, make it longer, replace a part of it.
-#
-# The recording has been laid on the model's grid (:mod:`riff.music.alignment`), so that what is new keeps its
-# timing and loudness.
+class WalkOptions(CallOptions, total=False):
+    """Keywords of ``walk``; see :class:`WalkRequest`."""
+
+    negative_prompt: str | list[str | None] | None
+    num_inference_steps: int
+    guidance_scale: float | list[float | None] | None
+    quality: Quality
+    bars_per_step: int | None
+    bars: int | None
+    bpm: float | list[float | None] | None
+    key: str | list[str | None] | None
+    easing: Literal["linear", "smooth"]
+    variation: float
+    loop: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What to draw into a recording.
+class EditOptions(SamplingOptions, total=False):
+    """Keywords of ``remix``, ``extend`` and ``inpaint``; see :class:`EditRequest`."""
 
-    Attributes:
-        reading: of the prompt.
-        negative_prompt: what to stay away from.
-        guidance_scale: weight of the prompt.
-        seed: of the noise and the phases.
-        sampling: how it is drawn.
-        quality: of the step from picture to sound.
-    """
-
-    reading: ParsedPrompt
-    negative_prompt: str
-    guidance_scale: float
-    seed: int
-    sampling: Sampling
-    quality: Quality = "default"
+    bpm: float | None
+    downbeat: float | None
+    key: str | None
+    sample_rate: int | None
 
 
-# WAS riff/morph.py: Between two prompts, on the ground of a picture: the form that Riffusion's interpolation
-# has, made symmetric.
+class RemixOptions(EditOptions, total=False):
+    """Keywords of ``remix``; see :class:`RemixRequest`."""
 
-
-@dataclasses.dataclass(frozen=True)
-class InterpolationEnd:
-    """One end of an interpolation.
-
-    Attributes:
-        reading: of its prompt.
-        seed: of its noise.
-        guidance_scale: weight of the prompt.
-        strength: how much of the picture is drawn anew, 0 to 1.
-    """
-
-    reading: ParsedPrompt
-    seed: int
-    guidance_scale: float
     strength: float
+    stems: list[str] | None
+    separator: "Separator | None"
+
+
+class InpaintOptions(EditOptions, total=False):
+    """Keywords of ``inpaint``; see :class:`InpaintRequest`."""
+
+    mask_start_seconds: float | list[float] | None
+    mask_end_seconds: float | list[float] | None
+    mask_start_bar: float | list[float] | None
+    mask_end_bar: float | list[float] | None
+    low_hz: float | None
+    high_hz: float | None
+
+
+class InterpolateOptions(CallOptions, total=False):
+    """Keywords of ``interpolate``; see :class:`InterpolateRequest`."""
+
+    negative_prompt: str | None
+    seeds: list[int] | int
+    strength: float | list[float]
+    guidance_scale: float | list[float | None] | None
+    bpm: float | None
+    loop: bool
+    num_inference_steps: int
+    quality: Quality

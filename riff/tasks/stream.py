@@ -26,7 +26,7 @@ from riff.spectrogram.image import image_to_mel
 from riff.spectrogram.inversion.solver import Quality
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.tempo import TempoMap
-from riff.tasks.requests import check_prompts
+from riff.tasks.checks import check_prompts
 from riff.utils.errors import RiffError
 from riff.utils.validation import BPM_RANGE, check_number
 

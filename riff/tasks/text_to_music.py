@@ -20,8 +20,8 @@ from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import transpose_image
 from riff.spectrogram.inversion.solver import Quality
+from riff.tasks.checks import Wish
 from riff.tasks.clip import Clip, play
-from riff.tasks.requests import Wish
 from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:

@@ -241,7 +241,7 @@ MISTAKES = [
     (["render", "jazz", "-o", "taken.wav/a.wav"], "is not a folder"),
     (["render", "jazz", "--count", "2", "-o", "many.wav"], "many-0001.wav exists"),
     (["render", "jazz", "-o", "a.wav", "--bars", "2", "--duration", "3"], "not allowed with"),
-    (["render", "jazz", "-o", "a.wav", "--key", "H minor"], "keyscale is 'H minor'"),
+    (["render", "jazz", "-o", "a.wav", "--key", "H minor"], "key is 'H minor'"),
     (["render", "jazz", "-o", "a.wav", "--seed", str(2**63 - 1), "--count", "2"], "leaves no room"),
     (["render", "jazz", "-o", "a.wav", "--see", "1"], "unrecognized arguments: --see"),
     *(

@@ -341,7 +341,7 @@ MISTAKES = [
             "taken.wav/a.wav": "is not a folder",
         }.items()
     ),
-    *(([*call, *OUT, "--key", "H minor"], "keyscale is 'H minor'") for call in (PAIR, EDIT)),
+    *(([*call, *OUT, "--key", "H minor"], "key is 'H minor'") for call in (PAIR, EDIT)),
     *(([*call, *OUT, "--negative", "x" * 10001], "10001 characters") for call in (PAIR, EDIT, ["render", "a"])),
     ([*PART, *OUT], "say what to replace"),
     ([*PART, *OUT, "--seconds", "0", "1", "--bars", "0", "1"], "one kind"),

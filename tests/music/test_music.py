@@ -128,7 +128,7 @@ def test_an_argument_may_be_a_chord_name(argument: str, keyscale: str) -> None:
     "argument", ["", "C", "H minor", "in C major", "C major, D minor", "F## minor", "C dorian", None, 7]
 )
 def test_an_argument_that_is_no_key_is_refused_with_an_example(argument: object) -> None:
-    with pytest.raises(RiffError, match=r"keyscale is .*for example 'F# minor'"):
+    with pytest.raises(RiffError, match=r"key is .*for example 'F# minor'"):
         canonical_keyscale(argument)  # type: ignore[arg-type]
 
 

@@ -94,7 +94,7 @@ def test_stations_of_a_walk_differ_and_a_walk_is_repeatable(pipe):
         ({"bpm": [100.0]}, "bpm has 1 values for 2 prompts"),
         ({"bpm": 1000.0}, "bpm is 1000"),
         ({"easing": "bouncy"}, "easing is"),
-        ({"keyscale": "H major"}, "keyscale is"),
+        ({"keyscale": "H major"}, "key is"),
     ],
 )
 def test_a_wrong_walk_is_one_line(pipe, options, message):

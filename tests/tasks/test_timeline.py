@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import riff.tasks.requests
+import riff.tasks.checks
 import riff.tasks.timeline
 from riff.spectrogram.tempo import TempoMap
 from riff.tasks.timeline import JUMP, Keyframe, Timeline, ease, place, progress
@@ -159,7 +159,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({"guidance_scale": 51}, "guidance_scale is 51"),
         ({"lora_weight": 2.1}, "lora_weight is 2.1"),
         ({"bpm": 19}, "bpm is 19; use a number from 20 to 400"),
-        ({"keyscale": "H minor"}, "keyscale is 'H minor'"),
+        ({"keyscale": "H minor"}, "key is 'H minor'"),
         ({"easing": "cubic"}, "easing is 'cubic'; use linear, smooth, step"),
     ],
 )
@@ -238,9 +238,9 @@ def test_tempi_are_checked() -> None:
 
 def test_ranges_are_those_of_a_call() -> None:
     def call(bpm: float = 120.0, seed: int = 0, prompt: str = "x") -> None:
-        riff.tasks.requests.check_sampling(bpm, 20, None, 1, "fast")
-        riff.tasks.requests.clip_seeds(1, seed, None)
-        riff.tasks.requests.check_prompts(prompt)
+        riff.tasks.checks.check_sampling(bpm, 20, None, 1, "fast")
+        riff.tasks.checks.clip_seeds(1, seed, None)
+        riff.tasks.checks.check_prompts(prompt)
 
     for inside in ({"bpm": 20.0}, {"bpm": 400.0}, {"seed": 2**63 - 1}, {"prompt": "x" * 10_000}):
         call(**inside)

@@ -6,14 +6,16 @@ import json
 import math
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riff.music.theory import canonical_keyscale, parse_bpm
+from riff.tasks.requests import Sampling
 from riff.utils.errors import RiffError
 from riff.utils.files import atomic_path
+from riff.utils.schema import FieldError, FieldInfo, allowed, describe_fields, parse_text
 from riff.utils.validation import BPM_RANGE, MAX_PROMPT, MAX_SEED
 
 if TYPE_CHECKING:
@@ -43,6 +45,67 @@ def number(low: float, high: float, *, whole: bool = False) -> Callable[[str], f
             kind = "whole number" if whole else "number"
             raise argparse.ArgumentTypeError(f"{text!r} is not a {kind} from {low:g} to {high:g}")
         return value
+
+    return convert
+
+
+def add_options(parser: Any, request: type, *, skip: Sequence[str] = ()) -> None:
+    """Options for the fields of a request, with its ranges, defaults and help; what is not given is None.
+
+    Args:
+        parser: or a group of it.
+        request: a dataclass of :mod:`riff.tasks.requests`. Its required fields are the verb's own arguments.
+        skip: fields that the verb reads in another way.
+    """
+    groups: dict[str, Any] = {}
+    for pair in request.exclusive:  # type: ignore[attr-defined]
+        groups |= dict.fromkeys(pair, parser.add_mutually_exclusive_group())
+    shared = [field.name for field in describe_fields(Sampling)]
+    for field in sorted(describe_fields(request), key=lambda field: field.name in shared):
+        if field.flag and not field.required and field.name not in skip:
+            _add_option(groups.get(field.name, parser), field)
+
+
+def options_of(args: argparse.Namespace, request: type) -> dict[str, Any]:
+    """The fields of a request that were given as options."""
+    given = ((field.name, getattr(args, field.name, None)) for field in describe_fields(request))
+    return {name: value for name, value in given if value is not None}
+
+
+def _add_option(group: Any, field: FieldInfo) -> None:
+    shown = f"{field.option.help}; default: {field.default}" if field.default else field.option.help
+    kind: dict[str, Any] = {"dest": field.name, "default": None, "help": shown.replace("%", "%%")}
+    if field.kind is bool:
+        kind |= {"action": "store_true"}
+    elif field.choices:
+        kind |= {"choices": field.choices}
+    else:
+        kind |= {"type": _converter(field), "metavar": field.option.metavar or field.flag[2:].upper()}
+    group.add_argument(field.flag, **kind)
+    if field.option.old is not None:
+        old = {**kind, "action": _Renamed, "help": argparse.SUPPRESS}
+        group.add_argument(f"--{field.option.old}", **old)
+
+
+class _Renamed(argparse.Action):
+    """An earlier spelling of an option: it still works, and says its new name."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, flag: str | None = None
+    ) -> None:
+        new = self.dest.replace("_", "-")
+        print(f"riff: warning: {flag} is now --{new}; the old name goes in the next release", file=sys.stderr)
+        setattr(namespace, self.dest, value)
+
+
+def _converter(field: FieldInfo) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        if field.kind is str and field.single:  # it is checked with the rest of the request
+            return _check_text(text, f"the {field.flag} text")
+        try:
+            return parse_text(text, field)
+        except FieldError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed(field)}") from error
 
     return convert
 

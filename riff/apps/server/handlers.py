@@ -18,7 +18,7 @@ from riff.prompt.syntax import plain_prompt
 from riff.spectrogram.codec import Encoded, SpectrogramCodec
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import write_png
-from riff.tasks.requests import Wish, check_negative, check_prompts, clip_seeds
+from riff.tasks.checks import Wish, check_negative, check_prompts, clip_seeds
 from riff.tasks.text_to_music import ClipPlan, generate_clips, make_plan
 from riff.tasks.timeline import Timeline
 from riff.utils.errors import RiffError
