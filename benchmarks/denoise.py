@@ -105,7 +105,7 @@ def draw_as_diffusers(*, model: str | None, device: str | None, steps: int, soun
 
     pipe = _load(model, device)
     config, guidance = pipe.config, pipe.model.default_guidance
-    parts = _pipeline(model, pipe.pipeline)
+    parts = _pipeline(model, pipe.components)
     parts.set_progress_bar_config(disable=True)
     bpm = tempo_of(pipe)
     hop = config.hop_length if bpm is None else round(config.column_samples(bpm=bpm))

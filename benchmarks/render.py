@@ -105,7 +105,7 @@ def draw(pipe: "RiffPipeline", noise: "Tensor", steps: int, found: Figures) -> "
     from riff.diffusion.sampling import PlainPrediction, denoise
     from riff.prompt.encoder import embed_prompt
 
-    parts = pipe.pipeline
+    parts = pipe.components
     with torch.inference_mode():
         with timed(found, "text"):
             embeds = embed_prompt([PROMPT, ""], parts.tokenizer, parts.text_encoder)
@@ -126,12 +126,12 @@ def plain_noise(pipe: "RiffPipeline", seed: int) -> "Tensor":
     """Noise (1, L, H, W) of a training picture's size."""
     import torch
 
-    from riff.diffusion.latents import downsampling, draw_noise
+    from riff.diffusion.latents import downsampling, sample_noise
 
-    parts, config = pipe.pipeline, pipe.config
+    parts, config = pipe.components, pipe.config
     factor = downsampling(parts.vae)
     shape = (1, parts.vae.config.latent_channels, config.n_mels // factor, config.width // factor)
-    return draw_noise(shape, generator=torch.Generator().manual_seed(seed))
+    return sample_noise(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _measure_stages(pipe: "RiffPipeline", steps: int, seed: int, output: Path) -> Figures:

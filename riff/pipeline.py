@@ -12,9 +12,9 @@ from torch import Tensor
 from riff.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from riff.diffusion.fingerprint import CheckpointOrigin, find_origin
 from riff.diffusion.lora import load_lora
-from riff.diffusion.model import DiffusionModel, Sampling, compile_denoiser, device_kind
+from riff.diffusion.model import DenoiseOptions, DiffusionModel, compile_denoiser, device_kind
 from riff.diffusion.sampling import Interval, StepCallback, choose_scheduler, count_steps
-from riff.music.theory import canonical_keyscale
+from riff.music.theory import canonical_key
 from riff.prompt.interpret import interpret_prompt
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
@@ -52,16 +52,12 @@ class RiffPipeline:
     """Text to music by latent diffusion on spectrograms (Forsgren & Martiros, 2022).
 
     Attributes:
-        pipeline: the StableDiffusionPipeline that holds the model's parts.
-        config: what its pictures mean.
-        prior: the music prior of riff's own models, else None.
-        name: what the checkpoint is called in the files it makes.
-        origin: where its weights came from, for the files as well.
+        model: the checkpoint: its components, config, prior, name, origin and guidance interval.
     """
 
     def __init__(
         self,
-        pipeline: "StableDiffusionPipeline",
+        components: "StableDiffusionPipeline",
         config: SpectrogramConfig,
         *,
         prior: MusicPrior | None = None,
@@ -69,13 +65,8 @@ class RiffPipeline:
         origin: CheckpointOrigin | None = None,
         guidance_interval: Interval | None = None,
     ) -> None:
-        self.pipeline = pipeline
-        self.config = config
-        self.prior = prior
-        self.name = name
-        self.origin = CheckpointOrigin() if origin is None else origin
-        self.guidance_interval = guidance_interval
-        self.compiled = False
+        origin = CheckpointOrigin() if origin is None else origin
+        self.model = DiffusionModel(components, config, prior, name, origin, guidance_interval)
         self._lora_weights: dict[str, float] = {}
 
     @classmethod
@@ -117,7 +108,7 @@ class RiffPipeline:
         place = find_device(device)
         if dtype is None:
             dtype = torch.float16 if place.type == "cuda" else torch.float32
-        pipeline, config, prior = load_checkpoint(
+        components, config, prior = load_checkpoint(
             source,
             device=place,
             dtype=dtype,
@@ -126,24 +117,52 @@ class RiffPipeline:
             variant=variant,
         )
         if scheduler is not None:
-            pipeline.scheduler = choose_scheduler(scheduler, pipeline.scheduler)
+            components.scheduler = choose_scheduler(scheduler, components.scheduler)
         is_local = source is not None and Path(source).exists()
         name = Path(source).resolve().name if is_local and source is not None else str(source or "riff-mini")
         origin = find_origin(source, revision=revision, variant=variant)
-        return cls(pipeline, config, prior=prior, name=name, origin=origin, guidance_interval=guidance_interval)
+        return cls(components, config, prior=prior, name=name, origin=origin, guidance_interval=guidance_interval)
 
     @property
-    def model(self) -> DiffusionModel:
-        """The same parts, as those who draw need them."""
-        return DiffusionModel(
-            self.pipeline,
-            self.config,
-            self.prior,
-            self.name,
-            self.origin,
-            self.guidance_interval,
-            self.compiled,
-        )
+    def components(self) -> "StableDiffusionPipeline":
+        """The StableDiffusionPipeline that holds UNet, VAE, text encoder, tokenizer and scheduler."""
+        return self.model.components
+
+    pipeline = components  # its former name
+
+    @property
+    def config(self) -> SpectrogramConfig:
+        """What the model's spectrograms mean."""
+        return self.model.config
+
+    @property
+    def prior(self) -> MusicPrior | None:
+        """The music prior of riff's own models, else None."""
+        return self.model.prior
+
+    @property
+    def name(self) -> str:
+        """What the checkpoint is called in the files it makes."""
+        return self.model.name
+
+    @property
+    def origin(self) -> CheckpointOrigin:
+        """Where the weights came from."""
+        return self.model.origin
+
+    @property
+    def guidance_interval(self) -> Interval | None:
+        """Shares of the steps from and until which there is guidance; None is the model's usual."""
+        return self.model.guidance_interval
+
+    @guidance_interval.setter
+    def guidance_interval(self, interval: Interval | None) -> None:
+        self.model.guidance_interval = interval
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the denoiser was compiled."""
+        return self.model.compiled
 
     @property
     def sampling_rate(self) -> int:
@@ -153,11 +172,11 @@ class RiffPipeline:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.pipeline.unet.device
+        return self.components.unet.device
 
     def to(self, device: str | torch.device) -> "RiffPipeline":
         """Move the model to ``device``."""
-        self.pipeline.to(device)
+        self.components.to(device)
         return self
 
     def compile(self) -> "RiffPipeline":
@@ -168,8 +187,8 @@ class RiffPipeline:
         Raises:
             SystemProblem: it cannot be compiled here.
         """
-        compile_denoiser(self.pipeline.unet)
-        self.compiled = True
+        compile_denoiser(self.components.unet)
+        self.model.compiled = True
         return self
 
     def load_lora(self, path: str | Path, *, weight: float = 1.0) -> str:
@@ -188,18 +207,18 @@ class RiffPipeline:
             SystemProblem: peft is not installed.
         """
         check_number(weight, "weight", 0, 2)
-        name = load_lora(self.pipeline, Path(path))
+        name = load_lora(self.components, Path(path))
         self.origin.add_lora(Path(path), weight)
-        adapters = self.pipeline.get_list_adapters().get("unet", [])
+        adapters = self.components.get_list_adapters().get("unet", [])
         if name not in adapters:  # it teaches words or the text encoder only
             return name
         self._lora_weights[name] = weight
-        self.pipeline.set_adapters(adapters, [self._lora_weights.get(each, 1.0) for each in adapters])
+        self.components.set_adapters(adapters, [self._lora_weights.get(each, 1.0) for each in adapters])
         return name
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the checkpoint: a plain StableDiffusionPipeline folder with ``spectrogram_config.json``."""
-        return save_checkpoint(self.pipeline, self.config, folder, prior=self.prior, force=force)
+        return save_checkpoint(self.components, self.config, folder, prior=self.prior, force=force)
 
     @torch.no_grad()
     def __call__(
@@ -261,7 +280,7 @@ class RiffPipeline:
         check_length(bars, duration)
         check_number(key_tries, "key_tries", 0, 16, whole=True)
         check_metre(timesignature)
-        keyscale = None if keyscale is None else canonical_keyscale(keyscale)
+        keyscale = None if keyscale is None else canonical_key(keyscale)
         if key_tries and keyscale is None:
             raise RiffError(f"key_tries is {key_tries} without a keyscale; say which key to look for")
         negative = check_negative(negative_prompt)
@@ -274,7 +293,7 @@ class RiffPipeline:
                 bars=bars,
                 duration=duration,
                 keyscale=keyscale,
-                parts=self.pipeline,
+                parts=self.components,
                 config=self.config,
                 prior=self.prior,
                 loop=loop,
@@ -297,7 +316,7 @@ class RiffPipeline:
             "loop": loop or None,
         }
         with count_steps(progress, callback_on_step_end) as count_step:
-            sampling = Sampling(num_inference_steps, count_step)
+            sampling = DenoiseOptions(num_inference_steps, count_step)
             wish = Wish(negative, guidance_scale, sampling, quality, keyscale, key_tries, settings)
             clips = generate_clips(self.model, plans, wish, noise=latents)
         return RiffOutput(clips=clips, sampling_rate=self.sampling_rate)
@@ -376,7 +395,7 @@ class RiffPipeline:
                 timeline,
                 seed=seeds[0],
                 guidance_scale=self.model.default_guidance,
-                sampling=Sampling(num_inference_steps, count_step),
+                sampling=DenoiseOptions(num_inference_steps, count_step),
                 quality=quality,
                 ends_pinned=not loop,
             )
@@ -416,7 +435,7 @@ class RiffPipeline:
                 timeline,
                 seed=clip_seeds(1, seed, None)[0],
                 guidance_scale=self.model.default_guidance if guidance_scale is None else guidance_scale,
-                sampling=Sampling(num_inference_steps, count_step),
+                sampling=DenoiseOptions(num_inference_steps, count_step),
                 quality=quality,
             )
 
@@ -476,7 +495,7 @@ class RiffPipeline:
             job = open_recording(
                 self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
                 downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
-                sampling=Sampling(num_inference_steps, count_step),
+                sampling=DenoiseOptions(num_inference_steps, count_step),
             )  # fmt: skip
             image = None
             if choice is None:
@@ -520,7 +539,7 @@ class RiffPipeline:
             job = open_recording(
                 self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
                 downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
-                sampling=Sampling(num_inference_steps, count_step),
+                sampling=DenoiseOptions(num_inference_steps, count_step),
             )  # fmt: skip
             sound = extend(self.model, job.laid, job.recording, job.request, bars=bars)
         return job.clip(self.model, "extend", sound, job.recording.sample_rate, told={"bars": bars})
@@ -569,7 +588,7 @@ class RiffPipeline:
             job = open_recording(
                 self.model, audio, prompt, sampling_rate=sampling_rate, negative_prompt=negative_prompt, bpm=bpm,
                 downbeat=downbeat, keyscale=keyscale, seed=seed, guidance_scale=guidance_scale, quality=quality,
-                sampling=Sampling(num_inference_steps, count_step),
+                sampling=DenoiseOptions(num_inference_steps, count_step),
             )  # fmt: skip
             regions = job.regions((mask_start_seconds, mask_end_seconds), (mask_start_bar, mask_end_bar))
             band = job.band(low_hz, high_hz)
@@ -632,7 +651,7 @@ class RiffPipeline:
             check_sampling(bpm, num_inference_steps, weight, 1, quality)
             check_number(part, "strength", 0, 1)
             check_number(seed, "seed", 0, MAX_SEED, whole=True)
-            reading = interpret_prompt(text, bpm=bpm, keyscale=None, parts=self.pipeline, prior=self.prior)
+            reading = interpret_prompt(text, bpm=bpm, keyscale=None, parts=self.components, prior=self.prior)
             ends.append(
                 InterpolationEnd(reading, seed, self.model.default_guidance if weight is None else weight, part)
             )
@@ -645,7 +664,7 @@ class RiffPipeline:
                 read_picture(image, self.model),
                 mask=None if mask is None else read_mask(mask),
                 negative_prompt=check_negative(negative_prompt),
-                sampling=Sampling(num_inference_steps, count_step),
+                sampling=DenoiseOptions(num_inference_steps, count_step),
                 quality=quality,
                 loop=loop,
             )
@@ -703,7 +722,7 @@ def open_pipeline(
     if recipe.compiled:
         pipe.compile()
     if pipe.origin.model_hash == recipe.model_hash is not None:
-        pipe.name = recipe.model
+        pipe.model.name = recipe.model
     names = {adapter.digest: adapter.name for adapter in recipe.loras}
     pipe.origin.adapters = tuple(
         dataclasses.replace(adapter, name=names[adapter.digest]) for adapter in pipe.origin.adapters

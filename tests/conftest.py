@@ -260,7 +260,7 @@ def riffusion_pipe(riffusion_checkpoint):
     from riff import RiffPipeline, SpectrogramConfig
 
     pipe = RiffPipeline.from_pretrained(riffusion_checkpoint, device="cpu")
-    pipe.config = SpectrogramConfig(
+    pipe.model.config = SpectrogramConfig(
         sample_rate=8000, n_fft=1024, win_length=512, hop_length=80, n_mels=32, f_max=4000.0,
         amplitude="power", grid="seconds", width=64, stereo="left-right",
     )  # fmt: skip

@@ -145,7 +145,7 @@ def take_channels(pixels: Tensor, channels: int) -> Tensor:
     raise RiffError(f"a VAE with {planes} channel(s) cannot draw a picture with {channels}; it needs {channels} or 3")
 
 
-def draw_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
+def sample_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
     """Standard normal float32 noise of ``shape``, drawn on the CPU so that a seed is the same clip on every
     device.
 

@@ -32,7 +32,7 @@ MINI_INTERVAL: Interval = (0.1, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class DenoiseOptions:
     """How pictures are drawn.
 
     Attributes:
@@ -44,12 +44,12 @@ class Sampling:
     callback: StepCallback | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class DiffusionModel:
-    """The parts of a checkpoint.
+    """A loaded checkpoint.
 
     Attributes:
-        parts: the StableDiffusionPipeline that holds UNet, VAE, text encoder, tokenizer and scheduler.
+        components: the StableDiffusionPipeline that holds UNet, VAE, text encoder, tokenizer and scheduler.
         config: what its pictures mean.
         prior: the music prior of riff's own models, else None.
         name: what the checkpoint is called in the files it makes.
@@ -58,10 +58,10 @@ class DiffusionModel:
         compiled: whether its denoiser was compiled, which changes the last digits.
     """
 
-    parts: "StableDiffusionPipeline"
+    components: "StableDiffusionPipeline"
     config: SpectrogramConfig
-    prior: MusicPrior | None
-    name: str
+    prior: MusicPrior | None = None
+    name: str = "unknown"
     origin: CheckpointOrigin = dataclasses.field(default_factory=CheckpointOrigin)
     guidance_interval: Interval | None = None
     compiled: bool = False
@@ -69,7 +69,7 @@ class DiffusionModel:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.parts.unet.device
+        return self.components.unet.device
 
     @property
     def default_guidance(self) -> float:
@@ -93,11 +93,11 @@ class DiffusionModel:
             "steps": steps,
             "guidance": float(guidance_scale),
             "guidance_interval": json.dumps(self.interval),
-            "scheduler": type(self.parts.scheduler).__name__,
+            "scheduler": type(self.components.scheduler).__name__,
             "quality": quality,
             "config": json.dumps(self.config.to_dict()),
             "device": device_kind(self.device),
-            "dtype": str(self.parts.unet.dtype).removeprefix("torch."),
+            "dtype": str(self.components.unet.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "compiled": self.compiled or None,
         }
@@ -105,17 +105,17 @@ class DiffusionModel:
     @property
     def factor(self) -> int:
         """Picture columns per latent column."""
-        return downsampling(self.parts.vae)
+        return downsampling(self.components.vae)
 
     @property
     def multiple(self) -> int:
         """Picture columns come in multiples of this, so that the UNet can halve its latents."""
-        return self.factor * 2 ** (len(self.parts.unet.config.block_out_channels) - 1)
+        return self.factor * 2 ** (len(self.components.unet.config.block_out_channels) - 1)
 
     @property
     def latent_rows(self) -> tuple[int, int]:
         """(L, H): channels and rows of the latents."""
-        return self.parts.vae.config.latent_channels, self.config.n_mels // self.factor
+        return self.components.vae.config.latent_channels, self.config.n_mels // self.factor
 
     def layout(
         self, columns: int, *, beats_per_bar: int = 4, loop: bool = False, ends_pinned: bool = False
@@ -142,7 +142,7 @@ class DiffusionModel:
     def _embed(self, phrases: Sequence[WeightedText]) -> tuple[Tensor, list[int]]:
         # riff's own models were trained on one chunk, whose mean they read as well.
         chunks = CHUNKS if self.prior is None else 1
-        return embed_phrases(phrases, self.parts.tokenizer, self.parts.text_encoder, chunks=chunks)
+        return embed_phrases(phrases, self.components.tokenizer, self.components.text_encoder, chunks=chunks)
 
     def conditions(
         self,
@@ -183,15 +183,15 @@ class DiffusionModel:
         )
 
     def _known_negative(self, text: str) -> WeightedText:
-        return known_phrase(parse_weights(text, "negative_prompt"), self.parts, self.prior)[0]
+        return known_phrase(parse_weights(text, "negative_prompt"), self.components, self.prior)[0]
 
-    def draw(
+    def sample_images(
         self,
         noise: Tensor,
         layout: WindowLayout,
         conditions: CanvasConditioning,
         seeds: Sequence[int],
-        sampling: Sampling,
+        sampling: DenoiseOptions,
         *,
         original: Original | None = None,
     ) -> Tensor:
@@ -209,9 +209,9 @@ class DiffusionModel:
             ModelError: the model drew numbers that are not finite.
         """
         # A scheduler counts its steps: one of our own lets two threads share the model.
-        scheduler = type(self.parts.scheduler).from_config(self.parts.scheduler.config)
+        scheduler = type(self.components.scheduler).from_config(self.components.scheduler.config)
         latents = denoise(
-            CanvasPrediction(self.parts.unet, layout, conditions, self.interval),
+            CanvasPrediction(self.components.unet, layout, conditions, self.interval),
             scheduler,
             noise.to(self.device),
             num_inference_steps=sampling.steps,
@@ -219,10 +219,10 @@ class DiffusionModel:
             generator=[_step_generator(seed) for seed in seeds],
             callback_on_step_end=sampling.callback,
         )
-        images = latents_to_image(latents, self.parts.vae, channels=self.config.channels, loop=layout.loop).cpu()
+        images = latents_to_image(latents, self.components.vae, channels=self.config.channels, loop=layout.loop).cpu()
         if not bool(torch.isfinite(images).all()):
             raise ModelError(
-                f"{self.name} drew numbers that are not finite in {self.parts.unet.dtype}; "
+                f"{self.name} drew numbers that are not finite in {self.components.unet.dtype}; "
                 "load it with dtype=torch.float32"
             )
         # Copied out of inference mode, so that a clip's picture may be trained on.

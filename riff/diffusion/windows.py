@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from riff.diffusion.conditioning import CanvasConditioning
-from riff.diffusion.latents import draw_noise, slerp
+from riff.diffusion.latents import sample_noise, slerp
 from riff.diffusion.sampling import ALWAYS, Interval, guided_prediction, is_guided
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import RiffError
@@ -213,13 +213,13 @@ def _station_noise(shape: tuple[int, int], layout: WindowLayout, seed: int, star
     generator = torch.Generator().manual_seed(seed)
     place = torch.arange(layout.width) - start
     block, inner = place.div(layout.window, rounding_mode="floor"), place % layout.window
-    first = draw_noise((1, *shape, layout.window), generator=generator)
+    first = sample_noise((1, *shape, layout.window), generator=generator)
     noise = torch.empty(1, *shape, layout.width)
     # From the station's own window onwards, then those before it.
     for number in sorted(block.unique().tolist(), key=lambda n: (n < 0, abs(n))):
         drawn = first
         if number:
-            fresh = draw_noise(tuple(first.shape), generator=generator)
+            fresh = sample_noise(tuple(first.shape), generator=generator)
             drawn = fresh if variation == 1 else slerp(first, fresh, variation)
         here = block == number
         noise[..., here] = drawn[..., inner[here]]

@@ -14,7 +14,7 @@ from riff.evaluate.figures import Figure, detector_accuracy, mean_figure, share_
 from riff.evaluate.sounds import Sound
 from riff.music.key import detect_key, mirex_key_score
 from riff.music.tempo_estimation import measure_tempo
-from riff.music.theory import canonical_keyscale, parse_bpm, parse_keyscale
+from riff.music.theory import canonical_key, parse_bpm, parse_key
 from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def asked_of(fields: Mapping[str, str]) -> Requested:
     return Requested(
         prompt,
         _number(fields.get("bpm")) or parse_bpm(prompt),
-        _key(fields.get("keyscale")) or parse_keyscale(prompt),
+        _key(fields.get("keyscale")) or parse_key(prompt),
         genres_in(fields.get("genre") or prompt),
         instruments_in(prompt),
     )
@@ -217,7 +217,7 @@ def _number(text: str | None) -> float | None:
 
 def _key(text: str | None) -> str | None:
     try:
-        return canonical_keyscale(text) if text else None
+        return canonical_key(text) if text else None
     except RiffError:
         return None
 

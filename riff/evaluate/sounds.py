@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.music.theory import canonical_keyscale
+from riff.music.theory import canonical_key
 from riff.tasks.provenance import read_sound_tags
 from riff.utils.errors import RiffError
 from riff.utils.files import check_readable
@@ -182,7 +182,7 @@ def _check(row: dict[str, Any]) -> dict[str, str]:
     values = {_ALIASES.get(name, name): value for name, value in row.items()}
     asked = {name: str(values[name]).strip() for name in FIELDS if values.get(name) not in (None, "")}
     if "keyscale" in asked:
-        asked["keyscale"] = canonical_keyscale(asked["keyscale"])
+        asked["keyscale"] = canonical_key(asked["keyscale"])
     if "bpm" in asked:
         low, high = BPM_RANGE
         try:

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.music.theory import KEYS
 from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:
     from riff.music.tagger import Tagger
-
-_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-KEYS = tuple(f"{name} {mode}" for mode in ("major", "minor") for name in _NAMES)
 
 # How often each degree of the scale occurs in classical music, tonic first (Albrecht & Shanahan 2013).
 _MAJOR = np.array([0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081])

@@ -188,14 +188,14 @@ class Tagger:
 
     def _tags(self, verdict: Verdict, chosen: Tensor) -> Tags:
         """The mean over the chosen windows."""
-        from riff.music.theory import KEYSCALES
+        from riff.music.theory import KEYS
 
         labels = self.labels
         return Tags(
             _ranked(labels.genres, verdict.genre[chosen].softmax(1).mean(0)),
             _ranked(labels.instruments, verdict.instruments[chosen].sigmoid().mean(0)),
             _ranked(labels.leads, verdict.lead[chosen].softmax(1).mean(0)),
-            _ranked(KEYSCALES, verdict.key[chosen].softmax(1).mean(0)),
+            _ranked(KEYS, verdict.key[chosen].softmax(1).mean(0)),
         )
 
 

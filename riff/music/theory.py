@@ -5,7 +5,7 @@ import re
 from riff.utils.errors import RiffError
 
 TONICS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-KEYSCALES = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
+KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
 
 # Every gap is bounded, so that a megabyte of spaces costs no more than reading it once.
 _NUMBER = r"(?<![\w./])(\d{1,6}(?:\.\d{1,6})?)"
@@ -54,8 +54,8 @@ def parse_bpm(prompt: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def parse_keyscale(text: str) -> str | None:
-    """The key a prompt states, spelled as one of :data:`KEYSCALES`.
+def parse_key(text: str) -> str | None:
+    """The key a prompt states, spelled as one of :data:`KEYS`.
 
     Args:
         text: free text, e.g. ``"song in F# minor"``, ``"Bb major"``, ``"a min"``, ``"F#m"``, ``"key of C"``.
@@ -71,8 +71,8 @@ def parse_keyscale(text: str) -> str | None:
     return None
 
 
-def canonical_keyscale(keyscale: str) -> str:
-    """One of :data:`KEYSCALES` for a key given as an argument.
+def canonical_key(keyscale: str) -> str:
+    """One of :data:`KEYS` for a key given as an argument.
 
     Args:
         keyscale: a key and nothing else, in any spelling: ``"F# minor"``, ``"g flat major"``, ``"Bbm"``.
@@ -91,7 +91,7 @@ def canonical_keyscale(keyscale: str) -> str:
     raise RiffError(f"key is {keyscale!r}; use a note (C, C#, Db, ... B) and major or minor, for example 'F# minor'")
 
 
-def parse_timesignature(prompt: str) -> int:
+def parse_time_signature(prompt: str) -> int:
     """Beats per bar a prompt asks for.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from riff.music.theory import parse_bpm, parse_keyscale, parse_timesignature
+from riff.music.theory import parse_bpm, parse_key, parse_time_signature
 from riff.prompt.encoder import CHUNKS, dropped_words, embed_prompt, prompt_length, split_known_pieces
 from riff.prompt.prior import MusicPrior
 from riff.prompt.syntax import WeightedText, append_text, clause_weights, parse_prompt, strip_weights
@@ -85,7 +85,7 @@ def interpret_prompt(
         _without_light_words(whole, clause_weights(clauses)) if prior is not None else (whole, clause_weights(clauses))
     )
     known = [known_phrase(phrase, parts, prior)[0] for phrase in phrases]
-    implied, beats_per_bar = None, parse_timesignature(", ".join(stated))
+    implied, beats_per_bar = None, parse_time_signature(", ".join(stated))
     if prior is not None:
         embeds = _mean_embedding(known, counts, parts)
         implied = prior.bpm(embeds)
@@ -93,7 +93,7 @@ def interpret_prompt(
             beats_per_bar = min(beats_per_bar, prior.beats_per_bar(embeds))
     tempo = choose_tempo(bpm, _written_bpm(stated), implied)
     if len(clauses) > 1 and keyscale is None:
-        keyscale = parse_keyscale(", ".join(stated))
+        keyscale = parse_key(", ".join(stated))
     told, dropped = _complete(phrases, known, tempo, keyscale, parts, prior)
     if len(phrases) > len(clauses):  # copies of one phrase lose the same words
         dropped = list(dict.fromkeys(dropped))
@@ -246,7 +246,7 @@ def _tell(written: str, tempo: float, keyscale: str | None) -> str:
     told = []
     if parse_bpm(written) is None:
         told.append(f"{round(tempo)} bpm")
-    if keyscale is not None and parse_keyscale(written) is None:
+    if keyscale is not None and parse_key(written) is None:
         told.append(f"in {keyscale}")
     return ", ".join(told)
 

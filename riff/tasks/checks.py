@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riff.diffusion.model import Sampling
+from riff.diffusion.model import DenoiseOptions
 from riff.prompt.interpret import ParsedPrompt
 from riff.prompt.syntax import parse_prompt, parse_weights
 from riff.spectrogram.inversion.solver import QUALITIES, Quality
@@ -140,7 +140,7 @@ class Wish:
 
     negative: str
     guidance_scale: float
-    sampling: Sampling
+    sampling: DenoiseOptions
     quality: Quality
     keyscale: str | None
     key_tries: int
@@ -170,7 +170,7 @@ class Request:
     negative_prompt: str
     guidance_scale: float
     seed: int
-    sampling: Sampling
+    sampling: DenoiseOptions
     quality: Quality = "default"
 
 

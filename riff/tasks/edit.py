@@ -253,9 +253,9 @@ def _draw(
     """The pictures that the model makes of ``image`` ``(R, C, M, W)``."""
     count = len(image)
     conditions = model.conditions([[request.reading]] * count, [request.guidance_scale], [request.negative_prompt])
-    original = Original(image_to_latents(image, model.parts.vae), strength, mask)
+    original = Original(image_to_latents(image, model.components.vae), strength, mask)
     noise = model.noise(layout, request.seed).expand(count, -1, -1, -1)
-    return model.draw(noise, layout, conditions, [request.seed] * count, request.sampling, original=original)
+    return model.sample_images(noise, layout, conditions, [request.seed] * count, request.sampling, original=original)
 
 
 def _play(image: Tensor, tempo: TempoMap, config: SpectrogramConfig, request: Request, loudest: float | None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from riff.diffusion.latents import image_to_latents, slerp
-from riff.diffusion.model import DiffusionModel, Sampling
+from riff.diffusion.model import DenoiseOptions, DiffusionModel
 from riff.diffusion.sampling import Original
 from riff.diffusion.windows import padded_width
 from riff.spectrogram.inversion.solver import Quality
@@ -27,7 +27,7 @@ def interpolate(
     *,
     mask: Tensor | None,
     negative_prompt: str,
-    sampling: Sampling,
+    sampling: DenoiseOptions,
     quality: Quality,
     loop: bool,
 ) -> Clip:
@@ -62,7 +62,7 @@ def interpolate(
     )
     strength = _between(start.strength, end.strength, alpha)
     original = _ground(model, image, mask, width, strength)
-    drawn = model.draw(noise, layout, conditions, [near.seed], sampling, original=original)[0][..., :columns]
+    drawn = model.sample_images(noise, layout, conditions, [near.seed], sampling, original=original)[0][..., :columns]
     bpm = _between(start.reading.bpm, end.reading.bpm, alpha)
     guidance = _between(start.guidance_scale, end.guidance_scale, alpha)
     settings = model.settings(sampling.steps, guidance, quality) | {
@@ -135,7 +135,7 @@ def _ground(model: DiffusionModel, image: Tensor, mask: Tensor | None, width: in
     if mask is not None:
         mask = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None, None], (model.config.n_mels, width))
         mask = torch.nn.functional.avg_pool2d(mask, model.factor)
-    return Original(image_to_latents(filled, model.parts.vae), strength, mask)
+    return Original(image_to_latents(filled, model.components.vae), strength, mask)
 
 
 def _between(a: float, b: float, alpha: float) -> float:

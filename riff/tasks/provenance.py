@@ -10,7 +10,7 @@ from typing import Any
 from riff.audio.io import read_metadata
 from riff.audio.tags import MACHINE_MADE, MAX_BYTES, SOURCE_TYPE
 from riff.diffusion.fingerprint import Adapter
-from riff.music.theory import canonical_keyscale
+from riff.music.theory import canonical_key
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import read_png
 from riff.tasks.checks import check_length, check_metre, check_negative, check_prompts, check_sampling
@@ -360,7 +360,7 @@ def _wishes(made: dict[str, str]) -> dict[str, Any]:
         "prompt": prompt,
         "negative_prompt": negative,
         "bpm": _number(made, "bpm_asked", *BPM_RANGE),
-        "keyscale": None if key is None else canonical_keyscale(key),
+        "keyscale": None if key is None else canonical_key(key),
     }
 
 

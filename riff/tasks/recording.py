@@ -12,9 +12,9 @@ from torch import Tensor
 
 from riff.audio.io import load_audio, read_metadata
 from riff.diffusion.fingerprint import sound_hash
-from riff.diffusion.model import DiffusionModel, Sampling
+from riff.diffusion.model import DenoiseOptions, DiffusionModel
 from riff.music.alignment import AlignedAudio, Recording, align_to_grid, to_model_channels
-from riff.music.theory import canonical_keyscale
+from riff.music.theory import canonical_key
 from riff.prompt.interpret import interpret_prompt
 from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.inversion.solver import Quality
@@ -166,7 +166,7 @@ def open_recording(
     seed: int | None,
     guidance_scale: float | None,
     quality: Quality,
-    sampling: Sampling,
+    sampling: DenoiseOptions,
 ) -> EditContext:
     """Check a call's arguments, read its recording and lay it on the grid.
 
@@ -178,13 +178,13 @@ def open_recording(
     if downbeat is not None:
         check_number(downbeat, "downbeat", 0, 3600)
     negative = check_negative(negative_prompt)
-    key = None if keyscale is None else canonical_keyscale(keyscale)
+    key = None if keyscale is None else canonical_key(keyscale)
     recording, known = read_recording(audio, sampling_rate)
     if bpm is None and known is not None:
         bpm, downbeat = known, 0.0 if downbeat is None else downbeat
     source = sound_hash(recording.waveform, recording.sample_rate)
     told = {"bpm_asked": bpm, "downbeat": downbeat, "keyscale": key, "source": source}
-    reading = interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
+    reading = interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.components, prior=model.prior)
     laid = align_to_grid(
         recording,
         model.config,
@@ -195,7 +195,7 @@ def open_recording(
     )
     if bpm is None:  # the recording's tempo, whatever the words say
         bpm = min(max(laid.bpm, BPM_RANGE[0]), BPM_RANGE[1])
-        reading = interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
+        reading = interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.components, prior=model.prior)
     guidance = model.default_guidance if guidance_scale is None else guidance_scale
     own_seed = clip_seeds(1, seed, None)[0]
     return EditContext(recording, laid, Request(reading, negative, guidance, own_seed, sampling, quality), told)

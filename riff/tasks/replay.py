@@ -10,7 +10,7 @@ from riff.audio.io import load_audio
 from riff.diffusion.fingerprint import lora_hash, model_hash, sound_hash
 from riff.diffusion.hub import locate
 from riff.diffusion.lora import check_lora
-from riff.diffusion.model import Sampling, device_kind
+from riff.diffusion.model import DenoiseOptions, device_kind
 from riff.diffusion.sampling import StepCallback, count_steps
 from riff.music.alignment import Recording
 from riff.pipeline import RiffPipeline
@@ -109,7 +109,7 @@ def differences(recipe: Recipe, pipe: RiffPipeline) -> list[str]:
         ("config", recipe.config, pipe.config),
         ("LoRAs", recipe.loras, pipe.origin.adapters),
         ("device", recipe.device, device_kind(model.device)),
-        ("number format", recipe.dtype, str(pipe.pipeline.unet.dtype).removeprefix("torch.")),
+        ("number format", recipe.dtype, str(pipe.components.unet.dtype).removeprefix("torch.")),
         ("torch", recipe.torch, torch.__version__),
     ]
     return [
@@ -147,7 +147,7 @@ def replay(
                 recipe.timeline,
                 seed=told["seed"],
                 guidance_scale=pipe.model.default_guidance if guidance is None else guidance,
-                sampling=Sampling(told["num_inference_steps"], count_step),
+                sampling=DenoiseOptions(told["num_inference_steps"], count_step),
                 quality=told["quality"],
                 ends_pinned=recipe.ends_pinned,
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 from annotated_types import Interval, Len
 
-from riff.music.theory import canonical_keyscale, parse_bpm
+from riff.music.theory import canonical_key, parse_bpm
 from riff.prompt.syntax import parse_prompt, parse_weights, plain_prompt
 from riff.utils.errors import RiffError
 from riff.utils.schema import Option, Parse, check_value, from_dict, validate
@@ -40,7 +40,7 @@ def _check_negative(text: str) -> str:
 Prompt = Annotated[str, Len(1, 10_000), Parse(check_prompt), Option("what to play")]
 NegativePrompt = Annotated[str, Len(0, 10_000), Parse(_check_negative), Option("what to stay away from", "negative")]
 Bpm = Annotated[float, Interval(ge=20, le=400), Option("tempo in beats per minute", slider=(40, 200, 1))]
-Key = Annotated[str, Len(1, 40), Parse(canonical_keyscale), Option("key, such as 'F# minor'", metavar="KEY")]
+Key = Annotated[str, Len(1, 40), Parse(canonical_key), Option("key, such as 'F# minor'", metavar="KEY")]
 Bars = Annotated[int, Interval(ge=1, le=512), Option("length in bars", slider=(1, 64, 1))]
 BarsPerStep = Annotated[int, Interval(ge=1, le=256), Option("bars from a prompt to the next; default 8", "step")]
 Duration = Annotated[float, Interval(ge=0.1, le=600), Option("length in seconds", metavar="SECONDS")]

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from riff.audio.splice import append
 from riff.diffusion.latents import image_to_latents, slerp
-from riff.diffusion.model import Sampling
+from riff.diffusion.model import DenoiseOptions
 from riff.diffusion.sampling import Original, StepCallback
 from riff.diffusion.windows import training_width
-from riff.music.theory import canonical_keyscale, parse_bpm
+from riff.music.theory import canonical_key, parse_bpm
 from riff.prompt.interpret import ParsedPrompt, interpret_prompt
 from riff.prompt.syntax import plain_prompt
 from riff.spectrogram.image import image_to_mel
@@ -164,7 +164,7 @@ class MusicStream:
         asked, target = self.asked, self._reading
         if asked is not self._reached:
             target = self._target(asked)
-        image = self._draw(target, asked, Sampling(self.manner.steps, callback))
+        image = self._draw(target, asked, DenoiseOptions(self.manner.steps, callback))
         bar, first, now = self._beats_of_half, self._context is None, self.bpm
         self._reading, self._reached = target, asked
         before, self._glide = self._glide, (self.bpm if first else now, self.bpm)
@@ -175,9 +175,9 @@ class MusicStream:
         return made
 
     def _read(self, station: StreamTarget, bpm: float | None) -> ParsedPrompt:
-        key = None if station.keyscale is None else canonical_keyscale(station.keyscale)
+        key = None if station.keyscale is None else canonical_key(station.keyscale)
         model = self.model
-        return interpret_prompt(station.prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
+        return interpret_prompt(station.prompt, bpm=bpm, keyscale=key, parts=model.components, prior=model.prior)
 
     def _target(self, station: StreamTarget) -> ParsedPrompt:
         """A station that says no tempo keeps the present one; the metre stays."""
@@ -186,13 +186,13 @@ class MusicStream:
             bpm = self._reading.bpm
         return dataclasses.replace(self._read(station, bpm), beats_per_bar=self._beats)
 
-    def _draw(self, target: ParsedPrompt, asked: StreamTarget, sampling: Sampling) -> Tensor:
+    def _draw(self, target: ParsedPrompt, asked: StreamTarget, sampling: DenoiseOptions) -> Tensor:
         """``(C, M, N)``: the last bar as it was and the next one, or two new ones."""
         model, original, width = self.model, None, self._layout.width
         if self._context is not None:
             filled = torch.cat([self._context, torch.zeros_like(self._context)], dim=-1)
             mask = (torch.arange(width) >= width // 2).float().expand(model.latent_rows[1], -1)
-            original = Original(image_to_latents(filled[None], model.parts.vae), 1.0, mask)
+            original = Original(image_to_latents(filled[None], model.components.vae), 1.0, mask)
         usual = model.default_guidance
         guidance = [
             usual if station.guidance_scale is None else station.guidance_scale for station in (self._reached, asked)
@@ -203,7 +203,9 @@ class MusicStream:
             half = width // 2
             along = ((torch.arange(width) - half + 0.5) / (WAY * half)).clamp(0.0, 1.0)
             conditions = model.conditions([[self._reading, target]], guidance, [""] * 2, progress=along)
-        drawn = model.draw(self._noise(), self._layout, conditions, [self.manner.seed], sampling, original=original)[0]
+        drawn = model.sample_images(
+            self._noise(), self._layout, conditions, [self.manner.seed], sampling, original=original
+        )[0]
         return drawn if self._context is None else torch.cat([self._context, drawn[..., self._half :]], dim=-1)
 
     def _noise(self) -> Tensor:
@@ -383,7 +385,7 @@ def _checked(station: StreamTarget) -> StreamTarget:
     if station.guidance_scale is not None:
         check_number(station.guidance_scale, "guidance_scale", 0, 50)
     if station.keyscale is not None:
-        canonical_keyscale(station.keyscale)
+        canonical_key(station.keyscale)
     return station
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from riff.diffusion.latents import downsampling
 from riff.diffusion.model import DiffusionModel
 from riff.diffusion.windows import padded_width, training_width
-from riff.music.key import KEYS, key_scores, pitch_classes
+from riff.music.key import key_scores, pitch_classes
 from riff.music.tempo_estimation import measure_tempo, tempo_error
-from riff.music.theory import TONICS
+from riff.music.theory import KEYS, TONICS
 from riff.prompt.interpret import ParsedPrompt, interpret_prompt
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
@@ -214,7 +214,7 @@ def _drawn(model: DiffusionModel, plans: list[ClipPlan], wish: Wish, noise: Tens
     if noise is None:
         noise = torch.cat([model.noise(layout, plan.seed) for plan in plans])
     conditions = model.conditions([[plan.reading] for plan in plans], [wish.guidance_scale], [wish.negative])
-    images = model.draw(noise, layout, conditions, [plan.seed for plan in plans], wish.sampling)
+    images = model.sample_images(noise, layout, conditions, [plan.seed for plan in plans], wish.sampling)
     return [_played(model, plan, image[..., : plan.columns], wish) for plan, image in zip(plans, images, strict=True)]
 
 
@@ -261,7 +261,7 @@ def retry_until_in_key(
 
     Args:
         draw: draws candidate number 0, 1, ...
-        keyscale: one of :data:`riff.music.theory.KEYSCALES`.
+        keyscale: one of :data:`riff.music.theory.KEYS`.
         tries: candidates at most, at least 1.
         quality: of the sound of a transposed picture.
         has_tempo: whether a tempo was asked for, which is the clips' own.

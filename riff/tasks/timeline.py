@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from riff.music.theory import canonical_keyscale
+from riff.music.theory import canonical_key
 from riff.prompt.syntax import parse_prompt, parse_weights
 from riff.utils.errors import RiffError
 from riff.utils.validation import (
@@ -91,7 +91,7 @@ class Keyframe:
         if self.seed is not None:
             check_number(self.seed, "seed", 0, MAX_SEED, whole=True)
         if self.keyscale is not None:
-            canonical_keyscale(self.keyscale)
+            canonical_key(self.keyscale)
         if self.easing not in get_args(Easing):
             raise RiffError(f"easing is {show(self.easing)}; use {', '.join(get_args(Easing))}")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from riff.audio.loudness import k_power
 from riff.diffusion.conditioning import CanvasConditioning
-from riff.diffusion.model import DiffusionModel, Sampling
+from riff.diffusion.model import DenoiseOptions, DiffusionModel
 from riff.diffusion.windows import canvas_noise, padded_width, training_width
-from riff.music.theory import canonical_keyscale, parse_bpm
+from riff.music.theory import canonical_key, parse_bpm
 from riff.prompt.interpret import ParsedPrompt, interpret_prompt
 from riff.prompt.syntax import plain_prompt
 from riff.spectrogram.config import SpectrogramConfig
@@ -33,7 +33,7 @@ def draw_timeline(
     *,
     seed: int,
     guidance_scale: float,
-    sampling: Sampling,
+    sampling: DenoiseOptions,
     quality: Quality = "default",
     ends_pinned: bool = False,
 ) -> Clip:
@@ -66,7 +66,7 @@ def draw_timeline(
     seeds = _seeds(timeline, seed)
     noise = canvas_noise(model.latent_rows, layout, seeds, starts=starts, progress=along, variation=timeline.variation)
     conditions = _conditions(model, timeline, readings, along, guidance_scale)
-    image = model.draw(noise, layout, conditions, seeds[:1], sampling)[0][..., :columns]
+    image = model.sample_images(noise, layout, conditions, seeds[:1], sampling)[0][..., :columns]
     if model.config.amplitude == "decibel":
         at_columns = along.repeat_interleave(model.factor)[:columns]
         image = smooth_levels(image, at_columns, beats_per_bar * model.config.frames_per_beat, model.config)
@@ -121,9 +121,9 @@ def walk_timeline(
     """
     if len(prompts) < 2:
         raise RiffError(f"a walk needs two prompts or more; got {len(prompts)}")
-    keyscales = [None if key is None else canonical_keyscale(key) for key in keyscales]
+    keyscales = [None if key is None else canonical_key(key) for key in keyscales]
     readings = [
-        interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.parts, prior=model.prior)
+        interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.components, prior=model.prior)
         for prompt, bpm, key in zip(prompts, tempi, keyscales, strict=True)
     ]
     if model.config.grid == "seconds":  # a column there lasts as long at every tempo
@@ -188,9 +188,9 @@ def _read(model: DiffusionModel, timeline: Timeline) -> list[ParsedPrompt]:
         if bpm is None and parse_bpm(plain_prompt(frame.prompt)) is None and readings:
             bpm = readings[-1].bpm
         on_seconds = model.config.grid == "seconds" and bool(readings)
-        key = None if frame.keyscale is None else canonical_keyscale(frame.keyscale)
+        key = None if frame.keyscale is None else canonical_key(frame.keyscale)
         reading = interpret_prompt(
-            frame.prompt, bpm=None if on_seconds else bpm, keyscale=key, parts=model.parts, prior=model.prior
+            frame.prompt, bpm=None if on_seconds else bpm, keyscale=key, parts=model.components, prior=model.prior
         )
         # A column there lasts as long at every tempo, so the first one's places all keyframes.
         readings.append(dataclasses.replace(reading, bpm=readings[0].bpm) if on_seconds else reading)
@@ -227,7 +227,7 @@ def _conditions(
     guidance = [guidance_scale if frame.guidance_scale is None else frame.guidance_scale for frame in frames]
     lora = None
     if any(frame.lora_weight is not None for frame in frames):
-        if not getattr(model.parts.unet, "peft_config", None):
+        if not getattr(model.components.unet, "peft_config", None):
             raise RiffError("the timeline gives LoRA weights, but no LoRA is loaded; load one with --lora")
         lora = torch.tensor([1.0 if frame.lora_weight is None else frame.lora_weight for frame in frames])
     return model.conditions(
@@ -243,7 +243,7 @@ def _settings(
     model: DiffusionModel,
     timeline: Timeline,
     readings: list[ParsedPrompt],
-    sampling: Sampling,
+    sampling: DenoiseOptions,
     guidance_scale: float,
     beats_per_bar: int,
     seed: int,

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from riff.diffusion.latents import downsampling, draw_noise, latents_to_image
+from riff.diffusion.latents import downsampling, latents_to_image, sample_noise
 from riff.diffusion.sampling import ALWAYS, Interval, PlainPrediction, denoise
 from riff.prompt.encoder import embed_prompt
 from riff.spectrogram.config import SpectrogramConfig
@@ -42,7 +42,7 @@ class DenoiserPreview:
         """Add a picture and a sound for every prompt to the log."""
         scale = downsampling(self.vae)
         size = (self.vae.config.latent_channels, self.config.n_mels // scale, self.config.width // scale)
-        noise = draw_noise((len(self.prompts), *size), generator=torch.Generator().manual_seed(7))
+        noise = sample_noise((len(self.prompts), *size), generator=torch.Generator().manual_seed(7))
         predict = PlainPrediction(
             denoiser.unet,
             embed_prompt(list(self.prompts), self.tokenizer, denoiser.text_encoder),

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from riff.diffusion.latents import downsampling, draw_noise
+from riff.diffusion.latents import downsampling, sample_noise
 from riff.diffusion.lora import EMBEDS_NAME, add_token, is_one_token, write_words
 from riff.diffusion.model import DiffusionModel
 from riff.diffusion.sampling import PlainPrediction, denoise
 from riff.diffusion.windows import training_width
-from riff.music.theory import parse_keyscale
+from riff.music.theory import parse_key
 from riff.prompt.encoder import embed_prompt, split_known
 from riff.prompt.interpret import ParsedPrompt, interpret_prompt
 from riff.spectrogram.config import SpectrogramConfig
@@ -215,7 +215,7 @@ def _train_set(
     factor: int,
     config: SpectrogramConfig,
 ) -> TrainSet:
-    keyless = [all(parse_keyscale(text) is None for text in clip["captions"]) for clip in clips.clips]
+    keyless = [all(parse_key(text) is None for text in clip["captions"]) for clip in clips.clips]
     names = [str(clip.get("file_name") or f"clip {number}") for number, clip in enumerate(clips.clips)]
     return TrainSet(
         latents,
@@ -419,7 +419,7 @@ def draw_class_clips(
     Returns:
         For each width: what the model was told of each clip, and its latents.
     """
-    parts, config, prior = model.parts, model.config, model.prior
+    parts, config, prior = model.components, model.config, model.prior
     readings = [interpret_prompt(text, bpm=None, keyscale=None, parts=parts, prior=prior) for text in prompts]
     asked = [readings[number % len(readings)] for number in range(count)]
     widths: dict[int, list[tuple[int, ParsedPrompt]]] = {}
@@ -440,7 +440,7 @@ def draw_class_clips(
 def _drawing(
     model: DiffusionModel, width: int, told: list[tuple[int, str]], tell: Callable[[int], Any]
 ) -> Callable[[], dict[str, Tensor]]:
-    parts = model.parts
+    parts = model.components
 
     @torch.no_grad()
     def work() -> dict[str, Tensor]:
@@ -449,7 +449,7 @@ def _drawing(
             chunk = told[start : start + BATCH]
             noise = torch.stack(
                 [
-                    draw_noise((*model.latent_rows, width), generator=torch.Generator().manual_seed(number))
+                    sample_noise((*model.latent_rows, width), generator=torch.Generator().manual_seed(number))
                     for number, _ in chunk
                 ]
             )

@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_unet
 
 from riff.diffusion.conditioning import CanvasConditioning
-from riff.diffusion.latents import draw_noise
+from riff.diffusion.latents import sample_noise
 from riff.diffusion.sampling import PlainPrediction, choose_scheduler, denoise
 from riff.diffusion.windows import CanvasPrediction, WindowLayout, canvas_noise
 from riff.utils.errors import RiffError
@@ -42,7 +42,7 @@ def embeds(count: int = 1, seed: int = 6) -> torch.Tensor:
 
 
 def noise_of(width: int) -> torch.Tensor:
-    return draw_noise((1, 8, 4, width), generator=torch.Generator().manual_seed(5))
+    return sample_noise((1, 8, 4, width), generator=torch.Generator().manual_seed(5))
 
 
 def draw(
@@ -215,7 +215,7 @@ def test_a_layout_that_cannot_be_is_refused(fields):
 
 
 def test_the_first_window_of_a_canvas_has_the_noise_of_a_plain_clip():
-    plain = draw_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(3))
+    plain = sample_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(3))
     for width in (8, 12, 40):
         noise = canvas_noise((8, 4), WindowLayout(width, 8, 4), [3])
         assert noise.shape == (1, 8, 4, width)

@@ -36,6 +36,6 @@ def test_a_compiled_model_draws_the_same_picture_and_says_that_it_did(mini_check
     compiled = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu").compile()
     before, after = (pipe("techno, 120 bpm", seed=1, **QUICK).clips[0] for pipe in (plain, compiled))
     torch.testing.assert_close(after.image, before.image, rtol=1e-3, atol=1e-4)
-    assert set(compiled.pipeline.unet.state_dict()) == set(plain.pipeline.unet.state_dict())
+    assert set(compiled.components.unet.state_dict()) == set(plain.components.unet.state_dict())
     assert read_recipe(after.save(tmp_path / "after.wav")).compiled
     assert not read_recipe(before.save(tmp_path / "before.wav")).compiled

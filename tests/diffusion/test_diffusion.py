@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_unet
 
-from riff.diffusion.latents import draw_noise
+from riff.diffusion.latents import sample_noise
 from riff.diffusion.sampling import Original, PlainPrediction, choose_scheduler, denoise, scheduler_class
 from riff.utils.errors import RiffError
 
@@ -29,7 +29,7 @@ def riffusion(riffusion_checkpoint):
 
 def noise_of(pipeline, batch: int = 1) -> torch.Tensor:
     channels = pipeline.unet.config.in_channels
-    return draw_noise((batch, channels, 4, 8), generator=torch.Generator().manual_seed(5))
+    return sample_noise((batch, channels, 4, 8), generator=torch.Generator().manual_seed(5))
 
 
 def embeds(batch: int = 1, seed: int = 6) -> torch.Tensor:

@@ -10,10 +10,10 @@ from riff.diffusion.latents import (
     OVERLAP,
     WINDOW,
     downsampling,
-    draw_noise,
     fit_channels,
     image_to_latents,
     latents_to_image,
+    sample_noise,
     slerp,
     take_channels,
 )
@@ -47,7 +47,7 @@ def test_latents_equal_the_scaled_mode_of_the_vae_for_a_picture_in_minus_one_to_
 
 
 def test_decoding_equals_the_vae_on_unscaled_latents_mapped_to_zero_to_one(vae):
-    latents = draw_noise((1, 8, 4, 4), generator=torch.Generator().manual_seed(1))
+    latents = sample_noise((1, 8, 4, 4), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = (vae.decode(latents / 0.5).sample / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(latents_to_image(latents, vae, channels=1), expected)
@@ -117,7 +117,7 @@ def test_an_autoencoder_without_variance_serves_as_well():
 @pytest.mark.parametrize("width", [176, 177, 256, 304, 305, 400])
 def test_a_long_picture_decoded_by_windows_equals_one_decoded_at_once(width):
     vae = tiny_autoencoder(picture_channels=1, latent_channels=8)
-    latents = draw_noise((1, 8, 2, width), generator=torch.Generator().manual_seed(0))
+    latents = sample_noise((1, 8, 2, width), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = (vae.decode(latents / 0.5).sample / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(latents_to_image(latents, vae, channels=1), expected, rtol=0, atol=1e-4)
@@ -125,7 +125,7 @@ def test_a_long_picture_decoded_by_windows_equals_one_decoded_at_once(width):
 
 def test_windows_of_a_decoder_with_group_norms_meet_without_a_seam():
     vae = tiny_vae(picture_channels=1, latent_channels=8)
-    latents = draw_noise((1, 8, 2, 300), generator=torch.Generator().manual_seed(0))
+    latents = sample_noise((1, 8, 2, 300), generator=torch.Generator().manual_seed(0))
     steps = latents_to_image(latents, vae, channels=1).diff(dim=-1).abs().mean(dim=(0, 1, 2))
     inside = (WINDOW + 8) * 8  # where the first window has not begun to fade
     joint = steps[inside : (WINDOW + OVERLAP) * 8]
@@ -155,7 +155,7 @@ def test_latents_are_ordinary_tensors_that_may_be_trained_on(vae):
 
 def test_noise_is_that_of_the_seed_on_the_cpu_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    noise = draw_noise((1, 4, 8, 8), generator=torch.Generator().manual_seed(7))
+    noise = sample_noise((1, 4, 8, 8), generator=torch.Generator().manual_seed(7))
     torch.testing.assert_close(noise, torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7)))
     assert torch.equal(before, torch.get_rng_state())
 
@@ -175,7 +175,7 @@ def test_slerp_works_on_each_sample_of_the_batch_by_itself_with_its_own_position
 
 
 def test_slerp_keeps_the_norm_of_noise_where_a_straight_line_loses_it():
-    a, b = (draw_noise((1, 4, 16, 16), generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    a, b = (sample_noise((1, 4, 16, 16), generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     middle = slerp(a, b, 0.5)
     assert float(middle.norm() / a.norm()) == pytest.approx(1.0, abs=0.05)
     assert float(((a + b) / 2).norm() / a.norm()) < 0.8

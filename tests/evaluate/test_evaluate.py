@@ -8,8 +8,9 @@ import torch
 
 from riff.evaluate.figures import frechet_distance, wilson_interval
 from riff.evaluate.image_metrics import mel_statistics, near_copies, psnr, sharpness
-from riff.music.key import KEYS, measure_key, mirex_key_score
+from riff.music.key import measure_key, mirex_key_score
 from riff.music.tempo_estimation import measure_tempo, tempo_error
+from riff.music.theory import KEYS
 from riff.utils.errors import RiffError
 
 RATE = 44100

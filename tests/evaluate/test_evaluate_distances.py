@@ -146,7 +146,7 @@ def test_an_embedding_hears_neither_level_nor_rate_nor_channels_much(make) -> No
 
 
 def test_latents_of_a_checkpoint_embed_sounds_of_any_length(pipe) -> None:
-    embedding = latent_embedding(pipe.model.parts.vae, pipe.config, "riff-tiny")
+    embedding = latent_embedding(pipe.model.components.vae, pipe.config, "riff-tiny")
     sounds = _sines(0.1, count=2)
     rows = embedding.rows([sounds[0], sounds[1], Sound(Path("short.wav"), sounds[1].waveform[:, :RATE], RATE)])
     assert embedding.name == "latents of riff-tiny"
@@ -155,7 +155,7 @@ def test_latents_of_a_checkpoint_embed_sounds_of_any_length(pipe) -> None:
 
 
 def test_latents_of_riffusions_layout_embed_sounds_too(riffusion_pipe) -> None:
-    embedding = latent_embedding(riffusion_pipe.model.parts.vae, riffusion_pipe.config, "riffusion-tiny")
+    embedding = latent_embedding(riffusion_pipe.model.components.vae, riffusion_pipe.config, "riffusion-tiny")
     rows = embedding.rows(_sines(0.1, count=2))
     assert rows.shape[0] == 2
     assert np.linalg.norm(rows[0] - rows[1]) > 0.0

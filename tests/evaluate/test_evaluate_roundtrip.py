@@ -94,7 +94,7 @@ def test_eight_bits_lose_next_to_nothing_beside_the_mel() -> None:
 
 def test_latents_of_random_weights_lose_most_and_every_rung_has_its_figures(pipe, mini_config) -> None:
     sound = Sound(Path("a.wav"), _music(4.0), RATE)
-    trips = round_trip(sound, mini_config, vae=pipe.model.parts.vae, quality="fast")
+    trips = round_trip(sound, mini_config, vae=pipe.model.components.vae, quality="fast")
     assert [trip.rung for trip in trips] == list(RUNGS)
     assert trips[2].multi > trips[1].multi
     assert trips[2].onsets < trips[1].onsets

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from conftest import growth
 
-from riff.music.theory import KEYSCALES, TONICS, canonical_keyscale, parse_bpm, parse_keyscale, parse_timesignature
+from riff.music.theory import KEYS, TONICS, canonical_key, parse_bpm, parse_key, parse_time_signature
 from riff.utils.errors import RiffError
 
 
@@ -83,7 +83,7 @@ def test_every_whole_tempo_is_read_back_from_every_phrasing(template: str) -> No
     ],
 )
 def test_a_stated_key_is_read_and_spelled_with_sharps(text: str, keyscale: str) -> None:
-    assert parse_keyscale(text) == keyscale
+    assert parse_key(text) == keyscale
 
 
 @pytest.mark.parametrize(
@@ -94,34 +94,34 @@ def test_a_stated_key_is_read_and_spelled_with_sharps(text: str, keyscale: str) 
      "5 min", "drum and bass major"],
 )  # fmt: skip
 def test_words_that_look_like_keys_are_not_keys(text: str) -> None:
-    assert parse_keyscale(text) is None
+    assert parse_key(text) is None
 
 
 def test_all_24_keys_survive_every_spelling() -> None:
     flats = {"C#": "Db", "D#": "Eb", "F#": "Gb", "G#": "Ab", "A#": "Bb"}
-    for keyscale in KEYSCALES:
+    for keyscale in KEYS:
         tonic, mode = keyscale.split()
         for name, short in itertools.product({tonic, flats.get(tonic, tonic)}, (mode, mode[:3])):
             for spelling in (f"{name} {short}", f"{name.lower()} {short.upper()}", f"{name}-{short}"):
-                assert canonical_keyscale(spelling) == keyscale
-                assert parse_keyscale(f"piano ballad in {spelling}, 90 bpm") == keyscale
+                assert canonical_key(spelling) == keyscale
+                assert parse_key(f"piano ballad in {spelling}, 90 bpm") == keyscale
 
 
 def test_the_canonical_keys_are_fixed_points_and_24() -> None:
-    assert len(set(KEYSCALES)) == 24 == 2 * len(TONICS)
-    assert [canonical_keyscale(keyscale) for keyscale in KEYSCALES] == list(KEYSCALES)
+    assert len(set(KEYS)) == 24 == 2 * len(TONICS)
+    assert [canonical_key(keyscale) for keyscale in KEYS] == list(KEYS)
 
 
 def test_sharp_raises_and_flat_lowers_by_one_step_around_the_circle() -> None:
     for index, tonic in enumerate(TONICS):
         if len(tonic) == 1:
-            assert canonical_keyscale(f"{tonic}# major") == f"{TONICS[(index + 1) % 12]} major"
-            assert canonical_keyscale(f"{tonic} flat minor") == f"{TONICS[(index - 1) % 12]} minor"
+            assert canonical_key(f"{tonic}# major") == f"{TONICS[(index + 1) % 12]} major"
+            assert canonical_key(f"{tonic} flat minor") == f"{TONICS[(index - 1) % 12]} minor"
 
 
 @pytest.mark.parametrize(("argument", "keyscale"), [(" am ", "A minor"), ("f#m", "F# minor"), ("bbm", "A# minor")])
 def test_an_argument_may_be_a_chord_name(argument: str, keyscale: str) -> None:
-    assert canonical_keyscale(argument) == keyscale
+    assert canonical_key(argument) == keyscale
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_argument_may_be_a_chord_name(argument: str, keyscale: str) -> None:
 )
 def test_an_argument_that_is_no_key_is_refused_with_an_example(argument: object) -> None:
     with pytest.raises(RiffError, match=r"key is .*for example 'F# minor'"):
-        canonical_keyscale(argument)  # type: ignore[arg-type]
+        canonical_key(argument)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_an_argument_that_is_no_key_is_refused_with_an_example(argument: object)
     ],
 )  # fmt: skip
 def test_beats_per_bar(prompt: str, beats: int) -> None:
-    assert parse_timesignature(prompt) == beats
+    assert parse_time_signature(prompt) == beats
 
 
 @pytest.mark.parametrize("word", [" ", "9", "a minor ", "tempo ", "a b", "80 - "])
 def test_a_megabyte_is_read_in_linear_time(word: str) -> None:
     def read(characters: int) -> None:
         text = word * (characters // len(word))
-        parse_bpm(text), parse_keyscale(text), parse_timesignature(text)
+        parse_bpm(text), parse_key(text), parse_time_signature(text)
 
     assert growth(read, 10**6) < 30

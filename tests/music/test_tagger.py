@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from riff.music.key import KEYS
 from riff.music.tagger import BUNDLED, Tagger
 from riff.music.tagger_net import Labels, TaggerNet, load_net, save_net
+from riff.music.theory import KEYS
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.mel import waveform_to_mel

@@ -28,7 +28,7 @@ def open_pipe(riffusion_checkpoint, mini_config):
     import dataclasses
 
     pipe = RiffPipeline.from_pretrained(riffusion_checkpoint, device="cpu")
-    pipe.config = dataclasses.replace(
+    pipe.model.config = dataclasses.replace(
         mini_config, hop_length=80, f_min=0.0, amplitude="power", grid="seconds", stereo="left-right"
     )
     return pipe
@@ -47,7 +47,7 @@ def drawn(pipe, prompt, **options) -> torch.Tensor:
 
 def reading_of(pipe, prompt, **options):
     options = {"bpm": None, "keyscale": None, **options}
-    return interpret_prompt(prompt, parts=pipe.pipeline, prior=pipe.prior, **options)
+    return interpret_prompt(prompt, parts=pipe.components, prior=pipe.prior, **options)
 
 
 # The prediction
@@ -322,7 +322,7 @@ def test_prompts_of_different_length_are_drawn_side_by_side(open_pipe, monkeypat
     conditions = open_pipe.model.conditions([[reading_of(open_pipe, t)] for t in ("jazz", LONG)], [3.0], ["drums"])
     assert conditions.prompt_embeds.shape[:2] == conditions.negative_prompt_embeds.shape[:2] == (2, 1)
     assert conditions.prompt_tokens == (conditions.prompt_embeds.shape[2],)
-    parts = open_pipe.pipeline
+    parts = open_pipe.components
     short = embed_prompt(["jazz"], parts.tokenizer, parts.text_encoder)[0]
     assert torch.equal(conditions.prompt_embeds[0, 0, :24], short)
 

@@ -100,7 +100,7 @@ def test_a_remix_of_strength_zero_is_the_recording_through_the_autoencoder(pipe)
     from riff.spectrogram.mel import waveform_to_mel
 
     image = mel_to_image(waveform_to_mel(laid.waveform, pipe.config, bpm=laid.tempo), pipe.config)
-    vae = pipe.pipeline.vae
+    vae = pipe.components.vae
     expected = latents_to_image(image_to_latents(image, vae), vae, channels=1)[0]
     torch.testing.assert_close(clip.image, expected, rtol=1e-4, atol=1e-4)
 

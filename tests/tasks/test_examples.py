@@ -69,4 +69,4 @@ def test_the_bundled_model_knows_every_word_of_the_song():
     model = riff.RiffPipeline.from_pretrained(device="cpu").model
     for frame in riff.Timeline.load(ROOT / "examples" / "song.yaml").keyframes:
         for text in (frame.prompt, frame.negative_prompt):
-            assert known_phrase(parse_weights(text), model.parts, model.prior)[1] == []
+            assert known_phrase(parse_weights(text), model.components, model.prior)[1] == []

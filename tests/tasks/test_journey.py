@@ -45,7 +45,7 @@ def plain_clip(pipe, prompt, seed, guidance, options, step) -> None:
 
 def test_a_walks_picture_is_the_plain_clips_out_of_reach_of_the_join(mini_checkpoint):
     pipe = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
-    pipe.pipeline.vae = tiny_autoencoder(picture_channels=1, latent_channels=8)  # as riff-mini's, without norms
+    pipe.components.vae = tiny_autoencoder(picture_channels=1, latent_channels=8)  # as riff-mini's, without norms
     walk = pipe.walk(["techno", "jazz"], 3, bars_per_step=6, bpm=120.0, **QUICK)
     plain = pipe("techno", seed=3, bpm=120.0, **QUICK).clips[0]
     torch.testing.assert_close(walk.image[..., :24], plain.image[..., :24], rtol=1e-4, atol=1e-5)
@@ -170,7 +170,7 @@ def test_a_lora_changes_the_music_by_its_weight_and_none_at_zero(mini_checkpoint
 
     pipe = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
     plain = pipe("techno", seed=1, bpm=120.0, **QUICK).clips[0]
-    other = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu").pipeline.unet
+    other = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu").components.unet
     other.add_adapter(LoraConfig(r=2, target_modules=["to_k", "to_q", "to_v", "to_out.0"], init_lora_weights=False))
     StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=get_peft_model_state_dict(other))
     file = tmp_path / "pytorch_lora_weights.safetensors"
@@ -229,7 +229,7 @@ def test_a_mask_keeps_the_ground_where_it_is_black(pipe):
     )
     from riff.diffusion.latents import image_to_latents
 
-    kept = image_to_latents(ground[None], pipe.pipeline.vae)
+    kept = image_to_latents(ground[None], pipe.components.vae)
     torch.testing.assert_close(seen[..., :4], kept[..., :4])
     assert float((seen[..., 4:] - kept[..., 4:]).abs().max()) > 1e-2
 

@@ -11,7 +11,7 @@ import torch
 
 from riff import RiffPipeline, SpectrogramConfig
 from riff.audio.io import load_audio, read_metadata
-from riff.diffusion.latents import draw_noise, latents_to_image
+from riff.diffusion.latents import latents_to_image, sample_noise
 from riff.diffusion.sampling import PlainPrediction, choose_scheduler, denoise
 from riff.prompt.encoder import embed_prompt
 from riff.spectrogram.image import image_to_mel
@@ -49,16 +49,16 @@ def test_output_arrays_are_numpy_audio_and_pil_images(pipe):
 
 
 def test_the_clip_is_the_ladder_walked_down_by_hand(pipe):
-    pipe = RiffPipeline(pipe.pipeline, pipe.config, prior=pipe.prior, guidance_interval=(0.0, 1.0))
+    pipe = RiffPipeline(pipe.components, pipe.config, prior=pipe.prior, guidance_interval=(0.0, 1.0))
     clip = pipe("mellow piano, 120 bpm", seed=5, guidance_scale=2.5, **QUICK).clips[0]
-    parts, config = pipe.pipeline, pipe.config
+    parts, config = pipe.components, pipe.config
     prompt, empty = (
         embed_prompt([text], parts.tokenizer, parts.text_encoder) for text in ("mellow piano, 120 bpm", "")
     )
     latents = denoise(
         PlainPrediction(parts.unet, prompt, empty, 2.5),
         choose_scheduler("ddim", parts.scheduler),
-        draw_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(5)),
+        sample_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(5)),
         num_inference_steps=2,
     )
     image = latents_to_image(latents, parts.vae, channels=1)[0]
@@ -105,12 +105,12 @@ def test_clips_drawn_side_by_side_as_on_a_gpu_equal_those_drawn_alone(pipe, monk
 
 def test_neither_global_generators_nor_the_schedulers_state_are_touched(pipe):
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    config = dict(pipe.pipeline.scheduler.config)
+    config = dict(pipe.components.scheduler.config)
     pipe("techno", **QUICK)
     assert torch.equal(before, torch.get_rng_state())
     np.testing.assert_array_equal(numpy_before, np.random.get_state()[1])
-    assert dict(pipe.pipeline.scheduler.config) == config
-    assert pipe.pipeline.scheduler.num_inference_steps is None
+    assert dict(pipe.components.scheduler.config) == config
+    assert pipe.components.scheduler.num_inference_steps is None
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -145,7 +145,7 @@ def test_the_ends_of_the_seed_range_work(pipe, seed):
 
 
 def test_given_latents_take_the_place_of_the_seeds_noise(pipe):
-    noise = draw_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(21))
+    noise = sample_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(21))
     given = pipe("techno, 120 bpm", seed=99, latents=noise, **QUICK).clips[0]
     torch.testing.assert_close(given.image, pipe("techno, 120 bpm", seed=21, **QUICK).clips[0].image)
     with pytest.raises(RiffError, match=r"needs \(1, 8, 4, 8\)"):
@@ -183,7 +183,7 @@ def test_a_tempo_that_contradicts_the_prompt_wins_with_a_warning(pipe):
 
 def text_of(pipe, prompt, **options) -> str:
     options = {"bpm": None, "bars": None, "duration": None, "keyscale": None, **options}
-    plan = make_plan(prompt, seed=0, parts=pipe.pipeline, config=pipe.config, prior=pipe.prior, **options)
+    plan = make_plan(prompt, seed=0, parts=pipe.components, config=pipe.config, prior=pipe.prior, **options)
     return plan.reading.text
 
 
@@ -228,7 +228,7 @@ def test_the_tempo_is_told_to_the_model_however_long_the_prompt_is(pipe):
         bars=None,
         duration=None,
         keyscale=None,
-        parts=pipe.pipeline,
+        parts=pipe.components,
         config=pipe.config,
         prior=pipe.prior,
     )
@@ -320,7 +320,7 @@ def test_a_guidance_interval_that_is_none_is_refused(mini_checkpoint, interval):
 
 def test_a_stereo_picture_of_a_three_channel_vae_gives_two_channels(riffusion_checkpoint):
     pipe = RiffPipeline.from_pretrained(riffusion_checkpoint, device="cpu")
-    pipe.config = SpectrogramConfig.from_dict(
+    pipe.model.config = SpectrogramConfig.from_dict(
         {**SpectrogramConfig.riffusion(stereo=True).to_dict(), "n_mels": 64, "width": 64}
     )
     clip = pipe("funk", seed=1, **QUICK).clips[0]
@@ -336,7 +336,7 @@ def test_any_scheduler_can_be_chosen(mini_checkpoint, scheduler):
     pipe = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu", scheduler=scheduler)
     clip = pipe("techno", seed=1, **QUICK).clips[0]
     assert torch.equal(clip.image, pipe("techno", seed=1, **QUICK).clips[0].image)
-    assert clip.settings["scheduler"] == type(pipe.pipeline.scheduler).__name__
+    assert clip.settings["scheduler"] == type(pipe.components.scheduler).__name__
 
 
 def test_the_step_callback_sees_every_step_of_every_clip(pipe):
@@ -380,7 +380,7 @@ def test_a_device_that_is_not_there_is_a_system_problem(mini_checkpoint, monkeyp
 
 def test_a_model_that_draws_nan_is_an_error_not_a_noise(mini_checkpoint):
     pipe = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
-    pipe.pipeline.unet.conv_out.bias.data.fill_(torch.nan)
+    pipe.components.unet.conv_out.bias.data.fill_(torch.nan)
     with pytest.raises(ModelError, match="not finite"):
         pipe("techno", seed=1, **QUICK)
 

@@ -129,11 +129,11 @@ def test_what_is_loaded_predicts_what_was_trained(finished, mini_checkpoint):
     pipe = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
     pipe.load_lora(outcome.model / "pytorch_lora_weights.safetensors")
     noisy, timesteps = torch.randn(1, 8, 4, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
-    ids = torch.tensor(pipe.pipeline.tokenizer([f"{WORD}, piano"], padding="max_length", max_length=24).input_ids)
+    ids = torch.tensor(pipe.components.tokenizer([f"{WORD}, piano"], padding="max_length", max_length=24).input_ids)
     with torch.no_grad():
         wanted = tuning.model(noisy, timesteps, ids)
-        embeds = pipe.pipeline.text_encoder(ids).last_hidden_state
-        found = pipe.pipeline.unet(noisy, timesteps, encoder_hidden_states=embeds).sample
+        embeds = pipe.components.text_encoder(ids).last_hidden_state
+        found = pipe.components.unet(noisy, timesteps, encoder_hidden_states=embeds).sample
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -192,7 +192,7 @@ def test_a_full_run_leaves_a_checkpoint_with_the_new_word_that_diffusers_loads(t
     plain = StableDiffusionPipeline.from_pretrained(outcome.model, safety_checker=None)
     assert len(plain.tokenizer(WORD, add_special_tokens=False).input_ids) == 1
     before, _, _ = load_checkpoint(mini_checkpoint)
-    old, new = before.unet.state_dict(), pipe.pipeline.unet.state_dict()
+    old, new = before.unet.state_dict(), pipe.components.unet.state_dict()
     assert sum(not torch.equal(old[name].half(), new[name].half()) for name in old) > len(old) / 2
 
 

@@ -340,7 +340,7 @@ def test_a_word_alone_is_loaded_from_its_folder_or_its_file(tmp_path, mini_check
     for place in (tmp_path, tmp_path / "learned_embeds.safetensors"):
         pipe = RiffPipeline.from_pretrained(mini_checkpoint, device="cpu")
         pipe.load_lora(place)
-        assert split_known("foobar", pipe.pipeline.tokenizer) == ("foobar", [])
+        assert split_known("foobar", pipe.components.tokenizer) == ("foobar", [])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="is no LoRA file"):
         pipe.load_lora(tmp_path / "empty")

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import pytest
 
-from riff.music.theory import parse_bpm, parse_keyscale, parse_timesignature
+from riff.music.theory import parse_bpm, parse_key, parse_time_signature
 from training.composer import genre_words, words
 from training.composer.arrange import compose
 from training.composer.associations import ASSOCIATIONS
@@ -139,12 +139,12 @@ def test_the_composer_and_the_words_know_the_same_attributes() -> None:
 def test_what_riff_reads_in_a_caption_is_the_truth() -> None:
     keys = tempi = threes = 0
     for truth, text in composed(300) + samples(6000):
-        key, bpm = parse_keyscale(text), parse_bpm(text)
+        key, bpm = parse_key(text), parse_bpm(text)
         assert key in (None, truth.keyscale), text
         assert bpm in (None, truth.bpm), text
         keys += key is not None
         tempi += bpm is not None
-        if parse_timesignature(text) == 3:
+        if parse_time_signature(text) == 3:
             threes += 1
             assert truth.beats_per_bar == 3, text
     assert keys > 0.42 * 12_000 and tempi > 0.25 * 12_000 and threes > 500

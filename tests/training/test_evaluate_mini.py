@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from riff.music.key import KEYS
 from riff.music.tagger_net import KeyNet, Labels, TaggerNet, Verdict, judge, load_net, save_net, semitone_weights
+from riff.music.theory import KEYS
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.mel import waveform_to_mel

@@ -10,7 +10,7 @@ import torch
 
 from riff.diffusion.hub import BUNDLED
 from riff.music.tagger_net import Labels, TaggerNet, judge, save_net
-from riff.music.theory import parse_keyscale
+from riff.music.theory import parse_key
 from riff.prompt.encoder import split_known
 from riff.spectrogram.config import SpectrogramConfig
 from riff.tasks.clip import Clip
@@ -81,7 +81,7 @@ def test_prompts_hold_the_word_alone_and_with_tempo_and_key() -> None:
     assert prompts == trigger_prompts("wug", 60, seed=1) and prompts.count("wug") == 24
     assert all(prompt.startswith("wug") for prompt in prompts)
     assert sum("bpm" in prompt for prompt in prompts) == 24
-    assert sum(parse_keyscale(prompt) is not None for prompt in prompts) == 24
+    assert sum(parse_key(prompt) is not None for prompt in prompts) == 24
 
 
 @pytest.mark.skipif(not BUNDLED.is_dir(), reason="no bundled model here")

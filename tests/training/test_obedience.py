@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from riff.diffusion.checkpoint import load_checkpoint
-from riff.music.key import KEYS
+from riff.music.theory import KEYS
 from riff.train.loop import train
 from riff.train.settings import LoopSettings
 from training.recipes.denoiser import Denoiser, LatentSet

@@ -37,8 +37,9 @@ from torch import Tensor
 
 from riff.audio.loudness import loudness
 from riff.evaluate.figures import wilson_interval
-from riff.music.key import KEYS, measure_key, mirex_key_score
+from riff.music.key import measure_key, mirex_key_score
 from riff.music.tempo_estimation import measure_tempo, tempo_error
+from riff.music.theory import KEYS
 from riff.pipeline import RiffPipeline
 from riff.spectrogram.codec import SpectrogramCodec
 from riff.tasks.clip import Clip
@@ -206,18 +207,18 @@ def crossfaded(pipe: RiffPipeline, pair: tuple[str, str], bars: int, bpm: float,
 def clip_by_clip(pipe: RiffPipeline, pair: tuple[str, str], bars: int, bpm: float, seed: int) -> Tensor:
     """Riffusion's scheme: clips of two bars, each between the prompts' embeddings, played one after another."""
     from riff.diffusion.conditioning import CanvasConditioning
-    from riff.diffusion.model import Sampling
+    from riff.diffusion.model import DenoiseOptions
     from riff.prompt.interpret import interpret_prompt
     from riff.tasks.clip import play
 
     model, count, pieces = pipe.model, bars // 2, []
-    texts = [interpret_prompt(p, bpm=bpm, keyscale=None, parts=model.parts, prior=model.prior).text for p in pair]
+    texts = [interpret_prompt(p, bpm=bpm, keyscale=None, parts=model.components, prior=model.prior).text for p in pair]
     first, last = model.embed(texts)
     layout = model.layout(pipe.config.width)
     for number in range(count):
         told = torch.lerp(first, last, number / (count - 1))[None, None]
         conditions = CanvasConditioning(told, torch.tensor([model.default_guidance]), model.embed([""])[None])
-        image = model.draw(model.noise(layout, seed), layout, conditions, [seed], Sampling())[0]
+        image = model.sample_images(model.noise(layout, seed), layout, conditions, [seed], DenoiseOptions())[0]
         pieces.append(play(image, pipe.config, bpm=bpm, seed=seed))
     return torch.cat(pieces, dim=1)
 

@@ -29,7 +29,8 @@ import torch
 from riff.evaluate.figures import ACCURACY_FILE, SHIPPED, Figure, mean_figure, share_figure
 from riff.evaluate.obedience import OCTAVES, detect
 from riff.evaluate.sounds import Sound
-from riff.music.key import KEYS, measure_key, mirex_key_score
+from riff.music.key import measure_key, mirex_key_score
+from riff.music.theory import KEYS
 from riff.utils.files import write_json
 from training.composer.arrange import HELD_OUT_SEEDS, compose
 from training.composer.render import SAMPLE_RATE, render

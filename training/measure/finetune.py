@@ -28,9 +28,9 @@ from torch.nn import functional
 
 from riff.audio.io import save_audio
 from riff.evaluate.figures import wilson_interval
-from riff.music.key import KEYS
 from riff.music.tagger import BUNDLED
 from riff.music.tagger_net import Labels, TaggerNet, judge, load_net, save_net
+from riff.music.theory import KEYS
 from riff.spectrogram.config import SpectrogramConfig
 from riff.tasks.clip import Clip
 from riff.train.checkpoints import choose_precision

@@ -298,8 +298,8 @@ def models_pictures(model: str | None, count: int) -> tuple[dict[str, list[Tenso
         drawn = pipe(prompt, seed=number, quality="fast").clips[0].image
         composed = torch.from_numpy(draw(score, pipe.config))[None, None].float() / 255.0
         with torch.inference_mode():
-            latents = image_to_latents(composed, pipe.pipeline.vae)
-            rebuilt = latents_to_image(latents, pipe.pipeline.vae, channels=1)[0].clone()
+            latents = image_to_latents(composed, pipe.components.vae)
+            rebuilt = latents_to_image(latents, pipe.components.vae, channels=1)[0].clone()
         pictures["through the autoencoder"].append(rebuilt)
         pictures["drawn"].append(drawn)
     return pictures, pipe.config

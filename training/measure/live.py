@@ -151,7 +151,7 @@ def recognised(net: TaggerNet, heard: Sequence[Heard], changes: Sequence[Change]
 
 def genres_in_four(pipe: RiffPipeline, net: TaggerNet, count: int, *, seed: int) -> list[str]:
     """One genre more than ``count``, no two neighbours alike, of those in 4/4: the metre of endless music stays."""
-    parts, prior = pipe.model.parts, pipe.model.prior
+    parts, prior = pipe.model.components, pipe.model.prior
     known = [
         genre
         for genre in net.labels.genres

@@ -30,9 +30,10 @@ from torch import Tensor
 from riff.diffusion.latents import image_to_latents, latents_to_image
 from riff.evaluate.figures import frechet_distance, wilson_interval
 from riff.evaluate.image_metrics import mel_statistics, near_copies, psnr, sharpness
-from riff.music.key import KEYS, measure_key, mirex_key_score
+from riff.music.key import measure_key, mirex_key_score
 from riff.music.tagger_net import TaggerNet, Verdict, judge
 from riff.music.tempo_estimation import measure_tempo, tempo_error
+from riff.music.theory import KEYS
 from riff.pipeline import RiffPipeline
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import image_to_mel
@@ -275,7 +276,7 @@ def _plain(row: Row) -> dict[str, Any]:
 @torch.inference_mode()
 def round_trip_row(pipe: RiffPipeline, pictures: Sequence[Tensor]) -> Row:
     """PSNR of held-out pictures after the VAE, over all their pixels."""
-    vae = pipe.pipeline.vae
+    vae = pipe.components.vae
     squares, pixels = 0.0, 0
     for picture in pictures:
         batch = picture[None].to(vae.device, vae.dtype)

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from riff.diffusion.sampling import Interval, choose_scheduler
-from riff.music.key import KEYS
 from riff.music.tagger import BUNDLED
 from riff.music.tagger_net import TaggerNet, load_net
+from riff.music.theory import KEYS
 from riff.pipeline import RiffPipeline
 from riff.spectrogram.config import SpectrogramConfig
 from training.composer.captions import EvalKind
@@ -67,7 +67,7 @@ def parse_way(text: str) -> Way:
 
 def measure_way(pipe: RiffPipeline, way: Way, prompts: Prompts, seed: int) -> list[Row]:
     """Draw all prompts in one way, and count."""
-    pipe.pipeline.scheduler = choose_scheduler(way.scheduler, pipe.pipeline.scheduler)
+    pipe.components.scheduler = choose_scheduler(way.scheduler, pipe.components.scheduler)
     pipe.guidance_interval = way.interval
     held_out, net = prompts.held_out, prompts.net
     began, images = time.process_time(), {}

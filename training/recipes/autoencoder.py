@@ -330,12 +330,12 @@ def make_lesson(
     if not told:
         raise RiffError("the model draws no caption of these pictures as wide as they are; use pictures of its kind")
     ((_, found),) = draw_class_clips(model, list(told.values()), count=len(told), seed=seed, folder=cache)
-    drawn, vae = found.mean[:, 0].float(), model.parts.vae
+    drawn, vae = found.mean[:, 0].float(), model.components.vae
     images = pictures.images(torch.tensor(list(told))) * 2.0 - 1.0
     latents = torch.cat([encode_mode(vae, batch.to(vae.device)).cpu() for batch in images.split(8)])
     return PolishLoss(drawn, latents, images, objective, fidelity)
 
 
 def _columns(model: DiffusionModel, caption: str) -> int:
-    reading = interpret_prompt(caption, bpm=None, keyscale=None, parts=model.parts, prior=model.prior)
+    reading = interpret_prompt(caption, bpm=None, keyscale=None, parts=model.components, prior=model.prior)
     return training_width(model.config, reading.beats_per_bar)

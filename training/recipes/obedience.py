@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from riff.music.key import KEYS
+from riff.music.theory import KEYS
 from riff.train.loop import train
 from riff.train.settings import LoopSettings
 from training.composer import genre_words, words

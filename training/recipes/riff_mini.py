@@ -269,7 +269,7 @@ def _stage_polish(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool
     sets, config = load_picture_sets(arguments.data / "train")
     widest = max(sets, key=lambda pictures: pictures.pictures.shape[-1])
     pipe = RiffPipeline.from_pretrained(arguments.init_from or arguments.out / "checkpoint-obedient")
-    parts = pipe.pipeline
+    parts = pipe.components
     parts.vae.float().encoder.requires_grad_(False)
     objective = PolishObjective(**recipe["polish_objective"])
     fidelity = AutoencoderObjective(**recipe["polish_fidelity"])

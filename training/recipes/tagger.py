@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from riff.evaluate.figures import wilson_interval
-from riff.music.key import KEYS, mirex_key_score
+from riff.music.key import mirex_key_score
 from riff.music.tagger_net import Labels, TaggerNet, Verdict, judge, load_net, save_net
+from riff.music.theory import KEYS
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.checkpoints import choose_precision
 from training.recipes.dataset import Clips, load_clips

@@ -26,7 +26,7 @@ from riff.apps.cli.options import (
     progress,
     warn_unknown_words,
 )
-from riff.music.theory import canonical_keyscale
+from riff.music.theory import canonical_key
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import check_readable, write_bytes
 from riff.utils.validation import BPM_RANGE, MAX_PROMPT, MAX_SEED, show
@@ -553,7 +553,7 @@ def _checked(item: Item) -> Item:
         prompt = check_prompt(item.prompt)
         check_stated_tempo(prompt)
         if "key" in wishes:
-            wishes["key"] = canonical_keyscale(wishes["key"])
+            wishes["key"] = canonical_key(wishes["key"])
     except UnicodeEncodeError:
         return dataclasses.replace(item, problem="it holds half a character (a lone surrogate); remove it")
     except RiffError as error:

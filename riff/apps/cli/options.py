@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.music.theory import canonical_keyscale, parse_bpm
+from riff.music.theory import canonical_key, parse_bpm
 from riff.tasks.requests import Sampling
 from riff.utils.errors import RiffError
 from riff.utils.files import atomic_path
@@ -130,7 +130,7 @@ def normalize_options(args: argparse.Namespace) -> None:
     if args.negative is not None:
         args.negative = _check_text(args.negative, "the --negative prompt")
     if args.key is not None:
-        args.key = canonical_keyscale(args.key)
+        args.key = canonical_key(args.key)
 
 
 def _check_text(text: str, name: str) -> str:

@@ -117,7 +117,7 @@ def walk(pipe: RiffPipeline, way: Way, count_step: StepCallback | None = None) -
 
 def _metre(pipe: RiffPipeline, prompt: str) -> int:
     """Beats per bar that a sentence asks for."""
-    return interpret_prompt(prompt, bpm=None, keyscale=None, parts=pipe.pipeline, prior=pipe.prior).beats_per_bar
+    return interpret_prompt(prompt, bpm=None, keyscale=None, parts=pipe.components, prior=pipe.prior).beats_per_bar
 
 
 def join(legs: list[Clip], bars: int) -> Clip:

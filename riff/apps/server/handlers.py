@@ -12,8 +12,8 @@ from riff.apps.server.queue import Job, Result, step_counter
 from riff.apps.server.settings import Metrics, Settings
 from riff.apps.server.uploads import Picture, Sound
 from riff.audio.io import resample, save_audio
-from riff.diffusion.model import Sampling
-from riff.music.theory import canonical_keyscale, parse_bpm
+from riff.diffusion.model import DenoiseOptions
+from riff.music.theory import canonical_key, parse_bpm
 from riff.prompt.syntax import plain_prompt
 from riff.spectrogram.codec import Encoded, SpectrogramCodec
 from riff.spectrogram.config import SpectrogramConfig
@@ -116,8 +116,8 @@ class Handlers:
             bpm=asked.bpm,
             bars=asked.bars,
             duration=asked.duration,
-            keyscale=None if asked.keyscale is None else canonical_keyscale(asked.keyscale),
-            parts=pipe.pipeline,
+            keyscale=None if asked.keyscale is None else canonical_key(asked.keyscale),
+            parts=pipe.components,
             config=pipe.config,
             prior=pipe.prior,
             loop=asked.loop,
@@ -131,7 +131,7 @@ class Handlers:
     def _wish(self, pipe: "RiffPipeline", asked: Any, jobs: Sequence[Job]) -> Wish:
         """What a group has in common; as RiffPipeline's own call has it."""
         guidance = pipe.model.default_guidance if asked.guidance_scale is None else asked.guidance_scale
-        keyscale = None if asked.keyscale is None else canonical_keyscale(asked.keyscale)
+        keyscale = None if asked.keyscale is None else canonical_key(asked.keyscale)
         if asked.key_tries and keyscale is None:
             raise RiffError(f"key_tries is {asked.key_tries} without a keyscale; say which key to look for")
         settings = pipe.model.settings(asked.num_inference_steps, guidance, asked.quality) | {
@@ -144,7 +144,7 @@ class Handlers:
             "duration": asked.duration,
             "loop": asked.loop or None,
         }
-        sampling = Sampling(asked.num_inference_steps, self.counter(jobs))
+        sampling = DenoiseOptions(asked.num_inference_steps, self.counter(jobs))
         negative = check_negative(asked.negative_prompt)
         return Wish(negative, guidance, sampling, asked.quality, keyscale, asked.key_tries, settings)
 

@@ -24,7 +24,7 @@ from riff.evaluate.embeddings import Clap
 from riff.evaluate.sounds import Sound
 from riff.music.beats import Beats
 from riff.music.tagger import Tagger, Tags
-from riff.music.theory import parse_bpm, parse_keyscale
+from riff.music.theory import parse_bpm, parse_key
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.data import auto_caption as features
 from riff.train.data import auto_caption as wording
@@ -464,7 +464,7 @@ def without_what_is_said(attributes: Attributes, words: str) -> Attributes:
         return attributes
     found = set(re.findall(r"[a-z]+", words.lower()))
     spoken = {name for name, mentions in _MENTIONS.items() if found & set(mentions.split())}
-    spoken |= ({"bpm"} if parse_bpm(words) is not None else set()) | ({"key"} if parse_keyscale(words) else set())
+    spoken |= ({"bpm"} if parse_bpm(words) is not None else set()) | ({"key"} if parse_key(words) else set())
     nothing = Attributes()
     return dataclasses.replace(attributes, genre="", **{name: getattr(nothing, name) for name in spoken})
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from riff.audio.formats import sniff_container
 from riff.music.alignment import LEVEL
-from riff.music.key import KEYS, key_scores, pitch_classes
-from riff.music.theory import parse_bpm, parse_timesignature
+from riff.music.key import key_scores, pitch_classes
+from riff.music.theory import KEYS, parse_bpm, parse_time_signature
 from riff.spectrogram.codec import Encoded
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import mel_to_image
@@ -112,7 +112,7 @@ def _cut_file(path: Path, source: Source, settings: PrepareSettings, clips: Path
     words = _words(path, source, settings)
     record["words"] = list(words)
     text = words[0] if words else ""
-    beats_per_bar = settings.beats_per_bar or parse_timesignature(text)
+    beats_per_bar = settings.beats_per_bar or parse_time_signature(text)
     stated = parse_bpm(text)
     if stated is not None and not BPM_RANGE[0] <= stated <= BPM_RANGE[1]:
         stated = None
