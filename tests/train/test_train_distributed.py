@@ -222,4 +222,5 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     outcome = in_two_processes(folder)
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(outcome))
+    torch.distributed.barrier()  # neither leaves while the other still speaks to it
     torch.distributed.destroy_process_group()

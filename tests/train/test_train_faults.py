@@ -249,7 +249,7 @@ SCRIPT = """
 import sys, time, warnings
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_train_faults import *
+from tests.train.test_train_faults import *
 torch.set_num_threads(1)
 
 def slow(model, generator, number):
@@ -264,7 +264,7 @@ raise SystemExit(0 if finished else 130)
 
 def started(run: Path, ready: Path) -> subprocess.Popen:
     """A real process that trains slowly, past its first micro-batch."""
-    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), ready=str(ready), run=str(run))
+    code = SCRIPT.format(tests=str(Path(__file__).parents[2]), ready=str(ready), run=str(run))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not ready.exists():
