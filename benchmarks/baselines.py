@@ -78,7 +78,7 @@ def librosas_sound(mel: Tensor) -> Tensor:
     return torch.from_numpy(sound)[None]
 
 
-# WAS riff/bench/textbook.py: A training step of Stable Diffusion as the textbook has it: the objective of
+# A training step of Stable Diffusion as the textbook has it: the objective of
 # diffusers' `train_text_to_image.py`.
 #
 # Written anew from diffusers' public API, to be measured against; nothing is cached, nothing is riff's.

@@ -2,19 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import (
-    Figures,
-    Measured,
-    Missing,
-    Ratio,
-    Section,
-    Side,
-    Step,
-    compare,
-    memory_share,
-    speed,
-    timed,
-)
+from benchmarks.harness import Figures, Measured, Missing, Ratio, Side, Step, compare, memory_share, speed, timed
+from benchmarks.history import Section
 from benchmarks.render import PROMPT, draw, plain_noise, tempo_of
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness import Figures, Measured, Missing, Section, Side, Step, compare, memory_share, speed, timed
+from benchmarks.harness import Figures, Measured, Missing, Side, Step, compare, memory_share, speed, timed
+from benchmarks.history import Section
 
 _PLACE = "benchmarks.encode:"
 
@@ -40,7 +41,7 @@ def encode_section(*, repeat: int, seconds: float = 60.0) -> Section:
 
 def riff_way(*, seconds: float, preset: str) -> Step:
     """riff's side: a waveform in memory to a picture in memory."""
-    from benchmarks.harness import BPM, tune
+    from benchmarks.tune import BPM, tune
     from riff.spectrogram.codec import SpectrogramCodec
     from riff.spectrogram.config import SpectrogramConfig
 
@@ -60,7 +61,7 @@ def riff_way(*, seconds: float, preset: str) -> Step:
 def torchaudios_way(*, seconds: float) -> Step:
     """The other side: torchaudio's spectrogram and mel scale at Riffusion's parameters, then the same amplitudes."""
     from benchmarks.baselines import torchaudios_mel
-    from benchmarks.harness import tune
+    from benchmarks.tune import tune
     from riff.spectrogram.config import SpectrogramConfig
     from riff.spectrogram.image import mel_to_image
 
@@ -78,7 +79,7 @@ def torchaudios_way(*, seconds: float) -> Step:
 
 def files(*, seconds: float) -> Step:
     """A WAV to a PNG of riff-mini's geometry, as ``riff encode`` does it once it is loaded."""
-    from benchmarks.harness import BPM, tune
+    from benchmarks.tune import BPM, tune
     from riff.audio.io import load_audio, save_audio
     from riff.spectrogram.codec import SpectrogramCodec
     from riff.spectrogram.config import SpectrogramConfig

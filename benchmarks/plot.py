@@ -6,7 +6,7 @@ import html
 import math
 from typing import Any
 
-from benchmarks.harness import fair_ratios, machine_slug
+from benchmarks.history import fair_ratios, machine_slug
 
 # What is plotted, and its title.
 PLOTTED = {

@@ -4,7 +4,7 @@
     python -m benchmarks.plot_bench --check     is the README what the newest benchmark says? exit code 1 if not
     python -m benchmarks.plot_bench --print     the block on stdout; nothing is written
 
-Both are made of what ``riff bench --save`` keeps in benchmarks/results. The block of the README lies between the lines
+Both are made of what ``python -m benchmarks --save`` keeps in benchmarks/results. The block of the README lies between the lines
 ``<!-- bench -->`` and ``<!-- /bench -->``.
 """
 
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, describe, fair_ratios, load_history
+from benchmarks.history import RESULTS, describe, fair_ratios, load_history
 from benchmarks.plot import picture, short
 from riff.utils.errors import RiffError
 from riff.utils.files import write_text
@@ -49,7 +49,7 @@ def newest(history: list[dict[str, Any]]) -> dict[str, Any]:
     """
     runs = [run for run in history if run["settings"].get("model") == "riff-mini"]
     if not runs:
-        raise RiffError(f"there is no benchmark of riff-mini in {RESULTS}; run: riff bench --save")
+        raise RiffError(f"there is no benchmark of riff-mini in {RESULTS}; run: python -m benchmarks --save")
 
     def rank(run: dict[str, Any]) -> tuple[bool, bool, bool, str]:
         whole = {section for section, *_ in SHOWN} <= set(run["sections"])

@@ -4,7 +4,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import Figures, Section, measure_alone, peak_memory
+from benchmarks.harness import Figures, measure_alone
+from benchmarks.history import Section
+from riff.utils.machine import peak_memory_mib
 
 
 def prepare_section(*, files: int, seconds: float) -> Section:
@@ -32,7 +34,7 @@ def prepare_section(*, files: int, seconds: float) -> Section:
 
 def write_music(folder: Path, *, files: int, seconds: float) -> None:
     """Tunes as WAV files, all different, so that none is left out as a copy of another."""
-    from benchmarks.harness import tune
+    from benchmarks.tune import tune
     from riff.audio.io import save_audio
 
     folder.mkdir()
@@ -47,4 +49,4 @@ def measure(*, music: str, dataset: str, workers: int | None) -> Figures:
 
     began = time.perf_counter()
     report = prepare(music, dataset, PrepareSettings(), workers=workers)
-    return {"seconds": time.perf_counter() - began, "clips": report.clips, "peak_memory_mib": peak_memory()}
+    return {"seconds": time.perf_counter() - began, "clips": report.clips, "peak_memory_mib": peak_memory_mib()}

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import Figures, Ratio, Section, environment, measure_alone, peak_memory, timed
+from benchmarks.harness import Figures, Ratio, environment, measure_alone, timed
+from benchmarks.history import Section
 from riff.utils.errors import SystemProblem
+from riff.utils.machine import peak_memory_mib
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +95,7 @@ def measure(*, model: str | None, device: str | None, steps: int, repeat: int) -
         "music_per_work": clip.duration / render,
         "real_time_factor": render / clip.duration,
         **live,
-        "peak_memory_mib": peak_memory(),
+        "peak_memory_mib": peak_memory_mib(),
     }
 
 

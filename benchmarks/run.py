@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.harness import Bench, Section
+from benchmarks.history import Bench, Section
 from riff.utils.errors import RiffError, SystemProblem
 from riff.version import __version__
 
@@ -45,7 +45,7 @@ def bench(
         RiffError, ModelError: whatever a render of this model would raise.
         SystemProblem: there is no such device, or a section that was asked for cannot be measured here.
     """
-    from benchmarks.harness import describe_machine
+    from benchmarks.history import describe_machine
     from riff.tasks.checks import find_device
 
     names = check_sections(sections)

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks.harness import Figures, Ratio, Section, environment
+from benchmarks.harness import Figures, Ratio, environment
+from benchmarks.history import Section
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 PROMPT = "lo-fi hip hop, mellow electric piano, 84 bpm"

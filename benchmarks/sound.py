@@ -3,19 +3,8 @@
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import (
-    Figures,
-    Measured,
-    Missing,
-    Ratio,
-    Section,
-    Side,
-    Step,
-    compare,
-    memory_share,
-    speed,
-    timed,
-)
+from benchmarks.harness import Figures, Measured, Missing, Ratio, Side, Step, compare, memory_share, speed, timed
+from benchmarks.history import Section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +115,7 @@ def librosas_way() -> Step:
 
 def _asked(config: "SpectrogramConfig", columns: int | None) -> "Tensor":
     """The mel (1, M, N) of the tune, as a picture of 8 bits holds it."""
-    from benchmarks.harness import tune
+    from benchmarks.tune import tune
     from riff.spectrogram.image import image_to_mel, mel_to_image
     from riff.spectrogram.mel import waveform_to_mel
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.harness import Figures, Ratio, Section, measure_alone, peak_memory, synchronize
+from benchmarks.harness import Figures, Ratio, measure_alone, synchronize
+from benchmarks.history import Section
+from riff.utils.machine import peak_memory_mib
 
 WARM_UP = 2  # steps before the first that counts
 SIDES = ("riff", "diffusers")
@@ -73,7 +75,7 @@ def ride(*, side: str, model: str, folder: str, run: str, steps: int, batch_size
     return {
         "seconds": median(clock for clock, _ in spent),
         "processor_seconds": median(processor for _, processor in spent),
-        "peak_memory_mib": peak_memory(),
+        "peak_memory_mib": peak_memory_mib(),
     }
 
 

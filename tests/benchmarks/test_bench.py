@@ -8,27 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import (
-    Bench,
-    Measured,
-    Missing,
-    Ratio,
-    Section,
-    Side,
-    compare,
-    describe_machine,
-    load_history,
-    machine_slug,
-    measure_alone,
-    memory_share,
-    save_bench,
-    speed,
-)
+from benchmarks.__main__ import main
+from benchmarks.harness import Measured, Missing, Ratio, Side, compare, measure_alone, memory_share, speed
+from benchmarks.history import Bench, Section, describe_machine, load_history, machine_slug, save_bench
 from benchmarks.render import STAGES, measure
 from benchmarks.run import SECTIONS, bench
 from benchmarks.serving import SIDES as SERVERS
 from benchmarks.serving import Round, _figures, _ratio, serve_section, served
-from riff.apps.cli import main
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +176,7 @@ def test_both_ways_from_sound_to_picture_agree() -> None:
     import torch
 
     from benchmarks.baselines import torchaudios_mel
-    from benchmarks.harness import tune
+    from benchmarks.tune import tune
     from riff.spectrogram.config import SpectrogramConfig
     from riff.spectrogram.mel import waveform_to_mel
 
@@ -212,7 +198,7 @@ def test_a_side_of_encoding_reads_and_writes_files() -> None:
 def test_a_tune_is_the_same_every_time_and_another_for_another_seed() -> None:
     import torch
 
-    from benchmarks.harness import tune
+    from benchmarks.tune import tune
 
     assert torch.equal(tune(1.0, 8000, seed=1), tune(1.0, 8000, seed=1))
     assert not torch.equal(tune(1.0, 8000, seed=1), tune(1.0, 8000, seed=2))
@@ -270,7 +256,7 @@ def test_a_server_that_does_not_start_is_told_in_its_own_words() -> None:
 
 @pytest.mark.slow
 def test_the_whole_benchmark_in_processes_of_their_own(mini_checkpoint, tmp_path, capsys) -> None:
-    words = ["bench", "--model", str(mini_checkpoint), "--steps", "1", "--quick", "--device", "cpu", "--json"]
+    words = ["--model", str(mini_checkpoint), "--steps", "1", "--quick", "--device", "cpu", "--json"]
     assert main([*words, "--save", "--results", str(tmp_path)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result["sections"]) == list(SECTIONS)
@@ -316,12 +302,12 @@ def test_the_command_asks_for_what_it_is_told(monkeypatch, capsys, tmp_path) -> 
         return found(Section("encode", [], {"riff_s": 1.0}))
 
     monkeypatch.setattr("benchmarks.run.bench", measured)
-    assert main(["bench", "encode", "--steps", "7", "--repeat", "2", "--device", "cpu", "--quick"]) == 0
+    assert main(["encode", "--steps", "7", "--repeat", "2", "--device", "cpu", "--quick"]) == 0
     assert (asked["sections"], asked["model"], asked["device"]) == (["encode"], None, "cpu")
     assert (asked["steps"], asked["repeat"], asked["quick"]) == (7, 2, True)
     assert asked["compile"] is False
     assert capsys.readouterr().out.splitlines()[-1] == "  riff_s  1.000"
-    assert main(["bench", "--json", "--compile", "--save", "--results", str(tmp_path)]) == 0
+    assert main(["--json", "--compile", "--save", "--results", str(tmp_path)]) == 0
     assert asked["compile"] is True
     assert json.loads(capsys.readouterr().out)["sections"]["encode"]["figures"] == {"riff_s": 1.0}
     assert [path.name for path in tmp_path.iterdir()] == ["0.1.0-amd-epyc-9b14-2-cores-2026-11-25.json"]
@@ -337,7 +323,7 @@ def test_the_command_asks_for_what_it_is_told(monkeypatch, capsys, tmp_path) -> 
     ],
 )
 def test_wrong_words_are_one_line(words, line, capsys) -> None:
-    assert main(["bench", *words]) == 2
+    assert main([*words]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert line in said
 
@@ -357,7 +343,7 @@ def test_a_section_that_cannot_be_measured_is_a_note_unless_it_was_asked_for(mon
 
 
 def test_a_device_that_is_not_there_is_one_line_at_once(capsys) -> None:
-    assert main(["bench", "--device", "warp"]) == 2
+    assert main(["--device", "warp"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert "warp" in said
 
@@ -371,9 +357,9 @@ def test_a_history_grows_and_is_read_oldest_first(tmp_path) -> None:
     assert [run["riff"] for run in load_history(tmp_path / "new")] == ["0.0.9", "0.1.0", "0.1.0"]
     assert load_history(tmp_path / "none") == []
     first.write_text('{"runs": [{"riff": "0.1.0"}]}')
-    with pytest.raises(RiffError, match=r"2026-11-25.json is no file of riff bench --save"):
+    with pytest.raises(RiffError, match=r"2026-11-25.json is no file of python -m benchmarks --save"):
         load_history(tmp_path / "new")
-    with pytest.raises(RiffError, match="is no file of riff bench"):
+    with pytest.raises(RiffError, match="is no file of python -m benchmarks"):
         save_bench(later, tmp_path / "new")
 
 
@@ -392,7 +378,7 @@ def test_a_machine_is_described_without_its_name() -> None:
 
 def test_peak_memory_counts_what_was_given_back() -> None:
     code = """if True:
-        from benchmarks.harness import peak_memory
+        from riff.utils.machine import peak_memory_mib as peak_memory
         before = peak_memory()
         block = bytearray(b"x") * (200 << 20)
         del block

@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import plot_bench
-from benchmarks.harness import Bench, Ratio, Section, load_history, save_bench
+from benchmarks.harness import Ratio
+from benchmarks.history import Bench, Section, load_history, save_bench
 from benchmarks.plot import picture
 from riff.utils.errors import RiffError
 from training.measure import scoreboard
@@ -123,7 +124,7 @@ def test_a_quiet_whole_benchmark_of_the_newest_version_is_told_of(history) -> No
     runs = load_history(history)
     assert plot_bench.newest(runs)["when"].startswith("2026-11-01")
     assert plot_bench.newest(runs[2:])["when"].startswith("2026-11-02"), "noisy rather than quick"
-    with pytest.raises(RiffError, match="riff bench --save"):
+    with pytest.raises(RiffError, match="python -m benchmarks --save"):
         plot_bench.newest([])
 
 
@@ -239,7 +240,7 @@ def test_the_recipe_says_what_is_wrong_with_its_settings(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_recipe_on_tiny_stand_ins(mini_checkpoint, riffusion_checkpoint, tiny_vggish, tmp_path) -> None:
-    from benchmarks.harness import tune
+    from benchmarks.tune import tune
     from riff.audio.io import save_audio
 
     captions, reference, out = tmp_path / "captions.csv", tmp_path / "reference", tmp_path / "out"

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, describe, fair_ratios, load_history
+from benchmarks.history import RESULTS, describe, fair_ratios, load_history
 from benchmarks.plot_bench import newest
 from riff.diffusion.hub import BUNDLED
 from riff.utils.errors import RiffError
@@ -65,7 +65,7 @@ def scoreboard(card: str, history: list[dict[str, Any]], evaluations: dict[str, 
 
     Args:
         card: text of the model card.
-        history: as :func:`benchmarks.harness.load_history` returns it; may be empty.
+        history: as :func:`benchmarks.history.load_history` returns it; may be empty.
         evaluations: model to ``{"report": ..., "vggish": ...}``, either of which may be missing.
     """
     rows = read_card(card)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 import riff
-from riff.apps.cli import edit, evaluate, files, info, play, prepare, render, serve, train
+from riff.apps.cli import bench, edit, evaluate, files, info, play, prepare, render, serve, train
+from riff.apps.cli.options import Parser
 from riff.utils.errors import RiffError
 
 # In the order of the help.
@@ -31,6 +32,7 @@ VERBS = {
     "train": train.add_verb,
     "convert": files.add_verb_convert,
     "eval": evaluate.add_verb,
+    "bench": bench.add_verb,
     "info": info.add_verb,
     "replay": info.add_verb_replay,
     "serve": serve.add_verb,
@@ -40,12 +42,6 @@ EXIT_CODES = """\
 exit codes:
   0 done · 2 wrong usage or input · 4 model cannot be used · 5 environment or disk · 130 interrupted
   1 is a defect in riff: please report it with what --debug prints"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line instead of the whole usage."""
-        raise RiffError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; what it parses has ``run``, the function that does the verb's work."""
-    parser = _Parser(
+    parser = Parser(
         prog="riff",
         description="A sentence becomes music: latent diffusion on spectrograms, with the model in the box.",
         epilog='example:\n  riff render "lo-fi hip hop, mellow electric piano, 84 bpm" -o lofi.wav\n\n' + EXIT_CODES,

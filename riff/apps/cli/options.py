@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from riff.music.theory import canonical_key, parse_bpm
 from riff.tasks.requests import Sampling
@@ -31,6 +31,14 @@ QUALITIES = (
     "griffin-lim",
 )  # riff.spectrogram.inversion.solver's, without importing torch
 SUFFIXES = (*SOUND_SUFFIXES, ".png")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise RiffError in place of leaving the process."""
+        raise RiffError(f"{message} (see {self.prog} --help)")
 
 
 def number(low: float, high: float, *, whole: bool = False) -> Callable[[str], float]:

@@ -1,11 +1,11 @@
-"""``riff bench``: how fast and how large riff is on this machine, against the tools that do the same."""
+"""``python -m benchmarks``: riff against the tools that do the same, on this machine."""
 
 import argparse
 import json
 import sys
-from typing import Any
+from collections.abc import Sequence
 
-from riff.apps.cli.options import number
+from riff.apps.cli.options import Parser, number
 from riff.utils.errors import RiffError
 
 _EXAMPLES = """\
@@ -19,23 +19,32 @@ sections:
   serve     requests a second of riff serve, drawn together and one at a time (extra serve)
 
 examples:
-  riff bench --quick                 all of it, briefly: some minutes on two cores
-  riff bench sound encode            only these
-  riff bench --save                  and keep it in benchmarks/results/ to compare versions by"""
+  python -m benchmarks --quick                 all of it, briefly: some minutes on two cores
+  python -m benchmarks sound encode            only these
+  python -m benchmarks --save                  and keep it in benchmarks/results/ to compare versions by"""
 
 
-def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
-    """Add this verb's parser to ``verbs``, with the options that every verb has."""
-    parser = verbs.add_parser(
-        "bench",
-        parents=[everywhere],
-        help="measure speed and memory on this machine",
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and print a table or JSON; returns the exit code."""
+    try:
+        run(build_parser().parse_args(argv))
+    except RiffError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the options below."""
+    parser = Parser(
+        prog="python -m benchmarks",
         description="Measure speed and memory, and those of the tools that do the same, in new processes, in turn.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="what to measure (below); default all")
     parser.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
@@ -51,6 +60,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", metavar="FOLDER", help="of the history; default benchmarks/results, below the current folder"
     )
+    return parser
 
 
 def run(args: argparse.Namespace) -> None:
@@ -60,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     if args.compile and args.sections and "denoise" not in args.sections:
         raise RiffError(f"--compile changes nothing in {', '.join(args.sections)}; add the section denoise")
 
-    from benchmarks.harness import RESULTS, save_bench
+    from benchmarks.history import RESULTS, save_bench
     from benchmarks.run import bench
 
     found = bench(
@@ -81,3 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if args.save:
         path = save_bench(found, args.results or RESULTS)
         print(f"kept in {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
