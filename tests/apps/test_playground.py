@@ -630,7 +630,7 @@ def laid(page, joins: list[dict]) -> tuple[np.ndarray, int, list[float]]:
 @pytest.mark.slow
 def test_live_follows_its_fields_on_the_beat_without_a_gap(page, stage, monkeypatch) -> None:
     """With clicks for music. Where this machine is too busy to keep up, bars are heard again, but on the beat."""
-    monkeypatch.setattr(DiffusionModel, "draw", clicks)
+    monkeypatch.setattr(DiffusionModel, "sample_images", clicks)
     open_tab(page, "Live")
     tempo = page.get_by_role("spinbutton", name="Tempo, bpm").last
     tempo.fill("60")

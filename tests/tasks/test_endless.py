@@ -35,7 +35,7 @@ def onsets(sound: np.ndarray, rate: int) -> list[float]:
 
 @pytest.fixture
 def click_track(pipe, monkeypatch):
-    monkeypatch.setattr(DiffusionModel, "draw", clicks)
+    monkeypatch.setattr(DiffusionModel, "sample_images", clicks)
     return MusicStream(pipe, StreamTarget("jazz", bpm=120.0), QUICK)
 
 
@@ -78,7 +78,7 @@ def test_there_is_no_hole_where_bars_join(pipe, monkeypatch) -> None:
     even = lambda model, noise, layout, *_, **__: torch.full(  # noqa: E731
         (1, model.config.channels, model.config.n_mels, layout.width * model.factor), 0.7
     )
-    monkeypatch.setattr(DiffusionModel, "draw", even)
+    monkeypatch.setattr(DiffusionModel, "sample_images", even)
     music = MusicStream(pipe, StreamTarget("jazz", bpm=120.0), QUICK)
     sound, _ = joined([music.next() for _ in range(4)], music.sample_rate)
     hop = music.sample_rate // 50
