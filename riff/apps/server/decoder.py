@@ -1,0 +1,124 @@
+"""Run as ``python -m riff.apps.server.decoder``: decodes one uploaded file in a process that can do nothing else.
+
+What decoders get wrong stays in here: this process has little memory and time, may write one file of bounded size,
+and returns plain numbers, or an image that was written again. It imports no torch, which needs more memory than that.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from riff.audio.formats import sniff_container
+from riff.audio.tags import read_wav_texts
+from riff.utils.errors import RiffError
+
+MAX_CHANNELS = 8
+MAX_PIXELS = 1 << 22
+MAX_HEIGHT = 1024
+_MAX_TEXT = 200_000
+_RIFFUSION_TAGS = range(11000, 11081)
+
+
+def limit_process(memory: int, seconds: int, file_bytes: int) -> None:
+    """Bound this process's memory and output in bytes and its processor time in seconds, where the system can."""
+    try:
+        import resource
+    except ImportError:  # no POSIX: the wall clock of the parent is left
+        return
+    for what, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, file_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(what)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))
+
+
+def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int) -> dict[str, Any]:
+    """Write a sound file's samples ``(C, T)`` float32, one channel or two, to a .npy file.
+
+    Raises:
+        RiffError: it is none, is of a kind that is not let through, or is too long.
+    """
+    container = sniff_container(source)
+    import numpy as np
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(str(source)) as file:
+            rate, channels, frames = file.samplerate, file.channels, file.frames
+            if not 1000 <= rate <= 768_000 or not 1 <= channels <= MAX_CHANNELS:
+                raise RiffError(f"the recording claims {rate} samples a second in {channels} channels")
+            if frames > max_seconds * rate or frames * channels * 4 > max_bytes:
+                raise RiffError(f"the recording is longer than the {max_seconds:g} s that are taken")
+            samples = file.read(frames, dtype="float32", always_2d=True).T
+            texts = read_wav_texts(source) if container == "WAV" else file.copy_metadata()
+    except soundfile.SoundFileError:
+        raise RiffError("the recording is damaged; send a WAV, FLAC, OGG, MP3 or AIFF file that plays") from None
+    if samples.shape[1] == 0:
+        raise RiffError("the recording holds no sound (0 samples)")
+    if not np.isfinite(samples).all():
+        raise RiffError("the recording holds NaN or infinite samples; repair it first")
+    if samples.shape[0] > 2:
+        samples = samples.mean(axis=0, keepdims=True)
+    peak = float(np.abs(samples).max())
+    np.save(target, samples / peak if peak > 1.0 else samples)
+    comment = str(texts.get("comment", ""))  # where riff says how it made a file
+    return {"rate": rate, "comment": comment if len(comment) <= _MAX_TEXT else ""}
+
+
+def decode_picture(source: Path, target: Path) -> dict[str, Any]:
+    """Write a picture anew as a PNG with its description, and nothing else of what it carried.
+
+    Raises:
+        RiffError: it is no PNG, JPEG or WebP, or is too large.
+    """
+    import PIL.Image
+    from PIL.PngImagePlugin import PngInfo
+
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        with PIL.Image.open(source, formats=["PNG", "JPEG", "WEBP"]) as picture:
+            if picture.width * picture.height > MAX_PIXELS or picture.height > MAX_HEIGHT:
+                size = f"{picture.width} x {picture.height}"
+                raise RiffError(f"the picture is {size}; at most {MAX_HEIGHT} rows and {MAX_PIXELS} pixels are taken")
+            picture.load()
+            text = str(getattr(picture, "text", {}).get("riff", ""))
+            exif = PIL.Image.Exif()
+            with contextlib.suppress(Exception):  # a stranger's damaged EXIF does not stand in the way of the pixels
+                exif.update({tag: value for tag, value in picture.getexif().items() if tag in _RIFFUSION_TAGS})
+            plain = picture if picture.mode in ("L", "RGB", "I;16", "I") else picture.convert("RGB")
+            chunks = PngInfo()
+            if text and len(text) <= _MAX_TEXT:
+                chunks.add_text("riff", text)
+            plain.save(target, format="PNG", pnginfo=chunks, exif=exif)
+    except RiffError:
+        raise
+    except Exception:
+        raise RiffError("the picture is damaged, too large or of another kind; send a PNG, JPEG or WebP") from None
+    return {}
+
+
+def main(words: list[str]) -> int:
+    """Decode ``kind source target memory seconds max_bytes max_seconds`` and print facts, or the error, as JSON."""
+    kind, source, target, memory, seconds, max_bytes, max_seconds = words
+    limit_process(int(memory), int(seconds), int(max_bytes) + 4096)
+    try:
+        if kind == "audio":
+            facts = decode_sound(Path(source), Path(target), float(max_seconds), int(max_bytes))
+        else:
+            facts = decode_picture(Path(source), Path(target))
+    except RiffError as error:
+        facts = {"error": str(error)}
+    except MemoryError:
+        facts = {"error": "the file needs more memory than an upload may"}
+    print(json.dumps(facts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
