@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from riff.utils.errors import RiffError
+from riff.utils.interrupt import checkpoint
 
 # Latent columns decoded at once, and the columns that two windows share.
 WINDOW, OVERLAP = 128, 48
@@ -41,6 +42,7 @@ def image_to_latents(image: Tensor, vae: "AutoencoderKL", *, generator: torch.Ge
     width = pixels.shape[-1] // factor
     step = width if width <= WINDOW + OVERLAP else WINDOW
     for start in range(0, width, step):
+        checkpoint()
         before = min(REACH, start)
         seen = pixels[..., (start - before) * factor : (start + step + REACH) * factor]
         pieces.append(_encode(seen, vae, generator)[..., before : before + step])
@@ -97,6 +99,7 @@ def _decode(raw: Tensor, vae: "AutoencoderKL") -> Tensor:
     width, factor = raw.shape[-1], downsampling(vae)
     pixels = vae.decode(raw[..., : WINDOW + OVERLAP]).sample.float()
     for start in range(WINDOW, width - OVERLAP, WINDOW):
+        checkpoint()
         piece = vae.decode(raw[..., start : start + WINDOW + OVERLAP]).sample.float()
         # In the outer thirds of the overlap a window sees its own border: fade over in the middle.
         third = OVERLAP * factor // 3

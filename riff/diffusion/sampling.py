@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from riff.utils.errors import RiffError
+from riff.utils.interrupt import checkpoint
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DConditionModel
@@ -70,6 +71,7 @@ def guided_prediction(
 
     Source: Ho & Salimans, 2022 (classifier-free guidance).
     """
+    checkpoint()
     options = {} if lora_weight is None else {"cross_attention_kwargs": {"scale": lora_weight}}
     told = prompt_embeds if negative_prompt_embeds is None else torch.cat([negative_prompt_embeds, prompt_embeds])
     count = len(told)

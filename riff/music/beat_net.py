@@ -15,6 +15,7 @@ from torch.nn import functional
 from riff.audio.io import resample
 from riff.utils.errors import ModelError
 from riff.utils.files import write_bytes
+from riff.utils.interrupt import checkpoint
 
 SAMPLE_RATE = 22050
 HOP = 441
@@ -84,6 +85,7 @@ def _rows(sound: Tensor, size: int, weights: Tensor) -> Tensor:
     padded = functional.pad(sound, (size // 2, size // 2))
     found = []
     for first in range(0, len(sound) // HOP + 1, _MINUTE):
+        checkpoint()
         part = padded[first * HOP : (first + _MINUTE - 1) * HOP + size]
         spectrum = torch.stft(part, size, HOP, window=window, center=False, return_complex=True).abs()
         found.append(weights @ (spectrum * (2.0 / float(window.sum()))))

@@ -9,6 +9,7 @@ from torch import Tensor
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.tempo import TempoMap
 from riff.utils.errors import RiffError
+from riff.utils.interrupt import checkpoint
 
 _CHUNK = 256  # frames analysed at once
 
@@ -44,6 +45,7 @@ def _mel_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> Ten
     # A few frames at a time: their spectra are 8 to 80 times the sound.
     for row, sound in zip(mel, padded, strict=True):
         for start in range(0, len(centres), _CHUNK):
+            checkpoint()
             frames = sound[centres[start : start + _CHUNK, None] + offsets] * window
             row[:, start : start + _CHUNK] = filters @ torch.fft.rfft(frames, n=config.n_fft).abs().T
     return mel.reshape(*lead, config.n_mels, len(centres))

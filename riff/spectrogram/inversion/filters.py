@@ -12,6 +12,7 @@ from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.inversion.kernels import CHUNK, compiled, sparse_matmul
 from riff.spectrogram.inversion.stft import CircularSTFT, fourier_resample
 from riff.spectrogram.mel import mel_filterbank
+from riff.utils.interrupt import checkpoint
 from riff.utils.parallel import Map
 
 TINY = 1e-12
@@ -203,6 +204,7 @@ def mel_to_linear(mel: Tensor, filters: Filters, *, n_iter: int = 5) -> Tensor:
     """
     linear = filters.spread(mel / filters.basis.sum(1).clamp(min=TINY))
     for _ in range(n_iter):
+        checkpoint()
         ratio = mel / filters.gather(linear).clamp(min=TINY)
         linear = linear * filters.spread(ratio * ratio.sqrt())
     return linear

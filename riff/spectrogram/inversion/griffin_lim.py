@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from riff.spectrogram.inversion.pghi import HANN_GAMMA
+from riff.utils.interrupt import checkpoint
 
 
 def pghi_framewise(
@@ -108,6 +109,7 @@ def griffin_lim(
     previous = torch.zeros_like(current)
     keep = momentum / (1 + momentum)
     for _ in range(n_iter):
+        checkpoint()
         rebuilt = stft(istft(flat * current))[..., :n_frames]
         current = torch.sgn(rebuilt - keep * previous)
         previous = rebuilt

@@ -25,6 +25,7 @@ from riff.spectrogram.inversion.griffin_lim import pghi_framewise
 from riff.spectrogram.inversion.pghi import pghi
 from riff.spectrogram.inversion.projections import CompiledIteration, Iteration, TensorIteration
 from riff.spectrogram.inversion.stft import CircularSTFT
+from riff.utils.interrupt import checkpoint
 from riff.utils.parallel import Map, mapping
 
 Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
@@ -171,11 +172,13 @@ def _invert(
         fine = mel_to_linear(task.mel, filters_of(config, 2, task.stretch, device))
         filters = filters_of(config, preset.padding, task.stretch, device)
         iteration = TensorIteration(task.mel, ring, task.active, filters)
+    checkpoint()
     magnitude = fine[..., ::2].contiguous()
     given = one.to_frames(task.settled).angle() if bool(task.known.any()) else None
     parallel = device.type != "cpu"
     phase = first_phase(fine, two, generator=generator, known=task.known, given=given, parallel=parallel, every=2)
     sound = task.fold(iteration.draw(magnitude, phase))
     for first, stride, momentum in preset.visits(one.overlap):
+        checkpoint()
         sound = task.fold(iteration.step(sound, first=first, stride=stride, momentum=momentum))
     return sound
