@@ -1,4 +1,4 @@
-"""A loaded model and what it can do: read prompts, and draw pictures on a canvas."""
+"""A loaded model and what it does: read prompts, and sample images on a canvas."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from riff.diffusion.latents import downsampling, latents_to_image
 from riff.diffusion.sampling import ALWAYS, Interval, Original, StepCallback, denoise
 from riff.diffusion.windows import CanvasPrediction, WindowLayout, canvas_noise, training_width
 from riff.prompt.encoder import CHUNKS, embed_phrases
-from riff.prompt.interpret import ParsedPrompt, known_phrase
+from riff.prompt.interpret import ParsedPrompt, PromptInterpreter
 from riff.prompt.prior import MusicPrior
 from riff.prompt.syntax import WeightedText, parse_weights
 from riff.spectrogram.config import SpectrogramConfig
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 RIFFUSION_GUIDANCE = 7.0
 MINI_GUIDANCE = 1.8
 MINI_INTERVAL: Interval = (0.1, 0.5)
+COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 @dataclasses.dataclass(frozen=True)
 class DenoiseOptions:
-    """How pictures are drawn.
+    """How latents are denoised.
 
     Attributes:
         steps: denoising steps.
@@ -50,7 +51,7 @@ class DiffusionModel:
 
     Attributes:
         components: the StableDiffusionPipeline that holds UNet, VAE, text encoder, tokenizer and scheduler.
-        config: what its pictures mean.
+        config: what its images mean.
         prior: the music prior of riff's own models, else None.
         name: what the checkpoint is called in the files it makes.
         origin: where its weights came from.
@@ -65,6 +66,9 @@ class DiffusionModel:
     origin: CheckpointOrigin = dataclasses.field(default_factory=CheckpointOrigin)
     guidance_interval: Interval | None = None
     compiled: bool = False
+
+    def __post_init__(self) -> None:
+        self.prompts = PromptInterpreter(self.components, self.prior)
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +87,23 @@ class DiffusionModel:
             return self.guidance_interval
         return ALWAYS if self.prior is None else MINI_INTERVAL
 
+    @property
+    def factor(self) -> int:
+        """Image columns per latent column."""
+        return downsampling(self.components.vae)
+
+    @property
+    def multiple(self) -> int:
+        """Image columns come in multiples of this, so that the UNet can halve its latents."""
+        return self.factor * 2 ** (len(self.components.unet.config.block_out_channels) - 1)
+
+    @property
+    def latent_rows(self) -> tuple[int, int]:
+        """(L, H): channels and rows of the latents."""
+        return self.components.vae.config.latent_channels, self.config.n_mels // self.factor
+
     def settings(self, steps: int, guidance_scale: float, quality: Quality = "default") -> dict[str, Any]:
-        """What every clip says of how it was drawn; the names are those of :func:`riff.tasks.provenance.provenance`."""
+        """What every file records of the model; the names are those of :func:`riff.tasks.provenance.provenance`."""
         loras = [dataclasses.asdict(adapter) for adapter in self.origin.adapters]
         return {
             "model": self.name,
@@ -102,38 +121,17 @@ class DiffusionModel:
             "compiled": self.compiled or None,
         }
 
-    @property
-    def factor(self) -> int:
-        """Picture columns per latent column."""
-        return downsampling(self.components.vae)
-
-    @property
-    def multiple(self) -> int:
-        """Picture columns come in multiples of this, so that the UNet can halve its latents."""
-        return self.factor * 2 ** (len(self.components.unet.config.block_out_channels) - 1)
-
-    @property
-    def latent_rows(self) -> tuple[int, int]:
-        """(L, H): channels and rows of the latents."""
-        return self.components.vae.config.latent_channels, self.config.n_mels // self.factor
-
-    def layout(
-        self, columns: int, *, beats_per_bar: int = 4, loop: bool = False, ends_pinned: bool = False
-    ) -> WindowLayout:
-        """Where the windows of a canvas lie.
-
-        Args:
-            columns: of the picture, a multiple of ``multiple``.
-            beats_per_bar: 3 or 4; windows slide by bars on the beats grid, else by half their width.
-            loop: whether the end leads back into the start.
-            ends_pinned: whether the first and the last window draw what clips of the training width would.
-        """
-        width, window = columns // self.factor, training_width(self.config, beats_per_bar) // self.factor
-        stride, rest = divmod(beats_per_bar * self.config.frames_per_beat, self.factor)
-        if self.config.grid == "seconds" or rest or window % stride:
-            stride = window // 2
-        pinned = (0, width - window) if ends_pinned else ()
-        return WindowLayout(width, window, max(1, stride), loop, tuple(dict.fromkeys(pinned)))
+    def interpret(
+        self,
+        prompt: str,
+        *,
+        bpm: float | None = None,
+        key: str | None = None,
+        time_signature: str | None = None,
+        seed: int | None = None,
+    ) -> ParsedPrompt:
+        """What a prompt comes to; see :meth:`riff.prompt.interpret.PromptInterpreter.interpret`."""
+        return self.prompts.interpret(prompt, bpm=bpm, key=key, time_signature=time_signature, seed=seed)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(B, tokens, D) embeddings of B texts, whose brackets weigh words."""
@@ -153,10 +151,10 @@ class DiffusionModel:
         progress: Tensor | None = None,
         lora_weights: Tensor | None = None,
     ) -> CanvasConditioning:
-        """What the model is told along a canvas.
+        """What conditions the model along a canvas.
 
         Args:
-            samples: of B pictures drawn side by side, the readings of K stations; all composed alike.
+            samples: of B images side by side, the readings of K stations; all composed alike.
             guidance: K weights of the prompt.
             negative_prompts: K texts to stay away from, whose brackets weigh words.
             progress: as in :class:`riff.diffusion.conditioning.CanvasConditioning`.
@@ -165,25 +163,52 @@ class DiffusionModel:
         Raises:
             RiffError: a negative prompt's brackets are wrong.
         """
-        told = [[phrase for reading in stations for phrase in reading.phrases] for stations in samples]
-        away = [self._known_negative(text) for text in negative_prompts]
-        embeds, tokens = self._embed([phrase for row in [*told, away] for phrase in row])
-        count, stations = len(told[0]), samples[0]
-        prompts = embeds[: len(told) * count].unflatten(0, (len(told), count))
+        prompts = [
+            [
+                phrase
+                for reading, negative in zip(stations, negative_prompts, strict=True)
+                for phrase in self.prompts.with_absence(reading.phrases, negative)
+            ]
+            for stations in samples
+        ]
+        negatives = [self.prompts.negative(text) for text in negative_prompts]
+        embeds, tokens = self._embed([phrase for row in [*prompts, negatives] for phrase in row])
+        count, stations = len(prompts[0]), samples[0]
+        # Rows of embeds: the prompts of each sample in turn, then the negative prompts, which all samples share.
+        positive = embeds[: len(prompts) * count].unflatten(0, (len(prompts), count))
         blend = torch.block_diag(*[torch.tensor([reading.shares]) for reading in stations])
         return CanvasConditioning(
-            prompts,
+            positive,
             torch.tensor([float(weight) for weight in guidance]),
-            embeds[-len(away) :].expand(len(told), -1, -1, -1),
+            embeds[-len(negatives) :].expand(len(prompts), -1, -1, -1),
             progress=progress,
             lora_weights=lora_weights,
             blend=blend if count > len(stations) else None,
-            prompt_tokens=tuple(max(tokens[place : len(told) * count : count]) for place in range(count)),
-            negative_tokens=tuple(tokens[-len(away) :]),
+            prompt_tokens=tuple(max(tokens[place : len(prompts) * count : count]) for place in range(count)),
+            negative_tokens=tuple(tokens[-len(negatives) :]),
         )
 
-    def _known_negative(self, text: str) -> WeightedText:
-        return known_phrase(parse_weights(text, "negative_prompt"), self.components, self.prior)[0]
+    def layout(
+        self, columns: int, *, beats_per_bar: int = 4, loop: bool = False, ends_pinned: bool = False
+    ) -> WindowLayout:
+        """Where the windows of a canvas are.
+
+        Args:
+            columns: of the image, a multiple of ``multiple``.
+            beats_per_bar: 3 or 4; windows slide by bars on the beats grid, else by half their width.
+            loop: whether the end leads back into the start.
+            ends_pinned: whether the first and the last window give what clips of the training width would.
+        """
+        width, window = columns // self.factor, training_width(self.config, beats_per_bar) // self.factor
+        stride, rest = divmod(beats_per_bar * self.config.frames_per_beat, self.factor)
+        if self.config.grid == "seconds" or rest or window % stride:
+            stride = window // 2
+        pinned = (0, width - window) if ends_pinned else ()
+        return WindowLayout(width, window, max(1, stride), loop, tuple(dict.fromkeys(pinned)))
+
+    def noise(self, layout: WindowLayout, seed: int) -> Tensor:
+        """(1, L, H, W): that of one clip, every window its own."""
+        return canvas_noise(self.latent_rows, layout, [seed])
 
     def sample_images(
         self,
@@ -191,22 +216,22 @@ class DiffusionModel:
         layout: WindowLayout,
         conditions: CanvasConditioning,
         seeds: Sequence[int],
-        sampling: DenoiseOptions,
+        options: DenoiseOptions,
         *,
         original: Original | None = None,
     ) -> Tensor:
-        """Pictures ``(B, C, M, N)`` in [0, 1] on the CPU, drawn from noise ``(B, L, H, W)``.
+        """Images ``(B, C, M, N)`` in [0, 1] on the CPU, sampled from noise ``(B, L, H, W)``.
 
         Args:
             noise: standard normal.
             layout: of the canvas.
-            conditions: what the model is told.
+            conditions: what conditions the model.
             seeds: B of them, for schedulers that add noise on the way.
-            sampling: how.
+            options: how.
             original: latents to start from or to keep.
 
         Raises:
-            ModelError: the model drew numbers that are not finite.
+            ModelError: the model gave numbers that are not finite.
         """
         # A scheduler counts its steps: one of our own lets two threads share the model.
         scheduler = type(self.components.scheduler).from_config(self.components.scheduler.config)
@@ -214,23 +239,19 @@ class DiffusionModel:
             CanvasPrediction(self.components.unet, layout, conditions, self.interval),
             scheduler,
             noise.to(self.device),
-            num_inference_steps=sampling.steps,
+            num_inference_steps=options.steps,
             original=original,
             generator=[_step_generator(seed) for seed in seeds],
-            callback_on_step_end=sampling.callback,
+            callback_on_step_end=options.callback,
         )
         images = latents_to_image(latents, self.components.vae, channels=self.config.channels, loop=layout.loop).cpu()
         if not bool(torch.isfinite(images).all()):
             raise ModelError(
-                f"{self.name} drew numbers that are not finite in {self.components.unet.dtype}; "
+                f"{self.name} gave numbers that are not finite in {self.components.unet.dtype}; "
                 "load it with dtype=torch.float32"
             )
-        # Copied out of inference mode, so that a clip's picture may be trained on.
+        # Copied out of inference mode, so that a clip's image may be trained on.
         return images.clone()
-
-    def noise(self, layout: WindowLayout, seed: int) -> Tensor:
-        """(1, L, H, W): that of one clip, every window its own."""
-        return canvas_noise(self.latent_rows, layout, [seed])
 
 
 def device_kind(device: torch.device) -> str:
@@ -239,22 +260,17 @@ def device_kind(device: torch.device) -> str:
 
 
 def _step_generator(seed: int) -> torch.Generator:
-    """For noise on the way; not the one that the first noise is drawn from, or the two would be alike."""
+    """For noise on the way; not the one that gives the first noise, or the two would be alike."""
     other = torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(seed))
     return torch.Generator().manual_seed(int(other))
-
-
-# WAS riff/compiling.py: Compiling the denoiser on request: minutes once, less time at every step of all that
-# follows.
-
-COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 def compile_denoiser(unet: "UNet2DConditionModel") -> None:
     """Let ``torch.compile`` translate the UNet, in place; weights and names stay as they are.
 
-    Its convolutions get their channels innermost. Each size of picture is translated when it is first drawn, which
-    takes up to minutes. The numbers differ from those of the plain model in their last digits.
+    It takes minutes once, and each step takes less time from then on: each size of image is translated at its first
+    use. Convolutions get their channels innermost. The numbers differ from those of the plain model in their last
+    digits.
 
     Raises:
         SystemProblem: torch cannot compile here, or there is no C++ compiler for the CPU.

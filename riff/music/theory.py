@@ -105,6 +105,13 @@ def parse_time_signature(prompt: str) -> int:
     return 3 if _TRIPLE.search(prompt) else 4
 
 
+def without_numbers(text: str) -> str:
+    """A prompt without the tempo, the key and the time signature that it states."""
+    for pattern in (_RANGE_BPM, _NUMBER_BPM, _BPM_NUMBER, _KEY, _BARE_KEY, _SIGNATURE):
+        text = pattern.sub(" ", text)
+    return text
+
+
 def _is_meant_as_key(found: re.Match[str], text: str) -> bool:
     """Whether a note followed by a mode is a key, where the note may be the article "a" or "Am" a verb."""
     before, after = text[max(0, found.start() - 12) : found.start()], text[found.end() : found.end() + 16]

@@ -1,7 +1,6 @@
-"""The first rung: words become prompt embeddings, and riff says which words could not."""
+"""The first rung: words become prompt embeddings, and riff says which words have no room."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,19 +12,8 @@ from riff.prompt.syntax import WeightedText, strip_weights
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
-# The endings that CLIP's pattern splits off a word before anything else.
-_CONTRACTION = re.compile(r"(?<=\w)'(?:s|t|re|ve|m|ll|d)\b", re.IGNORECASE)
-# An alphabetic run, as CLIP's pattern finds it (`[^\W\d_]` is Python's spelling of \p{L}), or any one
-# character.
-_PIECE = re.compile(r"[^\W\d_]+|.", re.DOTALL)
-_TYPOGRAPHIC = str.maketrans(
-    "\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u2212\u266f\u266d", "''\"\"------#b"
-)
-_GAP = "\0"
 # How many times a prompt may be as long as one that Stable Diffusion was trained on.
 CHUNKS = 3
-# What stands between words and may stand at the edge of a piece.
-_EDGE = " \t\r\n,;:-&+"
 # A mean this small beside the embeddings' size is chance, and no measure of anything.
 _MEAN_COUNTS = 0.02
 
@@ -172,79 +160,3 @@ def dropped_words(prompt: str, tokenizer: "CLIPTokenizer", *, length: int | None
     start = max((gap.end() for gap in re.finditer(r"\s+", prompt) if gap.end() <= first), default=0)
     words = (word.strip(",.;:!?") for word in prompt[start:].split())
     return [word for word in words if word]
-
-
-def split_known_pieces(phrase: WeightedText, tokenizer: "CLIPTokenizer") -> tuple[WeightedText, list[str]]:
-    """:func:`split_known` for words with weights: what is known of each piece, and the unknown words of all."""
-    if len(phrase) == 1:
-        text, unknown = split_known(phrase[0][0], tokenizer)
-        return (((text, phrase[0][1]),) if text else ()), unknown
-    kept: list[tuple[str, float]] = []
-    lost: list[str] = []
-    gap = ""
-    for piece, weight in phrase:
-        body = piece.strip(_EDGE)
-        start = piece.find(body)
-        gap += piece[:start]
-        known, unknown = split_known(body, tokenizer)
-        lost += unknown
-        if known:
-            if kept and (between := _between(gap)):
-                kept.append((between, 1.0))
-            kept.append((known, weight))
-            gap = ""
-        gap += piece[start + len(body) :]
-    return tuple(kept), lost
-
-
-def _between(gap: str) -> str:
-    """What is left between two pieces of all that stood there."""
-    if any(sign in gap for sign in ",;:"):
-        return ", "
-    return " " if any(sign.isspace() for sign in gap) or len(gap) > 1 else gap
-
-
-def split_known(prompt: str, tokenizer: "CLIPTokenizer") -> tuple[str, list[str]]:
-    """Part a prompt into what a closed-vocabulary model was taught and the words it never saw.
-
-    A word is known if its token is one of those that :func:`training.recipes.checkpoint.build_tokenizer` lists after
-    ``<|endoftext|>``. Of a hyphenated word the known parts stay. Digits and ASCII punctuation are always
-    known; a contraction's ending ("80's") is left out silently.
-
-    Args:
-        prompt: the text.
-        tokenizer: a closed-vocabulary tokenizer; for any other, every word is unknown.
-
-    Returns:
-        The prompt without the unknown words, and those words in order.
-    """
-    unknown: list[str] = []
-    kept = []
-    for piece in _PIECE.findall(_CONTRACTION.sub("", _plain(prompt))):
-        known = _is_known(piece, tokenizer) if piece.isalpha() else piece.isascii()
-        kept.append(piece if known else _GAP)
-        # Joiners, combining marks and control characters are no words: they go without a word.
-        if not known and unicodedata.category(piece[0])[0] not in "CMZP":
-            unknown.append(piece)
-    return _close_gaps("".join(kept)), unknown
-
-
-def _plain(text: str) -> str:
-    """Composed letters, ASCII quotes, dashes and accidentals, single spaces."""
-    text = unicodedata.normalize("NFC", text).translate(_TYPOGRAPHIC)
-    return re.sub(r"[\s\x00-\x1f]+", " ", text)
-
-
-def _is_known(word: str, tokenizer: "CLIPTokenizer") -> bool:
-    ids = tokenizer(word, add_special_tokens=False).input_ids
-    return len(ids) == 1 and ids[0] > tokenizer.eos_token_id
-
-
-def _close_gaps(text: str) -> str:
-    """Remove the marks of dropped words with the hyphens, brackets and commas that belonged to them."""
-    text = re.sub(rf"{_GAP}-|-{_GAP}|{_GAP}", " ", text)
-    text = re.sub(r"\(\s*\)|\[\s*\]|\"\s*\"", " ", text)
-    text = re.sub(r"\s+", " ", text)
-    text = re.sub(r" (?=[,;.:!?])", "", text)
-    text = re.sub(r"[,;:][\s,;:]*(?=[,;:.!?])", "", text)
-    return text.strip(" ,;:-&+")

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from riff.diffusion.latents import fit_channels
 from riff.music.theory import parse_bpm
-from riff.prompt.encoder import prompt_length, split_known
+from riff.prompt.encoder import prompt_length
+from riff.prompt.vocabulary import split_known
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import transpose_image
 from riff.train.data.dataset import ClipSet

@@ -18,8 +18,9 @@ from riff.diffusion.model import DiffusionModel
 from riff.diffusion.sampling import PlainPrediction, denoise
 from riff.diffusion.windows import training_width
 from riff.music.theory import parse_key
-from riff.prompt.encoder import embed_prompt, split_known
+from riff.prompt.encoder import embed_prompt
 from riff.prompt.interpret import ParsedPrompt, interpret_prompt
+from riff.prompt.vocabulary import split_known
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.batches import (
     Batches,

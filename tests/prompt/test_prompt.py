@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import WORDS, growth, tiny_text_encoder
 
-from riff.prompt.encoder import dropped_words, embed_phrases, embed_prompt, split_known, split_known_pieces
+from riff.prompt.encoder import dropped_words, embed_phrases, embed_prompt
 from riff.prompt.syntax import parse_weights, strip_weights
+from riff.prompt.vocabulary import Vocabulary, split_known
 from training.recipes.checkpoint import build_tokenizer
 
 # Each is part of another: merges of ordinary byte pair encoding get in each other's way here.
@@ -286,7 +287,7 @@ def test_a_shorter_prompt_is_followed_by_the_empty_one(tokenizer, encoder):
     ],
 )
 def test_unknown_words_are_left_out_of_weighted_pieces(tokenizer, prompt, known, unknown):
-    assert split_known_pieces(pieces(prompt), tokenizer) == (known, unknown)
+    assert Vocabulary(tokenizer).split_pieces(pieces(prompt)) == (known, unknown, {})
 
 
 @pytest.mark.parametrize("word", ["mellow piano, ", "x", "(a:2) "])
@@ -296,6 +297,6 @@ def test_ten_times_the_characters_are_embedded_at_thirty_times_the_cost_at_most(
         parse_weights(text)
         embed_phrases([pieces(text)], tokenizer, encoder, chunks=3)
         dropped_words(strip_weights(pieces(text)), tokenizer, chunks=3)
-        split_known_pieces(pieces(text), tokenizer)
+        Vocabulary(tokenizer).split_pieces(pieces(text))
 
     assert growth(embed, 10_000) < 30  # 10; the square would be 100

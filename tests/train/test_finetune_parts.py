@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from riff.apps.cli import main
 from riff.diffusion.lora import add_token, check_word, read_words, write_words
-from riff.prompt.encoder import split_known
+from riff.prompt.vocabulary import split_known
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.batches import (
     Batches,

@@ -11,7 +11,7 @@ import torch
 from riff.diffusion.hub import BUNDLED
 from riff.music.tagger_net import Labels, TaggerNet, judge, save_net
 from riff.music.theory import parse_key
-from riff.prompt.encoder import split_known
+from riff.prompt.vocabulary import split_known
 from riff.spectrogram.config import SpectrogramConfig
 from riff.tasks.clip import Clip
 from riff.utils.errors import RiffError

@@ -68,7 +68,7 @@ def build_tokenizer(words: list[str], *, model_max_length: int = 77) -> "CLIPTok
 
     Ids: 512 byte tokens, the suffixes on the way, ``<|startoftext|>``, ``<|endoftext|>``, then the listed
     words in the order given. So a token is a listed word if and only if its id is greater than
-    ``eos_token_id``: this is what :func:`riff.prompt.encoder.split_known` reads, and it travels with an ordinary
+    ``eos_token_id``: this is what :func:`riff.prompt.vocabulary.Vocabulary` reads, and it travels with an ordinary
     vocab.json and merges.txt.
 
     Args:
