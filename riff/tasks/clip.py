@@ -1,8 +1,6 @@
 """What the pipeline hands out: a sound with its picture, and how it was made."""
 
-import base64
 import dataclasses
-import html
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from riff.audio.io import save_audio
 from riff.audio.loudness import peak_normalize
 from riff.audio.tags import MACHINE_MADE
 from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.display import paint, show_sound
 from riff.spectrogram.image import image_to_mel, image_to_pil
 from riff.spectrogram.inversion.solver import Quality
 from riff.spectrogram.inversion.waveform import mel_to_waveform
@@ -117,17 +116,12 @@ class Clip:
         return save_audio(path, self.waveform, self.sample_rate, metadata=tags, force=force)
 
     def _repr_html_(self) -> str:
-        """A player, the spectrogram and the facts, in one snippet that needs no other file."""
+        """A player under the coloured spectrogram, and the facts, in one snippet that needs no other file."""
         with tempfile.TemporaryDirectory() as folder:
-            sound = _base64(self.save(Path(folder) / "clip.wav"))
-            picture = _base64(self.save(Path(folder) / "clip.png"))
-        facts = f"seed {self.seed} · {self.bpm:g} bpm · {self.duration:.2f} s"
-        return (
-            '<figure style="margin:0">'
-            f'<img alt="spectrogram" style="max-width:100%" src="data:image/png;base64,{picture}"><br>'
-            f'<audio controls src="data:audio/wav;base64,{sound}"></audio>'
-            f"<figcaption>{html.escape(self.prompt)}<br><small>{facts}</small></figcaption></figure>"
-        )
+            wav = self.save(Path(folder) / "clip.wav").read_bytes()
+        image = paint(self.image, width=1200, height=256, dark=self.config.amplitude == "decibel")
+        facts = (f"seed {self.seed}", f"{self.bpm:g} bpm", f"{self.duration:.2f} s")
+        return show_sound(wav, self.prompt, image=image, facts=facts, loop=bool(self.settings.get("loop"))).html
 
 
 @dataclasses.dataclass
@@ -185,7 +179,3 @@ def play(
     if config.amplitude == "power" or float(waveform.abs().max()) > PEAK:
         return peak_normalize(waveform, peak=PEAK)
     return waveform
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode("ascii")

@@ -4,6 +4,7 @@ import html
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -147,10 +148,12 @@ def test_the_result_becomes_json_without_nan() -> None:
     assert result.measured
 
 
-def test_a_histogram_counts_every_clip_and_leaves_out_what_is_no_number() -> None:
-    assert histogram("x", [1.0, 1.0], [1.0]) == ""
-    assert histogram("x", [math.nan], []) == ""
-    drawn = histogram("a < b", [0.0, 1.0, math.nan], [0.5])
+def test_a_histogram_counts_every_clip_and_leaves_out_nan(tmp_path: Path) -> None:
+    assert histogram("x", [1.0, 1.0], [1.0]) is None
+    assert histogram("x", [math.nan], []) is None
+    clips = [ClipRow("a", "none.wav", values={"a < b": value}) for value in (0.0, 1.0, math.nan)]
+    page = write_page(tmp_path / "index.html", Evaluation("x", clips=clips, reference=[{"a < b": 0.5}])).read_text()
+    (drawn,) = re.findall("<figure>.*?</figure>", page, re.DOTALL)
     assert drawn.count("<rect") == 2
     assert "a &lt; b" in drawn and "<polyline" in drawn
 
@@ -182,7 +185,7 @@ def test_the_page_draws_maps_intervals_and_the_ladder_and_escapes_what_others_wr
     result = Evaluation("<set>", [shares, Section("Round trip", trips)], maps=maps, problems=["<i>.wav is empty"])
     page = write_page(tmp_path / "index.html", result).read_text()
     assert page.count("<circle") == 3
-    assert "class='range'" in page and "defined &lt;so&gt;" in page and "a &amp; b" in page
+    assert 'class="range"' in page and "defined &lt;so&gt;" in page and "a &amp; b" in page
     assert "&lt;i&gt;.wav is empty" in page and "&lt;set&gt;" in page and "<set>" not in page
     assert page.count("<figure>") == 2  # a map, and a measure of the ladder
 
@@ -333,7 +336,7 @@ class FakeClap:
 def test_clap_gives_a_text_score_under_its_own_name(
     clips: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("choices", "measure"):
+    for module in ("embeddings", "measure"):
         monkeypatch.setattr(f"riff.evaluate.{module}.load_clap", lambda source="", *, download=False: FakeClap())
     code, out, _ = run(capsys, clips, "--embedding", "clap", "--json", "--workers", "1")
     assert code == 0

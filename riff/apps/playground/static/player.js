@@ -1,0 +1,134 @@
+(() => {
+const players = () => [...document.querySelectorAll('.riff-player audio')];
+const parts = node => {
+  const box = node.closest('.riff-player');
+  return box && { box, audio: box.querySelector('audio'), picture: box.querySelector('.riff-picture'),
+    line: box.querySelector('.riff-picture > i'), now: box.querySelector('.riff-now'),
+    button: box.querySelector('.riff-play') };
+};
+const clock = s => Math.floor(s / 60) + ':' + String(Math.floor(s % 60)).padStart(2, '0');
+const draw = audio => {
+  const p = parts(audio);
+  if (!p) return;
+  if (audio.duration) p.line.style.left = 100 * audio.currentTime / audio.duration + '%';
+  p.now.textContent = clock(audio.currentTime);
+  p.picture.setAttribute('aria-valuenow', audio.currentTime.toFixed(1));
+  if (!audio.paused) requestAnimationFrame(() => draw(audio));
+};
+let pair = null;
+const toggle = audio => audio.paused ? audio.play() : audio.pause();
+const seek = (audio, seconds) => {
+  audio.currentTime = Math.max(0, Math.min(seconds, (audio.duration || 0) - 0.01));
+  draw(audio);
+};
+document.addEventListener('play', event => {
+  const audio = event.target;
+  if (!parts(audio)) return;
+  for (const other of players())
+    if (other !== audio && !(pair && pair.includes(audio) && pair.includes(other))) other.pause();
+  if (window.riffLive && window.riffLive.on) window.riffLive.stop();
+  const p = parts(audio);
+  p.box.classList.add('on'); p.button.setAttribute('aria-label', 'pause');
+  draw(audio);
+}, true);
+for (const kind of ['pause', 'ended'])
+  document.addEventListener(kind, event => {
+    const p = parts(event.target);
+    if (!p) return;
+    p.box.classList.remove('on'); p.button.setAttribute('aria-label', 'play');
+    if (pair && !players().some(each => pair.includes(each) && !each.paused)) endPair();
+  }, true);
+document.addEventListener('seeked', event => draw(event.target), true);
+
+const endPair = () => {
+  if (!pair) return;
+  for (const audio of pair) { audio.muted = false; audio.pause(); }
+  for (const button of document.querySelectorAll('.riff-both')) button.textContent = 'Play';
+  pair = null; tellPair();
+};
+const chosen = letter => {
+  const radio = document.querySelector('.riff-kept .riff-' + letter + ':checked');
+  return radio && radio.closest('.riff-card').querySelector('audio');
+};
+const playPair = button => {
+  if (pair) return endPair();
+  const a = chosen('a'), b = chosen('b');
+  if (!a || !b || a === b) return;
+  pair = [a, b];
+  a.currentTime = b.currentTime = 0; b.muted = true; a.muted = false;
+  a.play(); b.play(); button.textContent = 'Stop'; tellPair();
+};
+const tellPair = () => {
+  for (const button of document.querySelectorAll('.riff-switch'))
+    button.textContent = pair && pair[0].muted ? 'Hear A' : 'Hear B';
+};
+const copy = async button => {
+  const text = button.parentNode.querySelector('pre').textContent;
+  try { await navigator.clipboard.writeText(text); }
+  catch { const area = document.createElement('textarea'); area.value = text; document.body.append(area);
+    area.select(); document.execCommand('copy'); area.remove(); }
+  button.textContent = 'Copied'; setTimeout(() => button.textContent = 'Copy', 1500);
+};
+document.addEventListener('click', event => {
+  const at = name => event.target.closest('.' + name);
+  let found;
+  if ((found = at('riff-play'))) toggle(parts(found).audio);
+  else if ((found = at('riff-copy'))) copy(found);
+  else if ((found = at('riff-both'))) playPair(found);
+  else if (at('riff-switch') && pair) { for (const audio of pair) audio.muted = !audio.muted; tellPair(); }
+  else if ((found = at('riff-picture')) && !found.classList.contains('riff-choose')) {
+    const p = parts(found), box = found.getBoundingClientRect();
+    if (p) { seek(p.audio, (event.clientX - box.left) / box.width * p.audio.duration); p.audio.play(); }
+  }
+});
+document.addEventListener('change', event => {
+  if (event.target.classList.contains('riff-round')) parts(event.target).audio.loop = event.target.checked;
+});
+document.addEventListener('keydown', event => {
+  const picture = event.target.closest && event.target.closest('.riff-picture');
+  if (!picture || !parts(picture)) return;
+  const audio = parts(picture).audio, step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step) { seek(audio, audio.currentTime + step); event.preventDefault(); }
+  else if (event.key === ' ' || event.key === 'Enter') { toggle(audio); event.preventDefault(); }
+  else if (event.key === 'Home') { seek(audio, 0); event.preventDefault(); }
+});
+
+// A stretch of a picture, chosen by dragging, is told to the two number fields beside it.
+let drag = null;
+const tellRegion = (picture, from, to) => {
+  const mark = picture.querySelector('.riff-region');
+  mark.hidden = false; mark.style.left = 100 * from + '%'; mark.style.width = 100 * (to - from) + '%';
+};
+const putNumber = (name, value) => {
+  const field = document.querySelector('#' + name + ' input[type=number]');
+  if (!field) return;
+  Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, value.toFixed(2));
+  for (const kind of ['input', 'change', 'blur']) field.dispatchEvent(new Event(kind, { bubbles: true }));
+};
+document.addEventListener('pointerdown', event => {
+  const picture = event.target.closest('.riff-choose');
+  if (!picture) return;
+  const box = picture.getBoundingClientRect(), share = (event.clientX - box.left) / box.width;
+  drag = { picture, box, from: share, to: share }; picture.setPointerCapture(event.pointerId); event.preventDefault();
+});
+document.addEventListener('pointermove', event => {
+  if (!drag) return;
+  drag.to = Math.max(0, Math.min(1, (event.clientX - drag.box.left) / drag.box.width));
+  tellRegion(drag.picture, Math.min(drag.from, drag.to), Math.max(drag.from, drag.to));
+});
+document.addEventListener('pointerup', () => {
+  if (!drag) return;
+  const { picture, from, to } = drag, p = parts(picture), seconds = +picture.getAttribute('aria-valuemax');
+  drag = null;
+  if (Math.abs(to - from) * picture.clientWidth < 4) { seek(p.audio, from * p.audio.duration); return p.audio.play(); }
+  putNumber('riff-from', Math.min(from, to) * seconds); putNumber('riff-to', Math.max(from, to) * seconds);
+});
+document.addEventListener('input', event => {
+  if (!event.target.closest || !event.target.closest('#riff-from, #riff-to')) return;
+  const picture = document.querySelector('.riff-choose');
+  if (!picture || drag) return;
+  const value = name => +document.querySelector('#' + name + ' input[type=number]').value;
+  const seconds = +picture.getAttribute('aria-valuemax'), from = value('riff-from'), to = value('riff-to');
+  if (to > from) tellRegion(picture, from / seconds, Math.min(1, to / seconds));
+});
+})();
