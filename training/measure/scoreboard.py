@@ -69,7 +69,7 @@ def scoreboard(card: str, history: list[dict[str, Any]], evaluations: dict[str, 
         evaluations: model to ``{"report": ..., "vggish": ...}``, either of which may be missing.
     """
     rows = read_card(card)
-    conditions = re.search(r"^`python -m training\.evaluate_mini.*$", card, flags=re.MULTILINE)
+    conditions = re.search(r"^`python -m training\.measure\.riff_mini.*$", card, flags=re.MULTILINE)
     parts = [
         _HEAD,
         "## riff-mini, measured by riff",
