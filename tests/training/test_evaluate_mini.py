@@ -80,7 +80,7 @@ def test_three_four_pictures_are_followed_by_silence_and_given_back_without(tmp_
 
 
 def test_a_missing_or_torn_dataset_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(RiffError, match="training.recipes.dataset"):
+    with pytest.raises(RiffError, match=r"training\.recipes\.dataset"):
         load_clips(tmp_path)
     _write_shard(tmp_path, "4-000000", np.zeros((2, 256, 256), np.uint8), [_fields()])
     with pytest.raises(RiffError, match="2 pictures and 1 truths"):
