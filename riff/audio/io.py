@@ -2,19 +2,20 @@
 
 import io
 import math
+import numbers
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy
+import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
-from riff.audio.formats import READABLE, sniff_container
+from riff.audio.channels import mix, to_mono
+from riff.audio.formats import sniff_container
+from riff.audio.reader import SAMPLE_RATES, SoundReader, open_sound
 from riff.audio.tags import (
     FIELDS,
     clean_texts,
@@ -28,9 +29,7 @@ from riff.audio.tags import (
 from riff.utils.errors import RiffError
 from riff.utils.files import write_bytes
 
-SAMPLE_RATES = (1000, 768000)
 MAX_SECONDS = 7200.0
-MAX_CHANNELS = 8
 # Suffix to container and the subtypes that may be asked for, the first being the default.
 MAX_OGG_RATE = 200_000
 FORMATS = {
@@ -52,40 +51,43 @@ def load_audio(
     duration: float | None = None,
     max_seconds: float = MAX_SECONDS,
 ) -> tuple[Tensor, int]:
-    """Read a sound file, or a part of it without decoding more than that.
+    """Read a sound file, or a part of it.
 
     Args:
-        path: a WAV (PCM or float), FLAC, OGG, MP3 or AIFF file.
+        path: WAV, FLAC, OGG, MP3, AIFF, M4A, Opus, WMA, CAF, W64, RF64, WebM, WavPack, ...; see docs/limits.md.
         sample_rate: resample to this many Hz; default the file's own.
-        channels: 1 averages the channels, 2 doubles a mono sound; default as in the file.
+        channels: 1 is the mean of two channels, or the louder one where they cancel, and ITU-R BS.775's mix of more;
+            2 doubles a mono sound and mixes more channels that the file names; default as in the file.
         start: seconds to skip.
         duration: seconds to read; default, or beyond the end, is up to the end.
         max_seconds: longest part that is decoded, so that a small file cannot fill the memory.
 
     Returns:
         ``(C, T)`` float32 in [-1, 1], and its sample rate in Hz. A float file that is louder than 1 is scaled
-        to a peak of 1, with a warning.
+        to a peak of 1, with a warning; of a damaged file a warning says what is missing.
 
     Raises:
-        RiffError: the file is missing, no sound, damaged, of a kind that is not read, empty or too long, or
+        RiffError: the file is missing, no sound, of a kind that is not read, empty or too long, or
             holds NaN or infinite samples; or an argument is out of range.
     """
     _check_part(start, duration)
     if channels not in (None, 1, 2):
         raise RiffError(f"channels is {channels!r}; use 1 (mono) or 2 (stereo)")
     if sample_rate is not None:
-        _check_rate(sample_rate)
-    with _opened(path) as file:
-        rate, subtype = int(file.samplerate), str(file.subtype)
-        samples = _read_part(file, path, start=start, duration=duration, max_seconds=max_seconds)
-    waveform = torch.from_numpy(numpy.ascontiguousarray(samples.T))
+        check_rate(sample_rate)
+    with open_sound(path) as sound:
+        rate = sound.sample_rate
+        samples = _read_part(sound, start=start, duration=duration, max_seconds=max_seconds)
+        if len(samples) == 0:
+            raise RiffError(f"{path} holds no sound (0 samples)")
+        if sound.faults:
+            warnings.warn(f"{path} is damaged: {'; '.join(sound.faults)}", stacklevel=2)
+    waveform = torch.from_numpy(np.ascontiguousarray(samples.T))
     if not bool(torch.isfinite(waveform).all()):
         raise RiffError(f"{path} holds NaN or infinite samples; repair it or leave it out")
-    peak = _peak(waveform)
-    if peak > 1.0 and subtype in ("FLOAT", "DOUBLE"):
-        warnings.warn(f"{path} peaks at {peak:.4g}; scaled to 1", stacklevel=2)
-        waveform = waveform / peak
-    waveform = _to_channels(waveform, channels, path)
+    if sound.is_float:
+        waveform = _within_full_scale(waveform, path)
+    waveform = _to_channels(waveform, channels, sound)
     if sample_rate is not None:
         waveform, rate = resample(waveform, rate, sample_rate), sample_rate
     # Lossy decoders and resampling overshoot a full-scale wave a little, as does a player.
@@ -93,21 +95,55 @@ def load_audio(
 
 
 def audio_seconds(path: str | Path) -> float:
-    """Length of a sound file in seconds, from its header; errors as in :func:`load_audio`."""
-    with _opened(path) as file:
-        return float(file.frames / file.samplerate)
+    """Length of a sound file in seconds, by its header or else by reading it; errors as in :func:`load_audio`."""
+    with open_sound(path) as sound:
+        frames = sum(map(len, sound.blocks())) if sound.frames is None else sound.frames
+        return float(frames / sound.sample_rate)
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    container = sniff_container(path)
+def check_samples(audio: Any, sample_rate: Any, *, name: str = "the samples") -> tuple[Tensor, int]:
+    """Samples that were handed over in memory, looked at as strictly as a file.
+
+    Args:
+        audio: an array or tensor ``(T,)``, ``(1, T)`` or ``(2, T)``: floating in [-1, 1], or int16 or int32 at full
+            scale.
+        sample_rate: samples per second, a whole number of Hz.
+        name: of the samples, for messages.
+
+    Returns:
+        ``(C, T)`` float32 in [-1, 1]; louder ones are scaled to a peak of 1, with a warning. And the rate.
+
+    Raises:
+        RiffError: another shape or type, no samples, more than two hours, or numbers that are not finite.
+    """
+    check_rate(sample_rate)
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            _check_header(file, path)
-            yield file
-    except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip().rstrip(".")
-        raise RiffError(f"{path} is not a readable {container} file ({reason}); use {READABLE}") from error
+        waveform = audio if isinstance(audio, Tensor) else torch.from_numpy(np.ascontiguousarray(audio))
+    except (TypeError, ValueError) as error:
+        raise RiffError(f"{name} are {type(audio).__name__} of no numeric type; use floats in [-1, 1]") from error
+    waveform = waveform.detach().cpu()
+    waveform = waveform[None] if waveform.ndim == 1 else waveform
+    if waveform.ndim != 2 or waveform.shape[0] not in (1, 2) or waveform.shape[1] < 1:
+        raise RiffError(f"{name} have shape {tuple(audio.shape)}; use (T,), (1, T) or (2, T)")
+    if waveform.shape[1] > MAX_SECONDS * sample_rate:
+        raise RiffError(f"{name} last {waveform.shape[1] / sample_rate:g} s; use at most {MAX_SECONDS:g} s")
+    full_scale = {torch.int16: 2.0**15, torch.int32: 2.0**31}.get(waveform.dtype)
+    if full_scale is not None:
+        return (waveform.double() / full_scale).float(), int(sample_rate)
+    if not waveform.is_floating_point():
+        raise RiffError(f"{name} are {waveform.dtype}; use floats in [-1, 1], or int16 or int32")
+    waveform = waveform.float()
+    if not bool(torch.isfinite(waveform).all()):
+        raise RiffError(f"{name} hold NaN or infinite numbers; repair them first")
+    return _within_full_scale(waveform, name), int(sample_rate)
+
+
+def _within_full_scale(waveform: Tensor, name: str | Path) -> Tensor:
+    peak = _peak(waveform)
+    if peak <= 1.0:
+        return waveform
+    warnings.warn(f"{name} peaks at {peak:.4g}; scaled to 1", stacklevel=3)
+    return waveform / peak
 
 
 def _peak(waveform: Tensor) -> float:
@@ -122,56 +158,44 @@ def _check_part(start: float, duration: float | None) -> None:
         raise RiffError(f"duration is {duration!r}; use seconds greater than 0")
 
 
-def _check_rate(rate: int) -> None:
+def check_rate(rate: Any) -> None:
+    """Raise RiffError unless ``rate`` is a whole number of Hz that riff reads and writes."""
     low, high = SAMPLE_RATES
-    if isinstance(rate, bool) or int(rate) != rate or not low <= rate <= high:
+    if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or int(rate) != rate or not low <= rate <= high:
         raise RiffError(f"sample rate is {rate!r}; use a whole number of Hz from {low} to {high}")
 
 
-def _check_header(file: soundfile.SoundFile, path: str | Path) -> None:
-    low, high = SAMPLE_RATES
-    if not low <= file.samplerate <= high:
-        raise RiffError(f"{path} claims {file.samplerate} samples per second; {low} to {high} can be read")
-    if not 1 <= file.channels <= MAX_CHANNELS:
-        raise RiffError(f"{path} claims {file.channels} channels; 1 to {MAX_CHANNELS} can be read")
-
-
-def _read_part(
-    file: soundfile.SoundFile, path: str | Path, *, start: float, duration: float | None, max_seconds: float
-) -> numpy.ndarray:
-    rate, total = file.samplerate, file.frames
+def _read_part(sound: SoundReader, *, start: float, duration: float | None, max_seconds: float) -> np.ndarray:
+    rate, total = sound.sample_rate, sound.frames
     first, limit = round(start * rate), round(max_seconds * rate)
-    if first and first >= total:
-        raise RiffError(f"{path}: start {start:g} s is past its end, {total / rate:g} s; use a smaller start")
-    wanted = total - first if duration is None else min(round(duration * rate), total - first)
-    if wanted > 1 << 60:
-        # A FLAC written into a pipe; libsndfile fails at its end.
-        raise RiffError(f"{path} does not say how long it is; give a duration within it, or convert it to WAV")
-    if wanted > limit:
+    wanted = limit + 1 if duration is None else round(duration * rate)
+    if total is not None:
+        if first and first >= total:
+            raise RiffError(f"{sound.path}: start {start:g} s is past its end, {total / rate:g} s; use a smaller start")
+        wanted = total - first if duration is None else min(wanted, total - first)
+    if wanted > limit and (total is not None or duration is not None):
         raise RiffError(
-            f"{path}: {wanted / rate:g} s were asked for, and at most {max_seconds:g} s are read at once; "
+            f"{sound.path}: {wanted / rate:g} s were asked for, and at most {max_seconds:g} s are read at once; "
             "use start and duration"
         )
-    # An MP3 frame may need data from frames before it, so decoding starts early. And it is one read, because
-    # soundfile seeks after each one, which loses those data again.
-    early = min(first, _BLOCK) if file.format in ("MP3", "MPEG", "OGG") else 0
-    file.seek(first - early)
-    samples = file.read(early + wanted, dtype="float32", always_2d=True)[early:]
-    if len(samples) == 0:
-        raise RiffError(f"{path} holds no sound (0 samples)")
-    if len(samples) < 0.99 * wanted:
-        warnings.warn(f"{path} is damaged: {len(samples)} of {wanted} samples could be read", stacklevel=3)
+    samples = sound.read(first, wanted)
+    if len(samples) > limit:
+        raise RiffError(
+            f"{sound.path} lasts more than the {max_seconds:g} s that are read at once; use start and duration"
+        )
+    if first and len(samples) == 0 and total is None:
+        raise RiffError(f"{sound.path}: start {start:g} s is past its end; use a smaller start")
     return samples
 
 
-def _to_channels(waveform: Tensor, channels: int | None, path: str | Path) -> Tensor:
-    if channels is None or channels == waveform.shape[0]:
+def _to_channels(waveform: Tensor, channels: int | None, sound: SoundReader) -> Tensor:
+    if channels is None or channels == len(waveform):
         return waveform
-    if channels == 1:
-        return waveform.mean(dim=0, keepdim=True)
-    if waveform.shape[0] != 1:
-        raise RiffError(f"{path} has {waveform.shape[0]} channels, not 1 or 2; use channels=1")
-    return waveform.repeat(2, 1)
+    if channels == 1 and len(waveform) == 2:
+        return to_mono(waveform, name=sound.path)
+    if channels == 2 and len(waveform) > 2 and sound.layout is None:
+        raise RiffError(f"{sound.path} has {len(waveform)} channels, not 1 or 2; use channels=1")
+    return mix(waveform, channels, sound.layout)
 
 
 def save_audio(
@@ -211,7 +235,7 @@ def save_audio(
     if subtype not in subtypes:
         raise RiffError(f"subtype is {subtype!r}; a {path.suffix.lower()} file can be {', '.join(subtypes)}")
     samples = _check_waveform(waveform, clip=subtype != "FLOAT")
-    _check_rate(sample_rate)
+    check_rate(sample_rate)
     if container == "OGG" and sample_rate > MAX_OGG_RATE:  # libsndfile would end the process
         raise RiffError(f"{path}: an OGG file holds at most {MAX_OGG_RATE} Hz, not {sample_rate}; use .wav or .flac")
     texts = clean_texts(metadata or {})
@@ -228,7 +252,7 @@ def save_audio(
     return path
 
 
-def _check_waveform(waveform: Tensor, *, clip: bool) -> numpy.ndarray:
+def _check_waveform(waveform: Tensor, *, clip: bool) -> np.ndarray:
     shape = tuple(waveform.shape)
     if len(shape) == 1:
         waveform = waveform[None]
@@ -243,7 +267,7 @@ def _check_waveform(waveform: Tensor, *, clip: bool) -> numpy.ndarray:
     return waveform.numpy().T
 
 
-def _encode(samples: numpy.ndarray, rate: int, container: str, subtype: str, texts: dict[str, str]) -> bytearray:
+def _encode(samples: np.ndarray, rate: int, container: str, subtype: str, texts: dict[str, str]) -> bytearray:
     # Encoded in memory: libsndfile hides a full disk behind "System error", or misses it on the last block.
     buffer = io.BytesIO()
     arguments: dict[str, Any] = {"samplerate": rate, "channels": samples.shape[1], "format": container}
@@ -257,16 +281,16 @@ def _encode(samples: numpy.ndarray, rate: int, container: str, subtype: str, tex
     return {"WAV": finish_wav, "FLAC": finish_flac, "OGG": finish_ogg}[container](content, texts)
 
 
-def _quantise(samples: numpy.ndarray, subtype: str) -> numpy.ndarray:
+def _quantise(samples: np.ndarray, subtype: str) -> np.ndarray:
     """Clip, and round to the steps of a PCM subtype, in the top bits of int32; libsndfile cuts in WAV."""
     if subtype == "FLOAT":
         return samples
     if not subtype.startswith("PCM_"):
-        return numpy.clip(samples, -1.0, 1.0)
+        return np.clip(samples, -1.0, 1.0)
     bits = int(subtype[4:])
     full = 2.0 ** (bits - 1)
-    steps = numpy.clip(numpy.rint(samples.astype(numpy.float64) * full), -full, full - 1)
-    return steps.astype(numpy.int32) << (32 - bits)
+    steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1)
+    return steps.astype(np.int32) << (32 - bits)
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -274,11 +298,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     container = sniff_container(path)
     if container == "WAV":
         return read_wav_texts(path)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            texts = file.copy_metadata()
-    except soundfile.SoundFileError as error:
-        raise RiffError(f"{path} is not a readable {container} file ({error})") from error
+    with open_sound(path) as sound:
+        texts = sound.texts()
     # libsndfile signs the software field with its own name.
     signature = re.compile(r" \(libsndfile-[\d.]+\)$")
     found = {field: signature.sub("", texts[field]) for field in FIELDS if texts.get(field)}
@@ -300,8 +321,8 @@ def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:
     Raises:
         RiffError: a rate is out of range.
     """
-    _check_rate(old_rate)
-    _check_rate(new_rate)
+    check_rate(old_rate)
+    check_rate(new_rate)
     if old_rate == new_rate:
         return waveform
     import soxr
