@@ -1,13 +1,17 @@
 """Channels: what each one is, and how many become two or one without losing what they hold."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from riff.utils.errors import RiffError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 # The bits of WAV's channel mask, in order; FFmpeg has the same names.
 MASK_NAMES = (
@@ -78,8 +82,7 @@ def mix(waveform: Tensor, channels: int, layout: Sequence[str] | None = None) ->
         return waveform.repeat(2, 1)
     if count == 2:
         return to_mono(waveform)
-    gains = mix_gains(count, channels, layout)
-    return torch.tensor(gains, dtype=waveform.dtype, device=waveform.device) @ waveform
+    return waveform.new_tensor(mix_gains(count, channels, layout)) @ waveform
 
 
 def mix_gains(count: int, channels: int, layout: Sequence[str] | None = None) -> list[list[float]]:
@@ -109,15 +112,26 @@ def to_mono(waveform: Tensor, *, name: str | Path | None = None) -> Tensor:
     Returns:
         ``(1, T)``.
     """
-    mono = waveform.mean(dim=0, keepdim=True)
-    if len(waveform) < 2 or waveform.shape[-1] == 0:
-        return mono
-    powers = waveform.double().square().mean(dim=1)
-    if float(mono.double().square().mean()) >= _OPPOSED * float(powers.mean()):
-        return mono
-    if float(powers.max()) == 0.0:
-        return mono
-    loudest = int(powers.argmax())
+    loudest = cancelling(waveform)
+    if loudest is None:
+        return waveform.mean(dim=0, keepdim=True)
     if name is not None:
         warnings.warn(f"{name}: its channels are out of phase and cancel; channel {loudest + 1} is used", stacklevel=3)
     return waveform[loudest : loudest + 1]
+
+
+def cancelling(waveform: Tensor) -> int | None:
+    """The number of the loudest of channels ``(C, T)`` whose mean is next to silence although they are not; else None."""
+    if len(waveform) < 2 or waveform.shape[-1] == 0:
+        return None
+    powers = waveform.double().square().mean(dim=1)
+    mean = waveform.double().mean(dim=0).square().mean()
+    return None if float(mean) >= _OPPOSED * float(powers.mean()) else int(powers.argmax())
+
+
+def mono_row(waveform: Tensor | np.ndarray) -> np.ndarray:
+    """:func:`to_mono` of ``(C, T)`` or ``(T,)`` as a float64 row ``(T,)``, for measurements."""
+    import torch
+
+    row: np.ndarray = to_mono(torch.atleast_2d(torch.as_tensor(waveform).detach().double().cpu()))[0].numpy()
+    return row

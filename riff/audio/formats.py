@@ -16,7 +16,7 @@ from typing import BinaryIO
 from riff.utils.errors import RiffError
 from riff.utils.files import check_readable
 
-READABLE = "WAV, FLAC, OGG, MP3 or AIFF (M4A, Opus, WMA, CAF, W64, RF64, WebM and WavPack are read as well)"
+READABLE = "WAV, FLAC, OGG, MP3 or AIFF"  # what messages recommend; more is read
 # Suffixes of the sound files that a folder is searched for; single files are recognised by their bytes.
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".aifc", ".oga", ".opus", ".m4a", ".m4b", ".mp4", ".aac"),
@@ -60,7 +60,7 @@ _UNKNOWN = 0xFFFFFF00  # chunk sizes from here on mean "not known yet": written 
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class SoundPart:
     """A stretch of a file that is a sound file of its own.
 
     Attributes:
@@ -89,7 +89,7 @@ class SoundFormat:
     """
 
     container: str
-    parts: tuple[Part, ...]
+    parts: tuple[SoundPart, ...]
     faults: tuple[str, ...] = ()
     mask: int = 0
     ambisonic: bool = False
@@ -124,11 +124,11 @@ def inspect_sound(path: str | Path) -> SoundFormat:
         if head[:4] == b"fLaC":
             # STREAMINFO holds the number of samples in 36 bits; 0 was written into a pipe.
             known = int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF
-            return SoundFormat("FLAC", (Part(start, size, None if known or len(head) < 42 else "flac"),))
+            return SoundFormat("FLAC", (SoundPart(start, size, None if known or len(head) < 42 else "flac"),))
         for pattern, name, demuxer in _OTHERS:
             if re.match(pattern, head, re.DOTALL):
                 faults = _inspect_caf(file, start, size) if name == "CAF" else ()
-                return SoundFormat(name, (Part(start, size, demuxer),), faults)
+                return SoundFormat(name, (SoundPart(start, size, demuxer),), faults)
         return _inspect_mpeg(file, path, start, size)
 
 
@@ -168,8 +168,8 @@ def _inspect_wav(file: BinaryIO, path: str | Path, start: int, size: int) -> Sou
         elif _goes_on(file, first + claimed + claimed % 2, size):
             # A recorder that lost power leaves a size of 0, or that of its last save.
             faults = () if claimed == 0 else (f"its header says {claimed:,} bytes of {size - first:,}; all are read",)
-            return SoundFormat("WAV", (Part(start, size, "wav:ignore_length"),), faults, mask, ambisonic)
-    return SoundFormat("WAV", (Part(start, size, demuxer),), faults, mask, ambisonic)
+            return SoundFormat("WAV", (SoundPart(start, size, "wav:ignore_length"),), faults, mask, ambisonic)
+    return SoundFormat("WAV", (SoundPart(start, size, demuxer),), faults, mask, ambisonic)
 
 
 def _inspect_aiff(file: BinaryIO, path: str | Path, start: int, size: int) -> SoundFormat:
@@ -186,7 +186,7 @@ def _inspect_aiff(file: BinaryIO, path: str | Path, start: int, size: int) -> So
     frame_bytes = max(1, channels * -(-bits // 8)) if codec in _AIFC_PLAIN else 1
     short = data is not None and size - data[0] < data[2] < _UNKNOWN
     faults = (_cut(size - data[0] - 8, data[2] - 8, frame_bytes),) if data and short else ()
-    return SoundFormat("AIFF", (Part(start, size, None if codec in _AIFC_PLAIN else "aiff"),), faults)
+    return SoundFormat("AIFF", (SoundPart(start, size, None if codec in _AIFC_PLAIN else "aiff"),), faults)
 
 
 def _inspect_caf(file: BinaryIO, start: int, size: int) -> tuple[str, ...]:
@@ -259,7 +259,7 @@ def _inspect_ogg(file: BinaryIO, path: str | Path, start: int, size: int) -> Sou
     # libsndfile neither decodes FLAC in Ogg nor says which channel is which.
     demuxer = "ogg" if codec == "FLAC" or channels > 2 else None
     parts = zip(links, [*links[1:], size], strict=True)
-    return SoundFormat("OGG", tuple(Part(first, last, demuxer) for first, last in parts), tuple(faults))
+    return SoundFormat("OGG", tuple(SoundPart(first, last, demuxer) for first, last in parts), tuple(faults))
 
 
 def _inspect_mpeg(file: BinaryIO, path: str | Path, start: int, size: int) -> SoundFormat:
@@ -276,14 +276,14 @@ def _inspect_mpeg(file: BinaryIO, path: str | Path, start: int, size: int) -> So
         if length and (length_of(following) or (at == 0 and last)):
             if length_of is _adts_length:
                 _, faults = _walk(file, start + at, size, _adts_length)
-                return SoundFormat("AAC", (Part(start + at, size, "aac"),), faults)
+                return SoundFormat("AAC", (SoundPart(start + at, size, "aac"),), faults)
             return _inspect_mp3(file, start + at, size, tagged=start > 0 and at == 0)
     raise RiffError(f"{path} is not a readable sound file; use {READABLE}")
 
 
 def _inspect_mp3(file: BinaryIO, start: int, size: int, *, tagged: bool) -> SoundFormat:
     """One part for each Xing header that knows its size; the rest is for FFmpeg, after its frames are counted."""
-    parts: list[Part] = []
+    parts: list[SoundPart] = []
     faults: tuple[str, ...] = ()
     while len(parts) < 1000:
         file.seek(start)
@@ -300,15 +300,15 @@ def _inspect_mp3(file: BinaryIO, start: int, size: int, *, tagged: bool) -> Soun
             frames, faults = _walk(file, start, size, _mpeg_length)
             version1 = head[1] >> 3 & 3 == 3
             count = frames * (1152 if version1 or head[1] >> 1 & 3 == 2 else 576)
-            parts.append(Part(start, size, "mp3", count))
+            parts.append(SoundPart(start, size, "mp3", count))
             break
         stop = _end_of_mp3(file, start + stored, length)
         if stop is None or stop >= size:
             # A header that knows of far less than there is was left by an editor.
             stale = size - start - stored > max(0.01 * stored, _JUNK * 4)
-            parts.append(Part(start, size, "mp3" if stale else None))
+            parts.append(SoundPart(start, size, "mp3" if stale else None))
             break
-        parts.append(Part(start, stop))
+        parts.append(SoundPart(start, stop))
         start = _after_tags(file, stop)
     if tagged:  # the decoder reads the tag as well
         parts[0] = dataclasses.replace(parts[0], start=0)

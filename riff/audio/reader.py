@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from riff.audio.channels import MASK_NAMES, names_of_mask
-from riff.audio.formats import FFMPEG_CODECS, READABLE, Part, inspect_sound
+from riff.audio.formats import FFMPEG_CODECS, READABLE, SoundPart, inspect_sound
 from riff.utils.errors import RiffError
 
 SAMPLE_RATES = (1000, 768000)
@@ -176,7 +176,7 @@ class _SoundFile(soundfile.SoundFile):
 class _Part:
     """One part of a file, open in its decoder."""
 
-    def __init__(self, path: str | Path, container: str, part: Part, stack: ExitStack) -> None:
+    def __init__(self, path: str | Path, container: str, part: SoundPart, stack: ExitStack) -> None:
         self.path, self.container, self.part = path, container, part
         self.faults: list[str] = []
         self.broken = False

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from riff.audio.channels import mix
 from riff.audio.io import load_audio, save_audio
 from riff.evaluate.figures import Figure
 from riff.spectrogram.display import to_data_uri
@@ -350,7 +351,7 @@ def _card(clip: ClipRow) -> dict[str, Any]:
 def _sound(path: Path) -> str:
     """The beginning of a clip as the text that stands in ``src``."""
     waveform, _ = load_audio(path, sample_rate=_RATE, duration=SECONDS)
-    waveform = waveform if len(waveform) <= 2 else waveform.mean(0, keepdim=True)
+    waveform = waveform if len(waveform) <= 2 else mix(waveform, 1)
     with tempfile.TemporaryDirectory() as folder:
         return to_data_uri(save_audio(Path(folder) / "clip.mp3", waveform, _RATE).read_bytes(), "audio/mpeg")
 

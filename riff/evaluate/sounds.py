@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riff.audio.channels import to_mono
+from riff.audio.formats import SUFFIXES
 from riff.music.theory import canonical_key
 from riff.tasks.provenance import read_sound_tags
 from riff.utils.errors import RiffError
@@ -21,7 +23,6 @@ from riff.utils.validation import BPM_RANGE
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
 LONGEST = 600.0  # seconds that are read of a file
 
 
@@ -43,8 +44,8 @@ class Sound:
 
     @property
     def mono(self) -> Tensor:
-        """The mean of the channels, (T,)."""
-        return self.waveform.mean(0)
+        """All channels as one, (T,)."""
+        return to_mono(self.waveform)[0]
 
     @property
     def seconds(self) -> float:

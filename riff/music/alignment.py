@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from riff.audio.channels import cancelling
 from riff.audio.io import resample
 from riff.music.beats import REMEDY, NoBeat, track_beats
 from riff.spectrogram.config import SpectrogramConfig
@@ -85,7 +86,8 @@ def align_to_grid(
             tempo, and begin with the recording or lie on its ``downbeat``. A warning says so.
     """
     rate, fitted = config.sample_rate, to_model_channels(recording, config)
-    mono, gain = fitted[0].mean(0, keepdim=True), _gain(fitted, config)
+    mono = _mono(fitted)
+    gain = _gain(mono, config)
     beats: Source
     if config.grid == "seconds":
         tempo, lead, beats = TempoMap.constant(bpm or fallback_bpm), 0, _source(bpm)
@@ -120,11 +122,18 @@ def align_stem(part: Recording, laid: AlignedAudio, config: SpectrogramConfig) -
     return dataclasses.replace(laid, waveform=torch.nn.functional.pad(fitted * gain, (laid.lead, 0)), gain=gain)
 
 
-def _gain(fitted: Tensor, config: SpectrogramConfig) -> float:
+def _mono(fitted: Tensor) -> Tensor:
+    """``(1, T)``: the middle of a recording, or the louder side where that is silent."""
+    stereo = to_stereo(fitted) if len(fitted) == 2 else fitted[0]
+    loudest = cancelling(stereo)
+    return fitted[0].mean(0, keepdim=True) if loudest is None else stereo[loudest : loudest + 1]
+
+
+def _gain(mono: Tensor, config: SpectrogramConfig) -> float:
     """What brings a sound to the model's level; 1 where it knows none, or where there is silence."""
     if config.amplitude != "decibel":
         return 1.0
-    loudness = 20.0 * math.log10(float(fitted[0].mean(0).square().mean().sqrt()) + 1e-9)
+    loudness = 20.0 * math.log10(float(mono.square().mean().sqrt()) + 1e-9)
     return 10.0 ** ((LEVEL - loudness) / 20.0) if loudness > -80.0 else 1.0
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.audio.channels import mono_row
 from riff.music.beat_decoding import likely_beats
 from riff.utils.errors import RiffError
 from riff.utils.validation import BPM_RANGE, check_number
@@ -80,7 +81,7 @@ def track_beats(
         check_number(bpm, "bpm", *BPM_RANGE)
     if beats_per_bar not in (3, 4):
         raise RiffError(f"beats_per_bar is {beats_per_bar!r}; use 3 or 4")
-    mono = np.atleast_2d(np.asarray(waveform, dtype=np.float64)).mean(0)
+    mono = mono_row(waveform)
     end = mono.size / sample_rate
     if not np.isfinite(mono).all():
         raise RiffError("the sound holds NaN or infinite samples; no beat can be tracked in it")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.audio.channels import mono_row
 from riff.music.theory import KEYS
 from riff.utils.errors import RiffError
 
@@ -67,7 +68,7 @@ def detect_key(
     Raises:
         RiffError: the clip is too short or silent.
     """
-    mono = np.atleast_2d(np.asarray(waveform, dtype=np.float32)).mean(0)
+    mono = mono_row(waveform).astype(np.float32)
     if tagger is None or mono.size < sample_rate // 2 or not np.abs(mono).max() >= 1e-4:
         return measure_key(mono, sample_rate)
     tempo = bpm if bpm is not None and math.isfinite(bpm) and 20.0 <= bpm <= 400.0 else 120.0
@@ -93,7 +94,7 @@ def pitch_classes(waveform: Tensor | np.ndarray, sample_rate: int) -> np.ndarray
     amplitudes are compressed by a square root. Peaks below 200 Hz are the bass and have a share of their
     own.
     """
-    mono = np.atleast_2d(np.asarray(waveform, dtype=np.float64)).mean(0)
+    mono = mono_row(waveform)
     if mono.size < sample_rate // 2 or not np.abs(mono).max() > 1e-6:
         raise RiffError(f"a clip of {mono.size / sample_rate:.2f} s has no key to measure; use 0.5 s of sound or more")
     window = round(_WINDOW * sample_rate / 44100)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from riff.audio.channels import to_mono
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import RiffError
 
@@ -157,7 +158,7 @@ class Tagger:
         from riff.spectrogram.image import mel_to_image
         from riff.spectrogram.mel import waveform_to_mel
 
-        mono = torch.atleast_2d(waveform.detach()).float().mean(0, keepdim=True).cpu()
+        mono = to_mono(torch.atleast_2d(waveform.detach()).float()).cpu()
         if mono.numel() == 0 or not bool(torch.isfinite(mono).all()):
             raise RiffError("a sound to be tagged is empty or holds NaN or infinite samples; use another")
         if float(mono.abs().max()) < 1e-4:

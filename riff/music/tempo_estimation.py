@@ -5,6 +5,7 @@ import math
 import numpy as np
 from torch import Tensor
 
+from riff.audio.channels import mono_row
 from riff.utils.errors import RiffError
 
 _SLOWEST, _FASTEST = 48.0, 190.0
@@ -72,7 +73,7 @@ def tempo_error(measured: float, asked: float) -> float:
 
 def onset_envelopes(waveform: Tensor | np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
     """How much louder each of 6 bands gets, shape (6, N) >= 0, and its rate in frames per second."""
-    mono = np.atleast_2d(np.asarray(waveform, dtype=np.float64)).mean(0)
+    mono = mono_row(waveform)
     if mono.size < sample_rate:
         raise RiffError(f"a clip of {mono.size / sample_rate:.2f} s is too short for a tempo; use 1 s or more")
     window, hop = round(0.023 * sample_rate), round(0.0029 * sample_rate)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from riff.audio.channels import to_mono
 from riff.audio.io import resample
 from riff.audio.loudness import peak_normalize
 from riff.audio.splice import append, band_splice, splice
@@ -287,4 +288,4 @@ def _rows(config: SpectrogramConfig, band: tuple[float, float] | None) -> Tensor
 def _as_channels(sound: Tensor, channels: int) -> Tensor:
     if len(sound) == channels:
         return sound
-    return sound.expand(channels, -1) if len(sound) == 1 else sound.mean(0, keepdim=True)
+    return sound.expand(channels, -1) if len(sound) == 1 else to_mono(sound)

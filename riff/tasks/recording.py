@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riff.audio.io import load_audio, read_metadata
+from riff.audio.channels import mix
+from riff.audio.io import check_samples, load_audio, read_metadata
+from riff.audio.reader import open_sound
 from riff.diffusion.fingerprint import sound_hash
 from riff.diffusion.model import DenoiseOptions, DiffusionModel
 from riff.music.alignment import AlignedAudio, Recording, align_to_grid, to_model_channels
@@ -205,24 +207,19 @@ def read_recording(audio: Audio, sampling_rate: int | None = None) -> tuple[Reco
     """The recording, and its tempo where riff made it at one tempo from the first sample on."""
     if isinstance(audio, Clip):
         return Recording(audio.waveform, audio.sample_rate), audio.bpm if audio.tempo is None else None
-    if isinstance(audio, np.ndarray):
-        audio = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
-    if isinstance(audio, Tensor):
-        audio = audio[None] if audio.dim() == 1 else audio
+    if isinstance(audio, (np.ndarray, Tensor)):
         if sampling_rate is None:
             raise RiffError("samples were given without their rate; give sampling_rate in Hz")
-        waveform = audio.float()
-        if waveform.dim() != 2 or waveform.shape[0] not in (1, 2) or waveform.shape[1] < 1:
-            raise RiffError(f"samples have shape {tuple(audio.shape)}; use (T,), (1, T) or (2, T)")
-        if not bool(torch.isfinite(waveform).all()):
-            raise RiffError("the samples hold NaN or infinite numbers; repair them first")
-        return Recording(waveform, int(sampling_rate)), None
+        return Recording(*check_samples(audio, sampling_rate)), None
     if not isinstance(audio, (str, Path)):
         raise RiffError(f"audio is a {type(audio).__name__}; use a path, a clip or a tensor of samples")
     waveform, rate = load_audio(audio)
     if len(waveform) > 2:
-        warnings.warn(f"{audio} has {len(waveform)} channels; their mean is used", stacklevel=2)
-        waveform = waveform.mean(0, keepdim=True)
+        with open_sound(audio) as sound:
+            layout = sound.layout
+        count, kind = (1, "mono") if layout is None else (2, "stereo")
+        warnings.warn(f"{audio} has {len(waveform)} channels; they are mixed to {kind} (ITU-R BS.775)", stacklevel=2)
+        waveform = mix(waveform, count, layout)
     made = read_sound_tags(read_metadata(audio))
     known = made.get("bpm") if "timeline" not in made and "task" not in made else None
     return Recording(waveform, rate), None if known is None else _number(known)

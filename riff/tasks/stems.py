@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from riff.audio.channels import to_mono
 from riff.audio.io import resample
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 from riff.utils.files import check_safetensors, first_line
@@ -183,7 +184,7 @@ def separator_of(model: Any, *, device: torch.device | str = "cpu") -> Separator
 def _like(waveform: Tensor, part: Tensor, own_rate: int, sample_rate: int) -> Tensor:
     """A stem at the recording's rate, in its channels and of its length."""
     channels, length = waveform.shape
-    sound = resample(part if channels == len(part) else part.mean(0, keepdim=True), own_rate, sample_rate)
+    sound = resample(part if channels == len(part) else to_mono(part), own_rate, sample_rate)
     return torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[:, :length]
 
 

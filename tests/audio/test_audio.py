@@ -426,7 +426,7 @@ def test_codecs_with_holes_in_libsndfile_are_read_by_ffmpeg(tmp_path, monkeypatc
     monkeypatch.setattr(soundfile, "_snd", None)
     back, rate = load_audio(tmp_path / "a.wav")
     assert (rate, len(back)) == (RATE, 1)
-    assert_close(back[0, 50:RATE], sine(440)[50:], atol=0.1, rtol=0)  # adaptive codecs begin with a step of nothing
+    assert_close(back[0, 50:RATE], sine(440)[50:], atol=0.25, rtol=0)  # adaptive codecs begin with a step of nothing
 
 
 @pytest.mark.parametrize("subtype", ["G721_32", "NMS_ADPCM_16"])

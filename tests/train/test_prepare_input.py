@@ -62,11 +62,12 @@ UNUSED = {
     "silent.flac": (lambda path: write(path, np.zeros(len(TONE))), "silent"),
     "nan.wav": (lambda path: write(path, np.full(len(TONE), np.nan), subtype="FLOAT"), "NaN"),
     "huge.wav": (lambda path: write(path, np.full(len(TONE), 1e30), subtype="FLOAT"), "absurd"),
-    "law.wav": (lambda path: write(path, TONE, subtype="ULAW"), "mu-law"),
+    "odd.wav": (lambda path: write(path, TONE, subtype="G721_32"), "codec 0x40"),
     "nine.wav": (lambda path: write(path, np.tile(TONE[:, None], (1, 9))), "9 channels"),
     "link.wav": (lambda path: path.symlink_to("nowhere.wav"), "cannot be read"),
     "pipe.wav": (os.mkfifo, "pipe"),
-    "song.m4a": (lambda path: path.write_bytes(b"x"), "not read"),
+    "song.m4a": (lambda path: path.write_bytes(b"x"), "not a readable sound file"),
+    "song.mid": (lambda path: path.write_bytes(b"x"), "not read"),
 }
 
 
@@ -88,6 +89,7 @@ USED = {
     "slow.wav": lambda path: write(path, TONE[::2], RATE // 2),
     "bytes.wav": lambda path: write(path, TONE, subtype="PCM_U8"),
     "double.wav": lambda path: write(path, 3.0 * TONE, subtype="DOUBLE"),
+    "law.wav": lambda path: write(path, TONE, subtype="ULAW"),
     "apple.aiff": lambda path: write(path, TONE),
     "vorbis.ogg": lambda path: write(path, TONE),
     "mpeg.mp3": lambda path: write(path, TONE),

@@ -91,9 +91,8 @@ def edit(
 
 def _check_recording(path: str, until: float, output: Path | None) -> None:
     """Name a wrong file, and a format that cannot hold its sample rate, before a model is loaded."""
-    import soundfile
-
     from riff.audio.io import MAX_OGG_RATE, audio_seconds
+    from riff.audio.reader import open_sound
 
     seconds = audio_seconds(path)
     if seconds <= 0:
@@ -102,7 +101,8 @@ def _check_recording(path: str, until: float, output: Path | None) -> None:
         raise RiffError(f"a part ends at {until:g} s, but {path} lasts {seconds:.4g} s; end it there or before")
     if output is None:
         return
-    rate, suffix = soundfile.info(path).samplerate, output.suffix.lower()
+    with open_sound(path) as sound:
+        rate, suffix = sound.sample_rate, output.suffix.lower()
     fits = {".mp3": rate in MP3_RATES, ".ogg": rate <= MAX_OGG_RATE, ".flac": rate <= FLAC_MAX_RATE}
     if not fits.get(suffix, True):
         raise RiffError(f"{path} has {rate} samples per second, which no {suffix} file can hold; write a .wav")

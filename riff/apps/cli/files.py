@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from riff.apps.cli.options import QUALITIES, SOUND_SUFFIXES, number
+from riff.audio.formats import SUFFIXES as READS_ENCODE
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.validation import BPM_RANGE
@@ -217,7 +218,6 @@ def _config_decode(found: "SpectrogramConfig", preset: str | None) -> "Spectrogr
 
 # WAS riff/cli/encode.py: ``riff encode``: sounds become spectrogram pictures.
 
-READS_ENCODE = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 _EXAMPLES_ENCODE = """\
 examples:
   riff encode song.mp3 -o song.png

@@ -135,21 +135,21 @@ def _picture_facts(path: Path) -> dict[str, Any]:
 
 
 def _sound_facts(path: Path) -> dict[str, Any]:
-    import soundfile
-
-    from riff.audio.io import read_metadata
+    from riff.audio.io import audio_seconds, read_metadata
+    from riff.audio.reader import open_sound
     from riff.tasks.provenance import read_made
 
     tags = read_metadata(path)
-    header = soundfile.info(str(path))
+    with open_sound(path) as sound:
+        container, codec, rate, channels = sound.container, sound.codec, sound.sample_rate, sound.channels
     made = read_made(path)
     marked = made and "software" not in made
     return {
         "sound": str(path),
-        "format": f"{header.format} {header.subtype}",
-        "sample_rate": header.samplerate,
-        "channels": header.channels,
-        "duration_s": header.frames / header.samplerate,
+        "format": f"{container} {codec}",
+        "sample_rate": rate,
+        "channels": channels,
+        "duration_s": audio_seconds(path),
         "made": _MARKED if marked else made or "not by riff, or its metadata was removed",
         **({"tags": tags} if not made else {}),
         **({"source_type": tags["source_type"]} if "source_type" in tags else {}),

@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from riff.audio.formats import sniff_container
+from riff.audio.reader import open_sound
 from riff.audio.tags import read_wav_texts
 from riff.utils.errors import RiffError
 
-MAX_CHANNELS = 8
 MAX_PIXELS = 1 << 22
 MAX_HEIGHT = 1024
 _MAX_TEXT = 200_000
@@ -44,27 +43,27 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
     Raises:
         RiffError: it is none, is of a kind that is not let through, or is too long.
     """
-    container = sniff_container(source)
     import numpy as np
-    import soundfile
 
-    try:
-        with soundfile.SoundFile(str(source)) as file:
-            rate, channels, frames = file.samplerate, file.channels, file.frames
-            if not 1000 <= rate <= 768_000 or not 1 <= channels <= MAX_CHANNELS:
-                raise RiffError(f"the recording claims {rate} samples a second in {channels} channels")
-            if frames > max_seconds * rate or frames * channels * 4 > max_bytes:
-                raise RiffError(f"the recording is longer than the {max_seconds:g} s that are taken")
-            samples = file.read(frames, dtype="float32", always_2d=True).T
-            texts = read_wav_texts(source) if container == "WAV" else file.copy_metadata()
-    except soundfile.SoundFileError:
-        raise RiffError("the recording is damaged; send a WAV, FLAC, OGG, MP3 or AIFF file that plays") from None
+    from riff.audio.channels import mix_gains
+
+    with open_sound(source) as sound:
+        rate, texts = sound.sample_rate, sound.texts()
+        most = int(min(max_seconds * rate, max_bytes / (4 * sound.channels)))
+        if (sound.frames or 0) > most:
+            raise RiffError(f"the recording is longer than the {max_seconds:g} s that are taken")
+        samples = sound.read(0, most + 1 if sound.frames is None else sound.frames).T
+    if samples.shape[1] > most:
+        raise RiffError(f"the recording is longer than the {max_seconds:g} s that are taken")
     if samples.shape[1] == 0:
         raise RiffError("the recording holds no sound (0 samples)")
     if not np.isfinite(samples).all():
         raise RiffError("the recording holds NaN or infinite samples; repair it first")
-    if samples.shape[0] > 2:
-        samples = samples.mean(axis=0, keepdims=True)
+    if len(samples) > 2:
+        gains = mix_gains(len(samples), 1 if sound.layout is None else 2, sound.layout)
+        samples = np.array(gains, np.float32) @ samples
+    if sound.container == "WAV":
+        texts = read_wav_texts(source)
     peak = float(np.abs(samples).max())
     np.save(target, samples / peak if peak > 1.0 else samples)
     comment = str(texts.get("comment", ""))  # where riff says how it made a file

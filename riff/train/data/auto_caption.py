@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.audio.channels import mono_row
 from riff.evaluate.embeddings import Clap
 from riff.evaluate.sounds import Sound
 from riff.music.beats import Beats
@@ -357,7 +358,7 @@ def measure(waveform: Tensor, sample_rate: int) -> Features | None:
 
     from riff.audio.loudness import loudness
 
-    mono = waveform.mean(0).double().cpu().numpy()
+    mono = mono_row(waveform)
     if mono.size < sample_rate // 10 or np.abs(mono).max() < 1e-4:
         return None
     bands, centres = band_levels(mono, sample_rate)

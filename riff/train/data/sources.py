@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from riff.audio.formats import SUFFIXES as READS
 from riff.train.data.settings import PrepareSettings
 from riff.utils.errors import RiffError, SystemProblem
 
-READS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif")
-# Sound that libsndfile does not read: named in the report rather than passed over.
-OTHER_SOUND = (".m4a", ".aac", ".wma", ".ape", ".wv", ".mp4", ".mka", ".ac3", ".dsf", ".caf", ".amr", ".mid", ".midi")
+# Sound that is not read: named in the report rather than passed over.
+OTHER_SOUND = (".ac3", ".dsf", ".dff", ".amr", ".ra", ".spx", ".mpc", ".mid", ".midi")
 _MOST_BYTES = 80  # of a clip's name before its number; a name may have 255
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.audio.channels import to_mono
 from riff.audio.formats import sniff_container
 from riff.music.alignment import LEVEL
 from riff.music.key import key_scores, pitch_classes
@@ -189,8 +190,8 @@ class _Job:
 
     def _level(self, cut: Cut, sound: Tensor, offset: float) -> float | None:
         """A clip's level in decibels of full scale, or None if it is left out, which is counted."""
-        part = stretch(sound, cut.start, cut.end, self.settings.config.sample_rate).mean(0).double()
-        level = 10.0 * math.log10(float(part.square().mean()) + 1e-20)
+        part = stretch(sound, cut.start, cut.end, self.settings.config.sample_rate)
+        level = 10.0 * math.log10(float(to_mono(part).double().square().mean()) + 1e-20)
         holes = self.stream.holes
         if any(start < offset + cut.end and offset + cut.start < end for start, end in holes):
             self.skipped["damaged"] += 1
