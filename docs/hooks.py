@@ -39,9 +39,19 @@ def words_page() -> str:
         if word.endswith("</w>") and word[0].isalpha() and word[0].isascii() and len(word.removesuffix("</w>")) > 1
     )
     sections = {"Genres": labels["genres"], "Instruments": labels["instruments"], "Keys": KEYS, "All words": words}
-    lines = ["# Words, genres, keys", "", "What riff-mini has learned. Other words are ignored, and one line says which.", ""]
+    lines = [
+        "# Words, genres, keys",
+        "",
+        "What riff-mini has learned. Other words are ignored, and one line says which.",
+        "",
+    ]
     for title, entries in sections.items():
-        lines += [f"## {title}", "", f"{len(entries)}: " + ", ".join(str(entry).replace("_", " ") for entry in entries) + ".", ""]
+        lines += [
+            f"## {title}",
+            "",
+            f"{len(entries)}: " + ", ".join(str(entry).replace("_", " ") for entry in entries) + ".",
+            "",
+        ]
     return "\n".join(lines)
 
 
