@@ -65,7 +65,6 @@ WIDE_FUNCTIONS = {"RiffPipeline.__call__", "RiffPipeline.from_pretrained"} | {
     "read_wish",
     "RiffPipeline.walk",
     "prepare_tuning",
-    "guided_prediction",
     "RiffPipeline.extend",
     "walk_timeline",
     "train",

@@ -1,4 +1,4 @@
-"""What the model is told along a canvas: stations, each of one prompt or of several that are composed."""
+"""What conditions the model along a canvas: stations, each with one prompt or with several that are composed."""
 
 import dataclasses
 
@@ -10,45 +10,50 @@ from riff.utils.errors import RiffError
 
 @dataclasses.dataclass(frozen=True)
 class WindowConditioning:
-    """What is told in one window.
+    """What conditions the model in one window.
 
     Attributes:
-        prompt_embeds: (P, B, S, D) of the prompts that are heard there.
-        guidance: (w,) weight of the prompts against the negative prompt.
-        negative_prompt_embeds: (N, B, S, D), one for each station that is heard, or one where all are alike; None
-            without guidance.
-        shares: (P, w) of the prompts at each column; None where there is one prompt.
-        negative_shares: (N, w) of the negative prompts; None where there is one.
+        prompt_embeds: (P, B, S, D) of the prompts that count there.
+        guidance: weight of the prompts against the negative prompt, a number or one per column (w,); up to 1 it is the
+            prompts alone.
+        negative_prompt_embeds: (N, B, S, D), one for each station that counts, or one where all are alike; None without
+            guidance.
+        shares: (P, w) of the prompts at each column, those above 0 are 1 in sum; None where there is one prompt.
+        negative_shares: (N, w) of the negative prompts, 1 in sum; None where there is one.
         lora_weight: of the adapters, if any are loaded.
     """
 
     prompt_embeds: Tensor
-    guidance: Tensor
-    negative_prompt_embeds: Tensor | None
-    shares: Tensor | None
-    negative_shares: Tensor | None
-    lora_weight: float | None
+    guidance: Tensor | float = 1.0
+    negative_prompt_embeds: Tensor | None = None
+    shares: Tensor | None = None
+    negative_shares: Tensor | None = None
+    lora_weight: float | None = None
+
+    def unguided(self) -> "WindowConditioning":
+        """The same without guidance."""
+        return dataclasses.replace(self, negative_prompt_embeds=None, negative_shares=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class CanvasConditioning:
-    """What the model is told along a canvas: K stations, and where between them each column is.
+    """What conditions the model along a canvas: K stations, and where between them each column is.
 
     Attributes:
         prompt_embeds: (B, P, S, D), P prompts; without ``blend`` one for each station.
-        guidance: (K,) weight of the prompt, up to 1 is none.
+        guidance: (K,) weight of the prompt; up to 1 there is no guidance.
         negative_prompt_embeds: (B, K, S, D); needed where guidance is above 1.
         progress: (W,) from 0 to K, the station at each latent column: 0.5 is half way from the first to the second,
             and from K - 1 on it goes back to the first. None is the first everywhere.
         lora_weights: (K,) of the adapters, if any are loaded.
         blend: (K, P) how much each prompt counts at each station; those above 0 are 1 in sum, those below steer away.
             None is one prompt for each station.
-        prompt_tokens: P numbers, how many of the S tokens are each prompt's own; the rest fills up, and is left out
-            where no prompt that is heard needs it. None is S for all.
+        prompt_tokens: P numbers, how many of the S tokens are each prompt's own; the rest is padding, and is left out
+            where no prompt that counts needs it. None is S for all.
         negative_tokens: K numbers, the same of the negative prompts.
 
     Raises:
-        RiffError: guidance is asked for without negative embeddings.
+        RiffError: guidance without negative embeddings.
     """
 
     prompt_embeds: Tensor
@@ -66,11 +71,11 @@ class CanvasConditioning:
 
     @property
     def is_guided(self) -> bool:
-        """Whether any column is."""
+        """Whether any station is."""
         return bool((self.guidance > 1).any())
 
     def shares(self, columns: Tensor) -> Tensor:
-        """(K, w): how much each station has to say at each of the columns; 1 in sum."""
+        """(K, w): the share of each station at each of the columns; 1 in sum."""
         count = self.prompt_embeds.shape[1] if self.blend is None else len(self.blend)
         if self.progress is None or count == 1:
             return torch.ones(1, len(columns))
@@ -82,12 +87,11 @@ class CanvasConditioning:
         return found.scatter_add_(0, ((below + 1) % count)[None], share[None])
 
     def at(self, columns: Tensor) -> WindowConditioning:
-        """What is told at the columns (w,) of one window."""
-        shares = self.shares(columns)
-        stations = _heard(shares)
-        by_prompt = shares if self.blend is None else self.blend.T @ shares
-        prompts = _heard(by_prompt)
-        told = torch.stack([self.prompt_embeds[:, prompt] for prompt in prompts])
+        """What conditions the columns (w,) of one window."""
+        by_station = self.shares(columns)
+        by_prompt = by_station if self.blend is None else self.blend.T @ by_station
+        stations, prompts = _that_count(by_station), _that_count(by_prompt)
+        positive = torch.stack([self.prompt_embeds[:, prompt] for prompt in prompts])
         own = [] if self.prompt_tokens is None else [self.prompt_tokens[prompt] for prompt in prompts]
         negative = None
         if self.negative_prompt_embeds is not None and self.is_guided:
@@ -98,15 +102,15 @@ class CanvasConditioning:
             negative = negative[:, :, : max(own, default=None)]
         composed = self.blend is not None and len(prompts) > 1
         return WindowConditioning(
-            told[:, :, : max(own, default=None)],
-            self.guidance @ shares,
+            positive[:, :, : max(own, default=None)],
+            self.guidance @ by_station,
             negative,
             by_prompt[prompts] if len(stations) > 1 or composed else None,
-            None if negative is None or len(negative) == 1 else shares[stations],
-            None if self.lora_weights is None else float((self.lora_weights @ shares).mean()),
+            None if negative is None or len(negative) == 1 else by_station[stations],
+            None if self.lora_weights is None else float((self.lora_weights @ by_station).mean()),
         )
 
 
-def _heard(shares: Tensor) -> list[int]:
-    """The rows that say anything at any column."""
+def _that_count(shares: Tensor) -> list[int]:
+    """The rows that have a share at any column."""
     return torch.nonzero(shares.abs().amax(1) > 0).flatten().tolist()

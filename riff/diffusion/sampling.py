@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from riff.diffusion.conditioning import WindowConditioning
 from riff.utils.errors import RiffError
-from riff.utils.interrupt import checkpoint
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DConditionModel
@@ -25,72 +25,58 @@ ALWAYS: Interval = (0.0, 1.0)
 
 
 def is_guided(interval: Interval, step: int, steps: int) -> bool:
-    """Whether the middle of a step lies in the interval.
+    """Whether the middle of a step is in the interval.
 
-    Guidance decides what is drawn. In the first steps it narrows the choice to what is most typical, in the last there
-    is nothing left to decide, so in both it costs likeness, and time (Kynkäänniemi et al., 2024).
+    Guidance decides what the image shows. In the first steps it narrows the choice to what is most typical, in the last
+    there is nothing left to decide, so in both it costs likeness, and time (Kynkäänniemi et al., 2024).
     """
     return interval[0] <= (step + 0.5) / steps < interval[1]
 
 
 def guided_prediction(
-    unet: "UNet2DConditionModel",
-    latents: Tensor,
-    timestep: Tensor,
-    prompt_embeds: Tensor,
-    *,
-    negative_prompt_embeds: Tensor | None,
-    guidance: Tensor | float,
-    shares: Tensor | None = None,
-    negative_shares: Tensor | None = None,
-    lora_weight: float | None = None,
+    unet: "UNet2DConditionModel", latents: Tensor, timestep: Tensor, condition: WindowConditioning
 ) -> Tensor:
-    """What the model takes the noise (or the velocity) to be, pushed from the negative prompt towards the prompt.
+    """The model's prediction of the noise (or the velocity), pushed from the negative prompt towards the prompts.
 
-    Where several prompts share a place, what it takes it to be for each is mixed. A mixture of embeddings would tip
-    over from one prompt to the other within a few hundredths of the way; a mixture of predictions, the score of the
-    product of their distributions (Liu et al., 2022), goes over evenly. With guidance g, negative prediction n and
-    shares s it is ``n + sum(s_i * g * (p_i - n))``, also for shares below 0, which steer away from their prompt.
+    Where several prompts share a place, their predictions are mixed. A mixture of embeddings would tip over from one
+    prompt to the other within a few hundredths of the way; a mixture of predictions, the score of the product of their
+    distributions (Liu et al., 2022), goes over evenly. With guidance g, negative prediction n and shares s it is
+    ``n + sum(s_i * g * (p_i - n))``, also for shares below 0, which steer away from their prompt. Without guidance
+    those steer away from where the others point.
 
     Args:
         unet: the denoiser; its device and dtype are used for its own work.
         latents: ``(B, L, H, W)``, scaled as the scheduler wants them.
         timestep: of the schedule.
-        prompt_embeds: ``(P, B, tokens, D)``, P prompts.
-        negative_prompt_embeds: ``(P', B, tokens, D)``, one for all prompts or with shares of their own; None draws
-            without guidance.
-        guidance: weight of the prompt against the negative prompt, a number or one per column ``(W,)``; up to 1 it
-            is the prompt alone.
-        shares: ``(P, W)`` of the prompts at each column, those above 0 are 1 in sum; None where there is one prompt.
-            Without guidance those below 0 steer away from where the others point.
-        negative_shares: ``(P', W)`` of the negative prompts, 1 in sum; None is ``shares``.
-        lora_weight: of the adapters, if the UNet has any.
+        condition: of the W columns; without negative embeddings there is no guidance.
 
     Returns:
         ``(B, L, H, W)`` float32.
 
     Source: Ho & Salimans, 2022 (classifier-free guidance).
     """
-    checkpoint()
-    options = {} if lora_weight is None else {"cross_attention_kwargs": {"scale": lora_weight}}
-    told = prompt_embeds if negative_prompt_embeds is None else torch.cat([negative_prompt_embeds, prompt_embeds])
-    count = len(told)
+    positive, negative, shares = condition.prompt_embeds, condition.negative_prompt_embeds, condition.shares
+    scale = condition.lora_weight
+    options = {} if scale is None else {"cross_attention_kwargs": {"scale": scale}}
+    embeds = positive if negative is None else torch.cat([negative, positive])
+    count = len(embeds)
     prediction = unet(
         latents.to(unet.dtype).repeat(count, 1, 1, 1),
         timestep,
-        encoder_hidden_states=told.flatten(0, 1).to(device=unet.device, dtype=unet.dtype),
+        encoder_hidden_states=embeds.flatten(0, 1).to(device=unet.device, dtype=unet.dtype),
         **options,
     ).sample.float()
-    parts = prediction.reshape(count, *latents.shape)
-    prompts = parts[-len(prompt_embeds) :]
+    predictions = prediction.reshape(count, *latents.shape)
+    prompts = predictions[-len(positive) :]
     towards = _mix(prompts, shares)
+    # Shares below 0 take off more than 1 in sum; what the sum lacks is put back from a reference that has no share.
     steers = None if shares is None or bool((shares >= 0).all()) else shares
     others = towards if steers is None else _mix(prompts, steers.clamp(min=0.0))
-    if negative_prompt_embeds is None:
+    if negative is None:
         return towards if steers is None else _fill(towards, steers, others)
-    own = shares if negative_shares is None else negative_shares
-    away = _mix(parts[: len(negative_prompt_embeds)], own if len(negative_prompt_embeds) > 1 else None)
-    weight = torch.as_tensor(guidance, dtype=torch.float32, device=away.device)
+    away_shares = shares if condition.negative_shares is None else condition.negative_shares
+    away = _mix(predictions[: len(negative)], away_shares if len(negative) > 1 else None)
+    weight = torch.as_tensor(condition.guidance, dtype=torch.float32, device=away.device)
     if steers is not None:
         towards = _fill(towards, steers, torch.where(weight > 1.0, away, others))
     return away + weight.clamp(min=1.0) * (towards - away)
@@ -110,17 +96,17 @@ def _mix(parts: Tensor, shares: Tensor | None) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class PlainPrediction:
-    """The model shown all of the latents at once: a predictor for :func:`denoise`.
+    """The model's prediction for all of the latents at once: a predictor for :func:`denoise`.
 
     Attributes:
         unet: the denoiser.
         prompt_embeds: ``(B, tokens, D)``.
         negative_prompt_embeds: ``(B, tokens, D)``; needed when ``guidance_scale > 1``.
-        guidance_scale: weight of the prompt against the negative prompt; 1 or less draws without guidance.
-        guidance_interval: in which steps; in the others the prompt alone is followed.
+        guidance_scale: weight of the prompt against the negative prompt; up to 1 there is no guidance.
+        guidance_interval: in which steps; in the others the prompt alone conditions the model.
 
     Raises:
-        RiffError: guidance is asked for without negative embeddings.
+        RiffError: guidance without negative embeddings.
     """
 
     unet: "UNet2DConditionModel"
@@ -135,29 +121,22 @@ class PlainPrediction:
 
     def __call__(self, latents: Tensor, timestep: Tensor, step: int, steps: int) -> Tensor:
         """(B, L, H, W) scaled latents to the prediction of the same shape, float32."""
-        away = None
+        condition = WindowConditioning(self.prompt_embeds[None], self.guidance_scale)
         if self.guidance_scale > 1 and is_guided(self.guidance_interval, step, steps):
             assert self.negative_prompt_embeds is not None
-            away = self.negative_prompt_embeds[None]
-        return guided_prediction(
-            self.unet,
-            latents,
-            timestep,
-            self.prompt_embeds[None],
-            negative_prompt_embeds=away,
-            guidance=self.guidance_scale,
-        )
+            condition = dataclasses.replace(condition, negative_prompt_embeds=self.negative_prompt_embeds[None])
+        return guided_prediction(self.unet, latents, timestep, condition)
 
 
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """What a drawing starts from, when it is not noise alone.
+    """What denoising starts from, when it is not noise alone.
 
     Attributes:
         latents: ``(B, L, H, W)`` clean latents.
-        strength: how far they are noised before they are drawn anew, 0 (not at all) to 1 (nothing of them is left
-            but what ``mask`` keeps).
-        mask: ``(H, W)`` or ``(1, 1, H, W)`` in [0, 1]: 1 is drawn anew, 0 stays as it is; None is 1 everywhere.
+        strength: how far they are noised before they are denoised, 0 (not at all) to 1 (nothing of them is left but
+            what ``mask`` keeps).
+        mask: ``(H, W)`` or ``(1, 1, H, W)`` in [0, 1]: 1 is resampled, 0 stays as it is; None is 1 everywhere.
     """
 
     latents: Tensor
@@ -179,11 +158,11 @@ def denoise(
     """Turn noise into latents, step by step.
 
     Args:
-        predict: what the model makes of latents, such as :class:`riff.diffusion.windows.CanvasPrediction`.
+        predict: the model's prediction for latents, such as :class:`riff.diffusion.windows.CanvasPrediction`.
         scheduler: any diffusers scheduler; its timesteps are set here, so do not share it between threads.
         noise: ``(B, L, H, W)`` standard normal, on the device to work on.
         num_inference_steps: denoising steps from pure noise, ``>= 1``; a ``strength`` below 1 takes its share of them.
-        original: what to start from or to keep; None draws everything anew.
+        original: what to start from or to keep; None resamples everything.
         generator: CPU generator, or one per sample, for schedulers that add noise on the way.
         callback_on_step_end: called as ``(step, steps in all, latents)`` after each step; latents that it
             returns take the place of the current ones.
@@ -237,12 +216,12 @@ def _set_timesteps(scheduler: "SchedulerMixin", steps: int, device: torch.device
     except (ValueError, IndexError) as error:
         name = type(scheduler).__name__
         raise RiffError(
-            f"{name} cannot draw in {steps} step(s) ({error}); use 20 steps or another scheduler"
+            f"{name} cannot sample in {steps} step(s) ({error}); use 20 steps or another scheduler"
         ) from error
 
 
 def _step_options(scheduler: "SchedulerMixin", generator: Generators | None) -> dict[str, Any]:
-    """What this scheduler's step accepts of ours; without a generator it would draw from the global one."""
+    """What this scheduler's step accepts of ours; without a generator it would use the global one."""
     if "generator" not in inspect.signature(scheduler.step).parameters:
         return {}
     return {"generator": torch.Generator() if generator is None else generator}

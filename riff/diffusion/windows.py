@@ -1,8 +1,8 @@
-"""A canvas of any length, drawn through windows of the training picture's width that slide by whole bars.
+"""A canvas of any length, denoised through windows of the training image's width that slide by whole bars.
 
-The border of the training picture is what tells the model where the bar is, so a canvas is never shown to it whole:
-from step to step the windows move on by a bar, round the end of a loop as well, and in the last steps they overlap and
-are faded into each other. What the model is told may change along the canvas.
+The model knows where the bar is from the border of the image, so it never sees a canvas whole: from step to step the
+windows move on by a bar, round the end of a loop as well, and in the last steps they overlap and are faded into each
+other. The conditioning may change along the canvas.
 """
 
 import dataclasses
@@ -24,8 +24,18 @@ from riff.utils.errors import RiffError
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-# Share of the steps, the last ones, in which windows overlap: what one window alone has drawn is hidden by then.
+# Share of the steps, the last ones, in which windows overlap: this hides the joins of windows that worked alone.
 OVERLAPPING = 0.25
+
+
+def training_width(config: SpectrogramConfig, beats_per_bar: int) -> int:
+    """Columns of a training image: two bars of three where it holds two of four."""
+    return config.width * 3 // 4 if config.grid == "beats" and beats_per_bar == 3 else config.width
+
+
+def padded_width(columns: int, usual: int, multiple: int) -> int:
+    """Columns to generate where ``columns`` are kept: whole latents, and at least a training image's ``usual``."""
+    return math.ceil(max(columns, usual) / multiple) * multiple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +53,15 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class WindowLayout:
-    """Where windows lie, in latent columns.
+    """Where windows are, in latent columns.
 
     Attributes:
         width: of the canvas.
-        window: of the training picture.
+        window: of the training image.
         stride: of a bar, by which windows move.
         loop: whether the end leads back into the start.
-        pinned: starts of windows that keep their columns to themselves at every step: what they draw is what a clip
-            of the training width would be, bit for bit, and the rest of the canvas fits itself to it.
+        pinned: starts of windows that keep their columns to themselves at every step: their result is that of a clip
+            of the training width, bit for bit, and the rest of the canvas fits itself to it.
 
     Raises:
         RiffError: the canvas is narrower than a window and no loop, or a pinned window does not fit.
@@ -92,18 +102,22 @@ class WindowLayout:
 
     @functools.cache  # noqa: B019 - a layout lives as long as its canvas
     def _side_by_side(self, offset: int) -> tuple[Tile, ...]:
-        """Windows that meet at ``offset`` and every window's width from there; each counts where it is used alone."""
+        """Windows that meet at ``offset`` and every window's width from there; each counts where it is used alone.
+
+        The cuts divide the canvas into pieces of at most a window, the outer ones shorter. A short piece is the end of
+        a whole window that begins before it, so the model sees what leads there; at the start of a canvas that is no
+        loop nothing is before it, and it is the beginning of a window.
+        """
         if self.loop:
             cuts = [*range(offset, offset + self.width, self.window), offset + self.width]
         else:
             cuts = [0, *range(offset or self.window, self.width, self.window), self.width]
         pieces = []
         for first, stop in itertools.pairwise(cuts):
-            # A piece narrower than a window is the end of one, so that it knows what leads there.
             start = stop - self.window
             if start < 0 and not self.loop:
                 start = 0
-            elif self.width < self.window:
+            elif self.width < self.window:  # a loop that one window sees several times side by side
                 start = first
             used = torch.zeros(self.window)
             used[first - start : stop - start] = 1.0
@@ -112,7 +126,7 @@ class WindowLayout:
 
     def _share(self, pieces: list[tuple[int, Tensor]]) -> tuple[Tile, ...]:
         """Tiles from starts and raw weights (w,), so that the weights on each column sum to 1."""
-        # Two pieces of one window are drawn once.
+        # Two pieces of one window are one prediction.
         joined: dict[int, Tensor] = {}
         for start, raw in pieces:
             joined[start] = joined[start] + raw if start in joined else raw
@@ -130,13 +144,13 @@ class WindowLayout:
 
 @dataclasses.dataclass(frozen=True)
 class CanvasPrediction:
-    """The model's prediction for a whole canvas, put together from windows: a predictor for :func:`riff.denoise`.
+    """The model's prediction for a whole canvas, put together from windows.
 
     Attributes:
         unet: the denoiser.
-        layout: where the windows lie.
-        conditions: what they are told.
-        guidance_interval: in which steps there is guidance; in the others the prompt alone is followed.
+        layout: where the windows are.
+        conditions: of the canvas.
+        guidance_interval: in which steps there is guidance; in the others the prompt alone conditions the model.
     """
 
     unet: "UNet2DConditionModel"
@@ -150,23 +164,12 @@ class CanvasPrediction:
         guided = is_guided(self.guidance_interval, step, steps)
         for tile in self.layout.tiles(step, steps):
             columns = tile.columns.to(latents.device)
-            drawn = self._window(latents[..., columns], timestep, tile.columns, guided=guided)
-            prediction.index_add_(-1, columns, drawn * tile.weights.to(latents.device))
+            condition = self.conditions.at(tile.columns)
+            window = guided_prediction(
+                self.unet, latents[..., columns], timestep, condition if guided else condition.unguided()
+            )
+            prediction.index_add_(-1, columns, window * tile.weights.to(latents.device))
         return prediction
-
-    def _window(self, latents: Tensor, timestep: Tensor, columns: Tensor, *, guided: bool) -> Tensor:
-        told = self.conditions.at(columns)
-        return guided_prediction(
-            self.unet,
-            latents,
-            timestep,
-            told.prompt_embeds,
-            negative_prompt_embeds=told.negative_prompt_embeds if guided else None,
-            guidance=told.guidance,
-            shares=told.shares,
-            negative_shares=told.negative_shares,
-            lora_weight=told.lora_weight,
-        )
 
 
 def canvas_noise(
@@ -189,7 +192,7 @@ def canvas_noise(
         layout: of the canvas.
         seeds: K of them.
         starts: K latent columns where the stations' windows begin.
-        progress: (W,) as in :class:`Conditions`; None is the first station everywhere.
+        progress: (W,) as in :class:`CanvasConditioning`; None is the first station everywhere.
         variation: 0 to 1.
 
     Returns:
@@ -215,25 +218,12 @@ def _station_noise(shape: tuple[int, int], layout: WindowLayout, seed: int, star
     block, inner = place.div(layout.window, rounding_mode="floor"), place % layout.window
     first = sample_noise((1, *shape, layout.window), generator=generator)
     noise = torch.empty(1, *shape, layout.width)
-    # From the station's own window onwards, then those before it.
+    # From the station's own window onwards, then those before it: a longer canvas begins like a shorter one.
     for number in sorted(block.unique().tolist(), key=lambda n: (n < 0, abs(n))):
-        drawn = first
+        own = first
         if number:
             fresh = sample_noise(tuple(first.shape), generator=generator)
-            drawn = fresh if variation == 1 else slerp(first, fresh, variation)
+            own = fresh if variation == 1 else slerp(first, fresh, variation)
         here = block == number
-        noise[..., here] = drawn[..., inner[here]]
+        noise[..., here] = own[..., inner[here]]
     return noise
-
-
-# WAS riff/plan.py: Working a request out: how long the picture is, and how long the sound.
-
-
-def training_width(config: SpectrogramConfig, beats_per_bar: int) -> int:
-    """Columns of a training picture: two bars of three where it holds two of four."""
-    return config.width * 3 // 4 if config.grid == "beats" and beats_per_bar == 3 else config.width
-
-
-def padded_width(columns: int, usual: int, multiple: int) -> int:
-    """Columns that are drawn where ``columns`` are kept: whole latents, and at least a training picture's ``usual``."""
-    return math.ceil(max(columns, usual) / multiple) * multiple

@@ -160,7 +160,7 @@ def test_one_step_is_enough_for_every_scheduler(mini, scheduler):
 
 def test_too_few_steps_for_a_scheduler_are_one_line(riffusion):
     riffusion.scheduler = scheduler_class("PNDMScheduler")(skip_prk_steps=False)
-    with pytest.raises(RiffError, match=r"PNDMScheduler cannot draw in 1 step"):
+    with pytest.raises(RiffError, match=r"PNDMScheduler cannot sample in 1 step"):
         draw(riffusion, num_inference_steps=1)
 
 
