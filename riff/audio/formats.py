@@ -127,7 +127,8 @@ def inspect_sound(path: str | Path) -> SoundFormat:
             return SoundFormat("FLAC", (SoundPart(start, size, None if known or len(head) < 42 else "flac"),))
         for pattern, name, demuxer in _OTHERS:
             if re.match(pattern, head, re.DOTALL):
-                faults = _inspect_caf(file, start, size) if name == "CAF" else ()
+                look = {"CAF": _inspect_caf, "W64": _inspect_w64}.get(name)
+                faults = look(file, start, size) if look else ()
                 return SoundFormat(name, (SoundPart(start, size, demuxer),), faults)
         return _inspect_mpeg(file, path, start, size)
 
@@ -168,7 +169,8 @@ def _inspect_wav(file: BinaryIO, path: str | Path, start: int, size: int) -> Sou
         elif _goes_on(file, first + claimed + claimed % 2, size):
             # A recorder that lost power leaves a size of 0, or that of its last save.
             faults = () if claimed == 0 else (f"its header says {claimed:,} bytes of {size - first:,}; all are read",)
-            return SoundFormat("WAV", (SoundPart(start, size, "wav:ignore_length"),), faults, mask, ambisonic)
+            frames = None if demuxer else (size - first) // frame_bytes
+            return SoundFormat("WAV", (SoundPart(start, size, "wav:ignore_length", frames),), faults, mask, ambisonic)
     return SoundFormat("WAV", (SoundPart(start, size, demuxer),), faults, mask, ambisonic)
 
 
@@ -200,6 +202,18 @@ def _inspect_caf(file: BinaryIO, start: int, size: int) -> tuple[str, ...]:
             return (_cut(size - position + length, length, 1),)
         if length < 0:
             break
+    return ()
+
+
+def _inspect_w64(file: BinaryIO, start: int, size: int) -> tuple[str, ...]:
+    """The same for Sony's W64: names of 16 bytes, sizes of 8 that count the header, all padded to 8."""
+    position = start + 40
+    while position + 24 <= size:
+        file.seek(position)
+        name, length = struct.unpack("<16sQ", file.read(24))
+        if name[:4] == b"data" and position + length > size:
+            return (_cut(size - position - 24, length - 24, 1),)
+        position += max(24, length + -length % 8)
     return ()
 
 

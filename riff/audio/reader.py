@@ -22,6 +22,7 @@ MAX_CHANNELS = 8
 _BLOCK = 1 << 15  # frames
 _UNKNOWN = 1 << 60  # frames that libsndfile claims where a file does not say how many it has
 _SLACK = 0.1  # seconds by which a lossy coder's length may be off
+_MPEG_FRAME = 1152  # samples by which an MP3's may
 
 
 class SoundReader:
@@ -105,8 +106,9 @@ class SoundReader:
         return self._parts[0].texts()
 
     def _slack(self) -> int:
-        exact = self.is_float or self.codec.lower().startswith(("pcm", "flac", "alac", "wavpack", "tta", "ape"))
-        return 0 if exact else round(_SLACK * self.sample_rate)
+        if self.is_float or self.codec.lower().startswith(("pcm", "flac", "alac", "wavpack", "tta", "ape")):
+            return 0
+        return _MPEG_FRAME if self.container == "MP3" else round(_SLACK * self.sample_rate)
 
 
 @contextmanager
@@ -146,7 +148,9 @@ class _Window(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = max(0, self._stop - self._start - self._at)
+        left = self._stop - self._start - self._at
+        if left <= 0:
+            return 0
         self._file.seek(self._start + self._at)
         content = self._file.read(min(len(buffer), left))
         buffer[: len(content)] = content
@@ -289,7 +293,7 @@ class _Part:
         names = tuple(channel.name for channel in self._first.layout.channels)
         self.channels = len(names)
         self.layout = names if self.channels > 2 and set(names) <= set(MASK_NAMES) else None
-        self.frames = self.part.frames or self._stated_frames(demuxer)
+        self.frames = self.part.frames or (None if options else self._stated_frames(demuxer))
 
     def _check_codec(self, stream: Any) -> None:
         name = stream.codec_context.name if stream.codec_context is not None else "an unknown or protected codec"
