@@ -1,4 +1,4 @@
-"""The composer writes deterministic, playable, honestly described music in thirty genres."""
+"""The composer writes deterministic, playable, honestly described music in eighty genres."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_notes_are_playable_and_inside_the_piece() -> None:
 
 def test_the_collection_is_as_wide_as_promised() -> None:
     truths = [truth for score in pieces() for truth in score.windows]
-    assert len({truth.genre for truth in truths}) == len(GENRES) == 30
+    assert len({truth.genre for truth in truths}) == len(GENRES) >= 80
     assert len({truth.family for truth in truths}) >= 8
     assert len({name for truth in truths for name in truth.instruments}) >= 40
     assert len({truth.keyscale for truth in truths}) == 24
@@ -198,8 +198,8 @@ def test_every_genre_has_variants_to_choose_from() -> None:
 
 
 def test_bad_arguments_are_refused_with_a_reason() -> None:
-    with pytest.raises(ValueError, match="unknown genre 'polka'"):
-        compose(1, genre="polka")
+    with pytest.raises(ValueError, match="unknown genre 'zouk'"):
+        compose(1, genre="zouk")
     with pytest.raises(ValueError, match="windows is 0"):
         compose(1, windows=0)
     with pytest.raises(ValueError, match="unknown chord 'Q7'"):

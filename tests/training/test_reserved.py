@@ -1,4 +1,4 @@
-"""The reserved world is whole music like the thirty genres', and its existence changes none of theirs."""
+"""The reserved world is whole music like the other genres', and its existence changes none of theirs."""
 
 import dataclasses
 import hashlib
@@ -23,17 +23,17 @@ def _hash(seeds: range, **how: object) -> str:
     return digest.hexdigest()
 
 
-def test_the_scores_riff_mini_learnt_from_are_what_they_were() -> None:
-    """Hashes taken before the reserved world was there."""
-    assert _hash(range(40)) == "f4ed0aecf7ff819d534af5101fe3f29a091abb324d808343f1214a04b37afb32"
+def test_the_scores_riff_mini_2_learns_from_stay_what_they_are() -> None:
+    """Hashes taken when its training data were made."""
+    assert _hash(range(40)) == "1cbf3fc6ba6ad8ec7160f545a5b639372a5aad3dd0171b2e3f5226dd4b2c16ce"
     held_out = range(HELD_OUT_SEEDS.start, HELD_OUT_SEEDS.start + 20)
-    assert _hash(held_out) == "dd66395e7a32407b5b42b2f20a99920a2b1db3f58039d68e35ee28a613bd3ddf"
+    assert _hash(held_out) == "2324985ffd99f11ae75584c2031309a31f8b9c8a8dd46d4ec2a7db9e296d275c"
     named = _hash(range(5), genre="chinese", windows=3)
-    assert named == "c840a6d37809bcea14623a98bee8280e28c215d2301687ffa04c23839f7047a6"
+    assert named == "0cb24f1fac75b8ae02de693fa481b14cc50897ecc10491301fd450688eb66038"
 
 
 def test_no_seed_and_no_caption_gives_the_reserved_world_away() -> None:
-    assert list(RESERVED) == ["gamelan"] and len(GENRES) == 30 and not set(GENRES) & set(RESERVED)
+    assert list(RESERVED) == ["gamelan"] and len(GENRES) >= 80 and not set(GENRES) & set(RESERVED)
     assert not {"gamelan", "bali", "balinese", "java", "indonesian", "sarondeng"} & set(vocabulary())
 
 
@@ -90,7 +90,7 @@ def test_a_gong_opens_every_cycle() -> None:
 
 
 def test_an_unknown_world_is_refused_with_all_that_are_known() -> None:
-    with pytest.raises(ValueError, match=r"unknown genre 'polka'.*lullaby, gamelan"):
-        compose(1, genre="polka")
+    with pytest.raises(ValueError, match=r"unknown genre 'zouk'.*string_quartet, gamelan"):
+        compose(1, genre="zouk")
     with pytest.raises(ValueError, match="windows is 0"):
         compose(1, genre="gamelan", windows=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from training.composer import genre_words, phrases, words
@@ -39,6 +40,9 @@ class Wording:
     density: str = ""
     drums: str = ""
     section: str = ""
+    place: str = ""
+    absence: str = ""
+    use: str = ""
     has_drums: bool = False
     metre: str = ""
     feel: str = ""
@@ -81,11 +85,13 @@ def choose(truth: Truth, rng: random.Random) -> Wording:
     genre, genre_wording, extra = _genre(truth, rng) if mentions["genre"] else ("", "", "")
     density, drums, section = _texture(truth, rng) if mentions["texture"] else ("", "", "")
     bpm, tempo = _tempo(truth.bpm, rng)
+    mood, use = _moods(truth.mood, rng) if mentions["mood"] else ("", "")
     return Wording(
         genre=genre,
         genre_wording=genre_wording,
         extra_genre=extra,
-        mood=_moods(truth.mood, rng) if mentions["mood"] else "",
+        mood=mood,
+        use=use,
         lead=_instrument(truth.lead, rng) if mentions["lead"] else "",
         alone=len(truth.instruments) == 1,
         others=_others(truth, rng) if mentions["lead"] else (),
@@ -95,6 +101,8 @@ def choose(truth: Truth, rng: random.Random) -> Wording:
         density=density,
         drums=drums,
         section=section,
+        place=_place(truth, rng),
+        absence=_absence(truth, rng),
         has_drums=truth.has_drums,
         metre=_metre(truth.beats_per_bar, rng),
         feel=_feel(swing=truth.swing, rng=rng),
@@ -158,7 +166,7 @@ def vocabulary() -> list[str]:
     """
     tables: list[object] = [ASSOCIATIONS, "sharp flat major minor maj min and", sorted(words.FLATS.values())]
     for module in (genre_words, words, phrases):
-        tables += [value for name, value in vars(module).items() if name.isupper()]
+        tables += [value for name, value in vars(module).items() if name.isupper() and name[0] != "_"]
     # Single letters are the keys; a placeholder such as "{key}" is not a word.
     found = set("abcdefg")
     for text in _strings(tables):
@@ -182,16 +190,64 @@ def _mentions(rng: random.Random) -> dict[str, bool]:
     return found if any(found.values()) else {**found, "genre": True}
 
 
+# Last words of synonyms that name no instrument by themselves.
+_VAGUE = (
+    "player line tone section wave reed bar hit beat groove machine keys chords chorus lead block blocks bottle box "
+    "bars eight ensemble glass harmonics kit mute orchestra pan pick picking pulse set stick sub tam triangle upright "
+    "drum strumming singing humming woodwind horn horns singer singers voice voices vocals quartet sho"
+)
+
+
+@cache
+def _named(phrase: str) -> tuple[frozenset[str], ...]:
+    """The instruments that a phrase speaks of, each as the set of those that would make it true."""
+    found = []
+    for word, owners in _owners().items():
+        if re.search(rf"(?<![a-z]){re.escape(word)}s?(?![a-z])", phrase):
+            found.append(owners)
+    return tuple(found)
+
+
+@cache
+def _owners() -> dict[str, frozenset[str]]:
+    """Every word for an instrument, and the instruments it may stand for: "guitar" for any guitar."""
+    owners: dict[str, set[str]] = {}
+    for name, synonyms in words.INSTRUMENTS.items():
+        for word in (name, *synonyms):
+            owners.setdefault(word, set()).add(name)
+            # "saxophone" is true of an alto saxophone, "strings" of tremolo strings.
+            owners.setdefault(word.split()[-1], set()).add(name)
+    for word, members in words.GENERIC_INSTRUMENTS.items():
+        owners.setdefault(word, set()).update(members)
+    # "guitars" is what "guitar" is; the search takes an s after every word.
+    plurals = [word for word in owners if word.endswith("s") and word[:-1] in owners]
+    for word in (*_VAGUE.split(), *plurals):
+        owners.pop(word, None)
+    return {word: frozenset(names) for word, names in owners.items()}
+
+
+_DRUMMING = re.compile(
+    r"\b(drum|beat|kick|snare|percussion|tom tom|breakbeat|hi hat|hat|clap|handclap|conga|cymbal)s?\b"
+)
+
+
+def _true_of(phrases: tuple[str, ...] | list[str], truth: Truth) -> list[str]:
+    """The phrases that speak of no instrument which is silent, nor of drums where there are none."""
+    sounding = set(truth.instruments)
+    fitting = [phrase for phrase in phrases if all(owners & sounding for owners in _named(phrase))]
+    return fitting if truth.has_drums else [phrase for phrase in fitting if not _DRUMMING.search(phrase)]
+
+
 def _genre(truth: Truth, rng: random.Random) -> tuple[str, GenreWording, str]:
     names = genre_words.NAMES[truth.genre]
     draw = rng.random()
     # The plain name is half of all names: it is what people type first.
     name = names[0] if rng.random() < 0.5 else rng.choice(names)
     extra = name if rng.random() < 0.08 else ""
-    if draw < 0.25:
-        return rng.choice(ASSOCIATIONS[truth.genre]), "association", extra
-    if draw < 0.45:
-        return rng.choice(genre_words.PARAPHRASES[truth.genre]), "paraphrase", extra
+    if draw < 0.25 and (fitting := _true_of(ASSOCIATIONS[truth.genre], truth)):
+        return rng.choice(fitting), "association", extra
+    if draw < 0.45 and (fitting := _true_of(genre_words.PARAPHRASES[truth.genre], truth)):
+        return rng.choice(fitting), "paraphrase", extra
     if draw < 0.53:
         keywords = genre_words.KEYWORDS[truth.genre]
         glue = rng.choice((" ", " ", ", "))
@@ -207,11 +263,32 @@ def _mood(mood: str, rng: random.Random) -> str:
     return mood if rng.random() < 0.35 else rng.choice(synonyms)
 
 
-def _moods(mood: str, rng: random.Random) -> str:
+def _moods(mood: str, rng: random.Random) -> tuple[str, str]:
+    """A mood as one adjective or two, or as what one wants the music for, or as a scene."""
+    draw = rng.random()
+    if draw < 0.14:
+        return "", rng.choice(words.USES[mood])
+    if draw < 0.22:
+        return "", rng.choice(words.SCENES[mood])
     first, second = _mood(mood, rng), _mood(mood, rng)
     if first == second or rng.random() < 0.88:
-        return first
-    return rng.choice((" and ", ", ")).join((first, second))
+        return first, ""
+    return rng.choice((" and ", ", ")).join((first, second)), ""
+
+
+def _place(truth: Truth, rng: random.Random) -> str:
+    """Where in the piece the window lies, now and then."""
+    return rng.choice(words.PLACES[truth.place]) if truth.place and rng.random() < 0.08 else ""
+
+
+def _absence(truth: Truth, rng: random.Random) -> str:
+    """Something that is not there, now and then; a bass that is missing more often, since one expects it."""
+    if not truth.has_bass and len(truth.instruments) > 1 and rng.random() < 0.15:
+        return rng.choice(words.NO_BASS)
+    if rng.random() >= 0.07:
+        return ""
+    missing = [name for name, members in words.ABSENT.items() if not set(members) & set(truth.instruments)]
+    return f"{rng.choice(words.NO)} {rng.choice(missing)}" if missing else ""
 
 
 def _instrument(name: str, rng: random.Random) -> str:
@@ -268,8 +345,8 @@ def _texture(truth: Truth, rng: random.Random) -> tuple[str, str, str]:
         drums = rng.choice(words.WITH_DRUMS)
     weights = (
         0.3 if truth.density == "medium" else 1.0,
-        0.4 if truth.has_drums and len(truth.instruments) > 1 else 1.0,
-        0.2 if truth.section == "full" else 1.0,
+        0.4 if truth.has_drums and len(truth.instruments) > 1 else 1.2,
+        0.2 if truth.section == "full" else 1.2,
     )
     options = ((density, "", ""), ("", drums, ""), ("", "", section))
     return rng.choices(options, weights)[0]

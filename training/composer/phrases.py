@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SOME = "some"
 OPENERS = (
+    *words.OPENERS,
     "play",
     "make",
     "give me",
@@ -77,7 +78,22 @@ LEAD_TAGS = (
     "featuring {lead}",
     "with {lead}",
 )
-SOLO_TAGS = ("solo {lead}", "{lead} solo", "{lead} alone", "unaccompanied {lead}")
+SOLO_FORMS = (
+    "for solo {lead}",
+    "for {lead} alone",
+    "for unaccompanied {lead}",
+    "played by solo {lead}",
+    "on solo {lead}",
+)
+SOLO_TAGS = (
+    "solo {lead}",
+    "just {lead}",
+    "only {lead}",
+    "solo {lead}",
+    "{lead} solo",
+    "{lead} alone",
+    "unaccompanied {lead}",
+)
 ASSOCIATION_LINKS = (
     "like",
     "like",
@@ -165,9 +181,11 @@ def row(wording: Wording, rng: random.Random) -> str:
         The caption.
     """
     tempo, late_tempo = _split_tempo(wording.tempo)
-    front = _said(wording.density, tempo, wording.mood, wording.genre, wording.lead)
+    lead = f"solo {wording.lead}" if _says_solo(wording, rng) else wording.lead
+    front = _said(wording.density, tempo, wording.mood, wording.genre, lead)
     rest = [f"with {' and '.join(wording.others)}"] if wording.others else []
-    late = (wording.drums, wording.section, wording.metre, wording.extra_genre, wording.feel, late_tempo)
+    late = (wording.drums, wording.section, wording.metre, wording.extra_genre, wording.feel, late_tempo, wording.use)
+    late += (wording.place, wording.absence)
     rest += _said(*late)
     ends = _said(wording.key, wording.bpm)
     rng.shuffle(ends)
@@ -192,7 +210,19 @@ def sentence(wording: Wording, rng: random.Random) -> str:
     rng.shuffle(ends)
     clauses += ends
     _, late_tempo = _split_tempo(wording.tempo)
-    late = (wording.drums, wording.metre, wording.feel, wording.section, wording.extra_genre, late_tempo)
+    late = (
+        wording.drums,
+        wording.metre,
+        wording.feel,
+        wording.section,
+        wording.extra_genre,
+        late_tempo,
+        wording.absence,
+    )
+    if wording.use.startswith("for "):
+        clauses.append(wording.use)
+    else:
+        late += (wording.use,)
     text = ", ".join([" ".join(clauses), *_said(*late)])
     return text + rng.choice((".", ".", "", "", "", "!" if rng.random() < 0.2 else ""))
 
@@ -218,7 +248,7 @@ def _head_tags(wording: Wording, rng: random.Random) -> list[str]:
 
 def _tail_tags(wording: Wording, rng: random.Random) -> list[str]:
     about_playing = _said(wording.density, wording.tempo, wording.drums, wording.metre, wording.feel)
-    found = about_playing + _said(wording.section, wording.extra_genre)
+    found = about_playing + _said(wording.section, wording.extra_genre, wording.use, wording.place, wording.absence)
     rng.shuffle(found)
     ends = _said(wording.key, wording.bpm)
     rng.shuffle(ends)
@@ -272,6 +302,8 @@ def _lead_clause(wording: Wording, rng: random.Random) -> str:
     last = lead.split()[-1]
     with_article = lead if last in PLURAL else f"{_article(lead)} {lead}"
     forms = PLAYER_FORMS if last in PLAYERS else LEAD_FORMS
+    if _says_solo(wording, rng):
+        forms = SOLO_FORMS
     clause = rng.choice(forms).format(lead=lead, a_lead=with_article)
     if not wording.others:
         return clause
@@ -284,8 +316,14 @@ def _lead_tag(wording: Wording, rng: random.Random) -> str:
     lead = wording.lead
     if lead.split()[-1] in ("lead", "solo") or lead.split()[0] in ("solo", "lead"):
         return lead
-    forms = SOLO_TAGS if wording.alone and rng.random() < 0.3 else LEAD_TAGS
+    forms = SOLO_TAGS if _says_solo(wording, rng) else LEAD_TAGS
     return rng.choice(forms).format(lead=lead)
+
+
+def _says_solo(wording: Wording, rng: random.Random) -> bool:
+    """Whether a lead that is alone is said to be."""
+    taken = {"solo", "lead"} & set(wording.lead.split())
+    return bool(wording.lead) and wording.alone and not taken and rng.random() < 0.75
 
 
 def _at(bpm: str) -> str:

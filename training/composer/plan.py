@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from training.composer.form import Phrase, make_form
 from training.composer.genres.model import Genre
 from training.composer.harmony import lay_out
 from training.composer.rhythm import Feel
@@ -51,6 +52,7 @@ class Plan:
     solo: bool
     feel: Feel
     sections: tuple[str, ...]
+    phrases: tuple[Phrase, ...]
     chords: list[Chord]
 
     @property
@@ -70,21 +72,6 @@ def _tempo(genre: Genre, bias: float, rng: random.Random) -> int:
     return round(rng.uniform(low, high) if rng.random() < 0.5 else rng.triangular(low, high, middle))
 
 
-def _sections(windows: int, *, fills: bool, rng: random.Random) -> tuple[str, ...]:
-    chosen = []
-    for window in range(windows):
-        draw = rng.random()
-        if draw < 0.12 and window == 0:
-            chosen.append("intro")
-        elif draw < 0.24:
-            chosen.append("break")
-        elif draw < 0.42 and fills:
-            chosen.append("fill")
-        else:
-            chosen.append("full")
-    return tuple(chosen)
-
-
 # How a window of two bars visits its home chord H and two others X, Y: home for half of the time and at the
 # start, so that eight beats alone tell the key.
 _FORMS = ("H,X Y,H", "H Y,H", "H,X H,Y", "H Y", "H,H X,Y", "H H,Y")
@@ -102,15 +89,16 @@ def _pointed_home(pair: tuple[str, str], home: str, rng: random.Random) -> tuple
     return (first, second) if rng.random() < 0.7 else (second, first)
 
 
-def _chords(genre: Genre, *, windows: int, beats: int, tonic: int, minor: bool, rng: random.Random) -> list[Chord]:
+def _chords(genre: Genre, *, bars: int, beats: int, tonic: int, minor: bool, rng: random.Random) -> list[Chord]:
+    """The chords of one phrase, one a beat."""
     progression = rng.choice(genre.minor if minor else genre.major)
     words = progression.replace(",", " ").split()
     home = words[0]
     others = [word for word in words if word != home] or [home]
     form = rng.choices(_FORMS, _FORM_WEIGHTS)[0]
-    whole = rng.random() < 0.12  # now and then the progression as it is, over both windows
+    whole = rng.random() < 0.12  # now and then the progression as it is
     names: list[str] = []
-    for window in range(windows):
+    for window in range(bars // 2):
         if not whole and rng.random() < 0.3:
             form = rng.choices(_FORMS, _FORM_WEIGHTS)[0]
         first = rng.randrange(len(others)) if window else 0
@@ -118,11 +106,29 @@ def _chords(genre: Genre, *, windows: int, beats: int, tonic: int, minor: bool, 
         pair = _pointed_home(pair, home, rng) if minor else pair
         names.append(form.replace("H", home).replace("X", pair[0]).replace("Y", pair[1]))
     chosen = progression if whole else " ".join(names)
-    return lay_out(chosen, bars=2 * windows, beats_per_bar=beats, tonic=tonic, minor=minor)
+    return lay_out(chosen, bars=bars, beats_per_bar=beats, tonic=tonic, minor=minor)
 
 
-def make_plan(genre: Genre, *, windows: int, rng: random.Random) -> Plan:
-    """Decide a piece of `windows` two-bar windows in a genre, all choices from `rng`."""
+def _all_chords(phrases: tuple[Phrase, ...], rng: random.Random, **key: object) -> list[Chord]:
+    """The same letter has the same chords wherever it returns."""
+    made: dict[str, list[Chord]] = {}
+    found: list[Chord] = []
+    for phrase in phrases:
+        if phrase.letter not in made:
+            longest = max(other.window for other in phrases if other.letter == phrase.letter) + 1
+            made[phrase.letter] = _chords(bars=2 * longest, rng=rng, **key)  # type: ignore[arg-type]
+        size = 2 * int(key["beats"])  # type: ignore[call-overload]
+        found += made[phrase.letter][phrase.window * size : (phrase.window + 1) * size]
+    for number, phrase in enumerate(phrases):
+        if phrase.section == "ending":
+            half = int(key["beats"])  # type: ignore[call-overload]
+            stop = (2 * number + 2) * half
+            found[stop - half : stop] = [made[phrase.letter][0]] * half
+    return found
+
+
+def make_plan(genre: Genre, *, windows: int | None, rng: random.Random) -> Plan:
+    """Decide a piece of `windows` two-bar windows (None: a whole piece) in a genre, all choices from `rng`."""
     mood = rng.choice(genre.moods)
     temper = TEMPERS[mood]
     minor = rng.random() < min(0.97, genre.minor_chance * temper.minor)
@@ -131,7 +137,8 @@ def make_plan(genre: Genre, *, windows: int, rng: random.Random) -> Plan:
     busy = 0.25 + 0.15 * temper.tempo
     density = rng.choices(("sparse", "medium", "dense"), (0.5 - busy, 0.5, busy))[0]
     solo = rng.random() < genre.solo_chance
-    fills = bool(genre.grooves) and beats == 4 and not solo
+    fills = bool(genre.grooves) and beats == 4 and not solo and genre.drums_chance == 1.0
+    phrases = make_form(windows, fills=fills, rng=rng)
     return Plan(
         genre=genre,
         bpm=_tempo(genre, temper.tempo, rng),
@@ -142,6 +149,7 @@ def make_plan(genre: Genre, *, windows: int, rng: random.Random) -> Plan:
         density=density,
         solo=solo,
         feel=Feel(genre.swing, genre.swing_unit),
-        sections=_sections(windows, fills=fills and genre.drums_chance == 1.0, rng=rng),
-        chords=_chords(genre, windows=windows, beats=beats, tonic=tonic, minor=minor, rng=rng),
+        sections=tuple(phrase.section for phrase in phrases),
+        phrases=phrases,
+        chords=_all_chords(phrases, rng, genre=genre, beats=beats, tonic=tonic, minor=minor),
     )

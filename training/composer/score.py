@@ -17,7 +17,10 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """One instrument's notes and its place in the mix (pan -1..1, volume and reverb 0..1)."""
+    """One instrument's notes and its place in the mix (pan -1..1, volume and reverb 0..1).
+
+    ``voice`` is one of riff's voices or drum machines (voices.py, machines.py); empty, the soundfont plays ``program``.
+    """
 
     role: str
     program: int
@@ -27,11 +30,15 @@ class Part:
     volume: float
     reverb: float
     notes: tuple[Note, ...]
+    voice: str = ""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of one window: instruments are those that sound in it, most prominent first."""
+    """What is true of one window: instruments are those that sound in it, most prominent first.
+
+    ``section`` is intro, full, break, fill or ending; ``place`` is verse, chorus or bridge, "" where there is no form.
+    """
 
     genre: str
     family: str
@@ -45,14 +52,17 @@ class Truth:
     swing: bool
     section: str
     has_drums: bool
+    has_bass: bool = True
+    place: str = ""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A whole piece: `beats` beats long, one Truth per window of two bars."""
+    """A whole piece: `beats` beats long, one Truth per window of two bars; ``mix`` is a style of mix.py."""
 
     seed: int
     beats: int
     bpm: float
     parts: tuple[Part, ...]
     windows: tuple[Truth, ...]
+    mix: str = "room"

@@ -78,6 +78,20 @@ def _instruments() -> dict[str, Instrument]:
     square lead 80 36 98 74|saw lead 81 36 96 74|synth pad 90 36 90 64|warm pad 89 36 90 62
     sitar 104 48 79 62|banjo 105 48 86 68|shamisen 106 50 79 66|koto 107 48 86 69|kalimba 108 55 86 74
     bagpipe 109 55 81 71|fiddle 110 55 96 75|steel drums 114 52 86 72
+    bright piano 1 28 100 72|honky tonk piano 3 33 96 72|fm piano 5 36 93 70|percussive organ 17 36 91 69
+    rock organ 18 36 91 69|reed organ 20 40 86 68|bandoneon 23 48 88 69|guitar harmonics 31 52 88 72
+    picked bass 34 28 60 38|fretless bass 35 28 62 40|tremolo strings 44 40 93 69|vocal oohs 53 48 82 66
+    synth choir 54 45 84 66|orchestra hit 55 48 79 62|tuba 58 29 60 42|baritone saxophone 67 37 69 53
+    english horn 69 52 81 66|blown bottle 76 55 86 70|calliope 82 55 96 76|charang lead 84 40 88 69
+    voice lead 85 45 88 69|fifths lead 86 40 86 66|bowed glass pad 92 40 90 67|metallic pad 93 38 88 64
+    halo pad 94 40 88 66|sweep pad 95 36 86 62|crystal synth 98 55 98 79|atmosphere synth 99 45 88 68
+    agogo 113 60 88 74|wood block 115 60 84 72|taiko 116 36 60 45|melodic toms 117 40 67 50|shanai 111 56 84 70
+    mandolin 25 55 90 76|ukulele 24 60 86 72|oud 24 45 76 59|erhu 110 57 88 72
+    supersaw 81 40 98 72|pluck synth 80 48 96 74|synth stab 81 45 88 66|hoover synth 87 36 84 60
+    acid bass 38 28 60 41|wobble bass 38 24 52 34|growl bass 38 24 52 34|reese bass 38 24 55 34
+    sub bass 38 24 52 34|808 bass 38 24 52 34|log drum 38 28 60 41|pulse bass 38 24 60 38|fm bass 38 26 60 38
+    pulse lead 80 45 98 76|thin pulse 80 45 98 76|chip triangle 80 28 84 48|theremin 80 48 88 71
+    fm bells 14 60 103 84|sine lead 80 45 96 74|gong 14 33 60 43|analog pad 89 36 90 62
     """
     found = {}
     for entry in table.replace("\n", "|").split("|"):

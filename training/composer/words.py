@@ -1,6 +1,8 @@
 """The words people type for instruments, moods, density, sections, tempo and metre."""
 
-INSTRUMENTS: dict[str, tuple[str, ...]] = {
+from training.composer.tables import table
+
+_FIRST_INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "piano": ("grand piano", "acoustic piano", "keys", "ivories", "pianist"),
     "electric piano": ("rhodes", "e-piano", "rhodes piano", "wurlitzer", "fender rhodes"),
     "harpsichord": ("cembalo", "spinet", "plucked keyboard"),
@@ -32,7 +34,7 @@ INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "upright bass": ("double bass", "contrabass", "acoustic bass", "standup bass"),
     "electric bass": ("bass guitar", "fingered bass", "bassline"),
     "slap bass": ("slapped bass", "slapping bass", "popping bass"),
-    "synth bass": ("analog bass", "sub bass", "electronic bass"),
+    "synth bass": ("analog bass", "electronic bass", "moog bass"),
     "violin": ("violinist", "bowed violin"),
     "viola": ("violist", "bowed viola"),
     "cello": ("violoncello", "cellist"),
@@ -60,10 +62,10 @@ INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "shakuhachi": ("bamboo flute", "dizi", "asian flute"),
     "whistle": ("tin whistle", "penny whistle", "whistling"),
     "ocarina": ("clay flute", "clay ocarina"),
-    "square lead": ("square wave", "pulse lead", "square synth"),
+    "square lead": ("square wave", "square wave lead", "square synth"),
     "saw lead": ("sawtooth", "saw synth", "sawtooth lead", "saw wave"),
     "synth pad": ("synth pads", "pad", "synthesizer pad", "pads"),
-    "warm pad": ("warm pads", "soft pad", "analog pad"),
+    "warm pad": ("warm pads", "soft pad", "warm synth pad"),
     "banjo": ("five string banjo", "banjo picking", "banjoist"),
     "shamisen": ("three string lute", "pipa", "sanxian"),
     "koto": ("zither", "guzheng", "asian zither"),
@@ -74,6 +76,8 @@ INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "timpani": ("kettledrums", "kettle drums", "orchestral drums"),
     "drums": ("drum kit", "drum set", "percussion", "drum beat", "drummer", "drum groove"),
 }
+
+INSTRUMENTS = _FIRST_INSTRUMENTS | {name: tuple(more) for name, more in table("words")["instrument"].items()}
 
 GENERIC_INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "guitar": (
@@ -96,7 +100,7 @@ GENERIC_INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "reed": ("oboe", "bassoon", "clarinet", "accordion"),
 }
 
-MOODS: dict[str, tuple[str, ...]] = {
+_FIRST_MOODS: dict[str, tuple[str, ...]] = {
     "happy": (
         "joyful",
         "cheerful",
@@ -296,6 +300,11 @@ MOODS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+MOODS = {mood: first + tuple(table("words")["mood"][mood]) for mood, first in _FIRST_MOODS.items()}
+# What people want music of a mood for, and scenes that mean a mood.
+USES: dict[str, list[str]] = table("words")["use"]
+SCENES: dict[str, list[str]] = table("words")["scene"]
+
 DENSITY: dict[str, tuple[str, ...]] = {
     "sparse": (
         "sparse",
@@ -316,7 +325,14 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "full": ("full band", "full arrangement", "main section"),
     "break": ("break", "breakdown", "break section", "quiet break"),
     "fill": ("drum fill", "with a drum fill", "with fills"),
+    "ending": tuple(table("words")["place"]["ending"]),
 }
+PLACES: dict[str, list[str]] = {name: table("words")["place"][name] for name in ("verse", "chorus", "bridge")}
+
+# What may be said to be missing, and the instruments that then are silent.
+ABSENT: dict[str, list[str]] = table("words")["absent"]
+NO = ("no", "without", "without any", "with no")
+NO_BASS = ("without bass", "no bass", "bassless", "with no bass", "without a bassline")
 
 DRUMS_ONLY = ("drum break", "drums alone", "drum solo", "drum loop")
 NO_DRUMS = (
@@ -375,7 +391,7 @@ MODE_WORDS = {
     "major": ("major key", "major mode", "major scale", "major chords"),
 }
 
-NOUNS = (
+_FIRST_NOUNS = (
     "music",
     "song",
     "track",
@@ -394,6 +410,9 @@ NOUNS = (
     "sample",
     "background music",
 )
+_NEUTRAL = table("words")["neutral"]
+NOUNS = _FIRST_NOUNS + tuple(_NEUTRAL["nouns"])
+OPENERS = tuple(_NEUTRAL["openers"])
 DRUM_NOUNS = ("beat", "groove", "jam", "rhythm")
 MASS_NOUNS = frozenset(
     {
@@ -443,6 +462,7 @@ COUNTABLE = (
     - MASS_NOUNS
 )
 FILLER_ADJECTIVES = (
+    *_NEUTRAL["adjectives"],
     "nice",
     "good",
     "great",

@@ -6,6 +6,7 @@ AMBIENT = Genre(
     "ambient",
     "ambient/sacred",
     (50, 84),
+    mix="ambient",
     layers=(
         Layer(
             "pad",
@@ -78,6 +79,7 @@ SACRED = Genre(
     "sacred",
     "ambient/sacred",
     (54, 92),
+    mix="church",
     layers=(
         Layer(
             "comp",
@@ -152,6 +154,7 @@ LULLABY = Genre(
     "lullaby",
     "ambient/sacred",
     (56, 92),
+    mix="chamber",
     layers=(
         Layer(
             "arp",

@@ -6,6 +6,7 @@ SALSA = Genre(
     "salsa",
     "latin/caribbean",
     (88, 112),
+    mix="studio",
     layers=(
         Layer(
             "arp",
@@ -106,6 +107,7 @@ REGGAE = Genre(
     "reggae",
     "latin/caribbean",
     (66, 92),
+    mix="dub",
     layers=(
         Layer(
             "comp",

@@ -6,6 +6,7 @@ CLASSICAL_PIANO = Genre(
     "classical_piano",
     "classical",
     (60, 132),
+    mix="chamber",
     layers=(
         Layer(
             "comp",
@@ -58,6 +59,7 @@ ORCHESTRAL = Genre(
     "orchestral",
     "classical",
     (66, 150),
+    mix="hall",
     layers=(
         Layer(
             "pad",
@@ -166,6 +168,7 @@ BAROQUE = Genre(
     "baroque",
     "classical",
     (72, 120),
+    mix="chamber",
     layers=(
         Layer(
             "comp",

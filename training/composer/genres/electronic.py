@@ -6,6 +6,12 @@ HOUSE = Genre(
     "house",
     "electronic",
     (118, 128),
+    mix="club",
+    kits=(
+        "909",
+        "haus",
+        "deep",
+    ),
     layers=(
         Layer(
             "comp",
@@ -81,6 +87,12 @@ TECHNO = Genre(
     "techno",
     "electronic",
     (124, 142),
+    mix="warehouse",
+    kits=(
+        "909",
+        "hard",
+        "tek",
+    ),
     layers=(
         Layer(
             "bass",
@@ -161,6 +173,11 @@ TRANCE = Genre(
     "trance",
     "electronic",
     (128, 142),
+    mix="festival",
+    kits=(
+        "909",
+        "haus",
+    ),
     layers=(
         Layer(
             "arp",

@@ -6,6 +6,7 @@ FOLK = Genre(
     "folk",
     "folk/world",
     (80, 126),
+    mix="studio",
     layers=(
         Layer(
             "comp",
@@ -75,6 +76,7 @@ BLUEGRASS = Genre(
     "bluegrass",
     "folk/world",
     (104, 160),
+    mix="dry",
     layers=(
         Layer(
             "arp",
@@ -139,6 +141,7 @@ CELTIC = Genre(
     "celtic",
     "folk/world",
     (100, 150),
+    mix="world",
     layers=(
         Layer(
             "lead",

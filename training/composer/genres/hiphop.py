@@ -6,6 +6,11 @@ LOFI = Genre(
     "lofi_hip_hop",
     "hip-hop",
     (68, 92),
+    mix="lofi",
+    kits=(
+        "lofi",
+        "boombap",
+    ),
     layers=(
         Layer(
             "comp",
@@ -95,6 +100,11 @@ BOOM_BAP = Genre(
     "boom_bap",
     "hip-hop",
     (82, 100),
+    mix="boombap",
+    kits=(
+        "boombap",
+        "break",
+    ),
     layers=(
         Layer(
             "comp",
@@ -162,6 +172,8 @@ TRAP = Genre(
     "trap",
     "hip-hop",
     (64, 84),
+    mix="trap",
+    kits=("trap",),
     layers=(
         Layer(
             "bass",

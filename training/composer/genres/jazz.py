@@ -6,6 +6,7 @@ SWING_JAZZ = Genre(
     "swing_jazz",
     "jazz",
     (96, 176),
+    mix="jazz club",
     layers=(
         Layer(
             "lead",
@@ -98,6 +99,7 @@ BOSSA_NOVA = Genre(
     "bossa_nova",
     "jazz",
     (110, 148),
+    mix="studio",
     layers=(
         Layer(
             "lead",
@@ -173,6 +175,7 @@ RAGTIME = Genre(
     "ragtime",
     "jazz",
     (80, 126),
+    mix="vintage",
     layers=(
         Layer(
             "comp",

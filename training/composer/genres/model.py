@@ -34,7 +34,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Genre:
-    """A genre's habits; `swing` is where the off-beat falls (0.5 straight) in units of `swing_unit` beats."""
+    """A genre's habits.
+
+    `swing` is where the off-beat falls (0.5 straight) in units of `swing_unit` beats; `mix` is a style of mix.py;
+    `kits` are drum machines of machines.py, "" the soundfont's own `kit`; `first`: riff-mini 1 learnt it.
+    """
 
     id: str
     family: str
@@ -57,3 +61,6 @@ class Genre:
     human: float = 0.008
     solo_chance: float = 0.0
     drums_chance: float = 1.0
+    mix: str = "room"
+    kits: tuple[str, ...] = ()
+    first: bool = True

@@ -6,6 +6,11 @@ ROCK = Genre(
     "rock",
     "rock",
     (96, 160),
+    mix="rock",
+    kits=(
+        "",
+        "studio",
+    ),
     layers=(
         Layer(
             "comp",
@@ -77,6 +82,11 @@ METAL = Genre(
     "metal",
     "rock",
     (100, 180),
+    mix="wall",
+    kits=(
+        "",
+        "studio",
+    ),
     layers=(
         Layer(
             "comp",

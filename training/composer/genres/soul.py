@@ -6,6 +6,8 @@ BLUES = Genre(
     "blues",
     "blues/soul",
     (62, 112),
+    mix="garage",
+    kits=("",),
     layers=(
         Layer(
             "comp",
@@ -65,6 +67,11 @@ FUNK = Genre(
     "funk",
     "blues/soul",
     (92, 116),
+    mix="funk",
+    kits=(
+        "",
+        "studio",
+    ),
     layers=(
         Layer(
             "bass",
@@ -152,6 +159,8 @@ DISCO = Genre(
     "disco",
     "blues/soul",
     (108, 128),
+    mix="pop",
+    kits=("",),
     layers=(
         Layer(
             "bass",

@@ -6,6 +6,12 @@ DRUM_AND_BASS = Genre(
     "drum_and_bass",
     "electronic",
     (160, 180),
+    mix="bass music",
+    kits=(
+        "break",
+        "",
+        "909",
+    ),
     layers=(
         Layer(
             "bass",
@@ -64,6 +70,8 @@ SYNTHWAVE = Genre(
     "synthwave",
     "electronic",
     (80, 118),
+    mix="eighties",
+    kits=("eighties",),
     layers=(
         Layer(
             "bass",
@@ -136,6 +144,8 @@ CHIPTUNE = Genre(
     "chiptune",
     "electronic",
     (110, 176),
+    mix="chip",
+    kits=("chip",),
     layers=(
         Layer(
             "lead",

@@ -6,6 +6,7 @@ FLAMENCO = Genre(
     "flamenco",
     "folk/world",
     (84, 136),
+    mix="world",
     layers=(
         Layer(
             "comp",
@@ -74,6 +75,7 @@ CHINESE = Genre(
     "chinese",
     "folk/world",
     (60, 116),
+    mix="world",
     layers=(
         Layer(
             "arp",
