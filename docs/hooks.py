@@ -55,8 +55,18 @@ def words_page() -> str:
     return "\n".join(lines)
 
 
+def card_page(path: Path) -> str:
+    """A model card without its YAML header."""
+    text = path.read_text(encoding="utf-8")
+    return text.split("---", 2)[2].lstrip() if text.startswith("---") else text
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the site."""
     for name, page in (("commands.md", commands_page), ("words.md", words_page)):
         files.append(File.generated(config, name, content=page()))
+    models = ROOT / "riff" / "models"
+    for name, path in {"riff-mini.md": models / "riff-mini" / "README.md", "tagger.md": models / "tagger.md",
+                       "beats.md": models / "beats.md", "changelog.md": ROOT / "CHANGELOG.md"}.items():  # fmt: skip
+        files.append(File.generated(config, name, content=card_page(path)))
     return files
