@@ -51,7 +51,7 @@ def test_the_dataset_maker_writes_pictures_with_captions_and_truth_and_skips_wha
     from training.recipes.dataset import make_shard
 
     config = SpectrogramConfig()
-    assert make_shard(0, 2, tmp_path, config) == 4
+    assert make_shard(0, 2, tmp_path, config) == 8
     shards = sorted(path.name for path in tmp_path.iterdir())
     assert shards == [
         f"{kind}-{beats}-000000.{end}" for kind, end in (("clips", "jsonl"), ("pictures", "npy")) for beats in (3, 4)

@@ -1,7 +1,8 @@
-"""Score to sound: parts played dry, mixed as a record of the genre is, any stretch of a piece by itself."""
+"""Score to sound: parts played dry, then mixed as a record of the genre is."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,16 +27,12 @@ def find_soundfont() -> Path | None:
     return found[0] if found else None
 
 
-def render(
-    score: Score, soundfont: str | Path | None = None, *, start: float = 0.0, stop: float | None = None
-) -> np.ndarray:
-    """Play a score, or a stretch of it with the echo of what came before.
+def render(score: Score, soundfont: str | Path | None = None) -> np.ndarray:
+    """Play a score as a record: loud as its style is, in stereo, ending where its last beat ends.
 
     Args:
-        score: what to play.
+        score: what to play; notes before its beginning (see ``training.composer.excerpt``) only ring into it.
         soundfont: an SF2 or SF3 file; ``None`` takes FluidR3 or MuseScore General by the score's seed.
-        start: first beat, a whole number of windows.
-        stop: beat at which to end; ``None`` is the score's end.
 
     Returns:
         (2, T) float32 at 44.1 kHz, at most 0.9, T = the beats at the score's tempo, rounded to a sample.
@@ -46,25 +43,19 @@ def render(
     found = [Path(soundfont)] if soundfont else find_soundfonts()
     if not found:
         raise FileNotFoundError("no soundfont found; apt-get install fluid-soundfont-gm or set RIFF_SOUNDFONT")
-    stop = float(score.beats) if stop is None else stop
-    window = 2 * score.windows[0].beats_per_bar
-    before = max(0.0, start - window)  # a window's notes stay in it, so that one window before is all that rings on
     beat = 60.0 * SAMPLE_RATE / score.bpm
-    length, first = round(stop * beat) - round(before * beat), round(start * beat) - round(before * beat)
-    excerpt = _cut(score, before, stop)
-    stems = play_parts(excerpt, length, found[score.seed % len(found)])
-    places = {truth.section for truth in score.windows[int(start // window) : -int(-stop // window)]}
-    offset = max(_SOFTER.get(place, 0.0) for place in places)
-    return mix(excerpt, stems, first=first, offset=offset)
+    early = min((note.start for part in score.parts for note in part.notes), default=0.0)
+    before = 2 * score.windows[0].beats_per_bar if early < 0 else 0
+    first = round(before * beat)
+    whole = _later(score, before)
+    stems = play_parts(whole, first + round(score.beats * beat), found[score.seed % len(found)])
+    offset = max(_SOFTER.get(truth.section, 0.0) for truth in score.windows)
+    return mix(whole, stems, first=first, offset=offset)
 
 
-def _cut(score: Score, start: float, stop: float) -> Score:
-    import dataclasses
-
-    def kept(part: Part) -> Part:
-        notes = (
-            dataclasses.replace(note, start=note.start - start) for note in part.notes if start <= note.start < stop
-        )
+def _later(score: Score, beats: int) -> Score:
+    def later(part: Part) -> Part:
+        notes = (dataclasses.replace(note, start=note.start + beats) for note in part.notes)
         return dataclasses.replace(part, notes=tuple(notes))
 
-    return dataclasses.replace(score, parts=tuple(kept(part) for part in score.parts))
+    return dataclasses.replace(score, parts=tuple(map(later, score.parts))) if beats else score

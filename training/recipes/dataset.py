@@ -28,8 +28,9 @@ from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.mel import waveform_to_mel
 from riff.utils.errors import RiffError
 from riff.utils.files import atomic_path
-from training.composer.arrange import HELD_OUT_SEEDS, compose
+from training.composer.arrange import HELD_OUT_SEEDS
 from training.composer.captions import caption
+from training.composer.excerpt import excerpts
 from training.composer.render import SAMPLE_RATE, render
 from training.composer.score import Score
 
@@ -51,14 +52,16 @@ def make_shard(first_seed: int, n_pieces: int, folder: Path, config: Spectrogram
     pictures: dict[int, list[np.ndarray]] = {3: [], 4: []}
     clips: dict[int, list[dict[str, object]]] = {3: [], 4: []}
     for seed in range(first_seed, first_seed + n_pieces):
-        score = compose(seed)
-        whole = draw(score, config)
-        width = whole.shape[1] // len(score.windows)
-        for number, truth in enumerate(score.windows):
+        scores = [(score, draw(score, config)) for score in excerpts(seed)]
+        windows = [
+            (truth, whole, n, len(score.windows)) for score, whole in scores for n, truth in enumerate(score.windows)
+        ]
+        for number, (truth, whole, place, count) in enumerate(windows):
             rng = random.Random(f"{seed}-{number}")
             fields = dataclasses.asdict(truth) | {"seed": seed, "window": number}
             fields["captions"] = [caption(truth, rng) for _ in range(CAPTIONS_PER_CLIP)]
-            pictures[truth.beats_per_bar].append(whole[:, number * width : (number + 1) * width])
+            width = whole.shape[1] // count
+            pictures[truth.beats_per_bar].append(whole[:, place * width : (place + 1) * width])
             clips[truth.beats_per_bar].append(fields)
     for beats, drawn in pictures.items():
         name = f"{beats}-{index:06d}"
@@ -93,7 +96,7 @@ def make_split(folder: Path, first_seed: int, n_pieces: int, config: Spectrogram
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
-    parser.add_argument("--pieces", type=int, default=6000, help="pieces to compose for training (2 clips each)")
+    parser.add_argument("--pieces", type=int, default=6000, help="pieces to compose for training (4 clips each)")
     parser.add_argument("--first", type=int, default=0, help="seed of the first of them, a multiple of 100")
     parser.add_argument("--heldout", type=int, default=600, help="pieces from the held-out seeds")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

@@ -18,8 +18,9 @@ from torch.nn import functional
 from riff.music.theory import KEYS
 from riff.train.loop import train
 from riff.train.settings import LoopSettings
-from training.composer.arrange import HELD_OUT_SEEDS, compose
+from training.composer.arrange import HELD_OUT_SEEDS
 from training.composer.captions import EvalKind, caption, eval_prompt
+from training.composer.excerpt import excerpts
 from training.composer.genres import GENRES
 from training.composer.score import Truth
 
@@ -88,8 +89,8 @@ class TextReader(nn.Module):
 
 
 def truths_of(seeds: range) -> list[Truth]:
-    """The truths of all windows of the pieces with these seeds."""
-    return [truth for seed in seeds for truth in compose(seed).windows]
+    """The truths of the windows that the dataset takes from the pieces with these seeds."""
+    return [truth for seed in seeds for score in excerpts(seed) for truth in score.windows]
 
 
 def token_ids(texts: list[str], tokenizer: Any) -> Tensor:
