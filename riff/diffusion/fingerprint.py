@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from riff.diffusion.hub import WEIGHTS, find_weights, locate
+from riff.diffusion.checkpoint_files import WEIGHTS, find_weights, weights_files
+from riff.diffusion.hub import locate
 from riff.diffusion.lora import find_lora
 from riff.utils.errors import ModelError
-from riff.utils.files import read_json
 
 # Files up to this size are read whole. Of a larger one, which takes seconds to read, a fair sample is: one that was
 # trained on has changed everywhere, and a single changed bit is not what is looked for.
@@ -151,13 +151,7 @@ def _loaded_files(folder: Path, variant: str | None) -> list[Path]:
     files = [*(folder / "tokenizer").glob("*.json"), *(folder / "tokenizer").glob("*.txt")]
     files += [path for path in folder.glob("*/config.json") if path.parent.name in WEIGHTS]
     files += (folder / "scheduler").glob("scheduler_config.json")
-    for component, stem in WEIGHTS.items():
+    for component in WEIGHTS:
         found = find_weights(folder, component, variant=variant, source=str(folder))
-        middle = f".{found}" if found else ""
-        single = folder / component / f"{stem}{middle}.safetensors"
-        if single.is_file():
-            files.append(single)
-        else:
-            index = read_json(folder / component / f"{stem}.safetensors.index{middle}.json")
-            files += {folder / component / str(name) for name in index["weight_map"].values()}
+        files += weights_files(folder, component, found)
     return files

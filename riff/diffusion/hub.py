@@ -2,10 +2,8 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from riff.utils.errors import ModelError
-from riff.utils.files import check_safetensors, read_json
 
 BUNDLED = Path(__file__).parents[1] / "models" / "riff-mini"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -35,7 +33,7 @@ def locate(
         revision: of a Hub id: branch, tag or commit.
         local_files_only: use the Hub's cache and no network.
         variant: of a Hub id: "fp16" downloads the half precision files.
-        legacy: download .bin weights instead of safetensors; only ``riff convert`` asks for it.
+        legacy: download .bin weights instead of safetensors; only ``riff convert`` does.
 
     Raises:
         ModelError: there is no such checkpoint, or it cannot be downloaded.
@@ -87,104 +85,3 @@ def _download(name: str, revision: str | None, offline: bool, variant: str | Non
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{name} could not be downloaded ({reason}); go online or give a folder") from error
     return Path(folder)
-
-
-# WAS riff/weights.py: Looking at a checkpoint's files before anything loads them: what is there, is it whole,
-# is it safe.
-
-# Weights files of each model component, without their suffix.
-WEIGHTS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-LEGACY_WEIGHTS = {
-    "unet": "diffusion_pytorch_model.bin",
-    "vae": "diffusion_pytorch_model.bin",
-    "text_encoder": "pytorch_model.bin",
-}
-COMPONENTS = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL", "AutoencoderTiny"),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-}
-
-
-def check_index(folder: Path) -> dict[str, Any]:
-    """Read ``model_index.json`` and make sure it lists the parts of a Stable Diffusion 1 or 2 text-to-image
-    model.
-
-    Raises:
-        ModelError: the folder is no checkpoint, or one of another kind.
-    """
-    if not (folder / "model_index.json").is_file():
-        raise ModelError(
-            f"{folder} has no model_index.json, so it is not a checkpoint; give a folder as diffusers' "
-            "save_pretrained writes it"
-        )
-    index = read_json(folder / "model_index.json")
-    for name, classes in COMPONENTS.items():
-        found = component_class(index, name)
-        if found not in classes:
-            raise ModelError(
-                f"{folder}: its {name} is {found or 'missing'}; riff needs a Stable Diffusion {classes[0]}"
-            )
-    if component_class(index, "scheduler") is None:
-        raise ModelError(f"{folder}: model_index.json names no scheduler; restore it or download it again")
-    return index
-
-
-def component_class(index: dict[str, Any], name: str) -> str | None:
-    """Class name of a component in ``model_index.json``, None if it has none."""
-    entry = index.get(name)
-    named = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
-    return entry[1] if named and entry else None
-
-
-def find_weights(folder: Path, component: str, *, variant: str | None, source: str) -> str | None:
-    """Make sure a component has whole safetensors weights, and say in which variant.
-
-    Args:
-        folder: the checkpoint.
-        component: "unet", "vae" or "text_encoder".
-        variant: e.g. "fp16"; None prefers the plain file and falls back to the fp16 one.
-        source: what the user called the checkpoint, for the message.
-
-    Returns:
-        The variant to load: None for the plain file.
-
-    Raises:
-        ModelError: no safetensors file, or one that is truncated, corrupt or a git-lfs pointer.
-    """
-    stem = WEIGHTS[component]
-    for candidate in [variant] if variant else [None, "fp16"]:
-        middle = f".{candidate}" if candidate else ""
-        single = folder / component / f"{stem}{middle}.safetensors"
-        shards = folder / component / f"{stem}.safetensors.index{middle}.json"
-        if single.is_file():
-            check_safetensors(single)
-            return candidate
-        if shards.is_file():
-            _check_shards(shards)
-            return candidate
-    # Of a Hub model only safetensors were downloaded, so a missing file may mean a legacy upload.
-    if any((folder / component).glob("*.bin")) or not Path(source).exists():
-        raise ModelError(
-            f"{source} has no safetensors weights for its {component}; legacy .bin files can hide code "
-            f"and are not loaded; convert them once with: riff convert {source} -o DIR"
-        )
-    what = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-    raise ModelError(f"{folder / component} has no {what}; the checkpoint is incomplete, so copy or download it again")
-
-
-def _check_shards(index_file: Path) -> None:
-    names = read_json(index_file).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise ModelError(f"{index_file} has no weight_map; restore it or download it again")
-    for name in sorted({str(name) for name in names.values()}):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelError(f"{index_file} names {name!r}; a part must be a .safetensors file beside it")
-        if not (index_file.parent / name).is_file():
-            raise ModelError(f"{index_file.parent / name} is missing; copy or download it again")
-        check_safetensors(index_file.parent / name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from riff.diffusion.checkpoint import quiet_libraries
+from riff.diffusion.components import quiet_libraries
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 from riff.utils.files import check_safetensors, first_line
 

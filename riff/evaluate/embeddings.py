@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riff.diffusion.checkpoint import quiet_libraries
+from riff.diffusion.components import quiet_libraries
 from riff.evaluate.image_metrics import mel_statistics
 from riff.evaluate.sounds import Sound
 from riff.spectrogram.config import SpectrogramConfig

@@ -215,6 +215,6 @@ def check_safetensors(path: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, short enough for one line of ours."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    """What an error says first, short enough for one line of ours; a heading is followed by what it announces."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:200]

@@ -13,8 +13,9 @@ from conftest import tiny_autoencoder, with_legacy_weights, with_safety_checker
 from safetensors.torch import load_file, save_file
 
 import riff.diffusion.hub
-from riff.diffusion.checkpoint import convert_checkpoint, load_checkpoint, quiet_libraries, save_checkpoint
-from riff.diffusion.hub import WEIGHTS
+from riff.diffusion.checkpoint import convert_checkpoint, load_checkpoint, save_checkpoint
+from riff.diffusion.checkpoint_files import WEIGHTS
+from riff.diffusion.components import quiet_libraries
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import ModelError, RiffError
@@ -153,8 +154,8 @@ DAMAGE = {
     "deep config": (write("vae/config.json", b"[" * 100_000), "not valid JSON"),
     "bad picture": (write(PICTURE, b'{"n_mels": -1}'), "n_mels is -1"),
     "binary picture": (write(PICTURE, b"\xff\xfe"), "spectrogram_config"),
-    "odd picture": (fields(PICTURE, n_mels=36), "pictures of 36 rows are no multiple of 8"),
-    "stereo picture": (fields(PICTURE, channels=2), "the vae draws 1 channels"),
+    "odd picture": (fields(PICTURE, n_mels=36), "images of 36 rows are no multiple of 8"),
+    "stereo picture": (fields(PICTURE, channels=2), "the vae has 1 channels"),
     "bad prior": (write("music_prior.safetensors", b"x" * 20), "is damaged"),
     "another prior": (another_prior, "music prior reads another embedding"),
     "nan": (weights(lambda t: t["conv_in.bias"].fill_(torch.nan)), r"conv_in\.bias holds NaN"),
@@ -417,15 +418,19 @@ def test_loading_leaves_the_libraries_as_talkative_as_before(mini_checkpoint):
     assert (diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()) == before
 
 
-def test_a_broken_torchaudio_does_not_matter_and_nothing_is_printed(mini_checkpoint, tmp_path):
+def load_in_a_process(folder: Path, path: str) -> subprocess.CompletedProcess[str]:
+    code = f"from riff.diffusion.checkpoint import load_checkpoint; load_checkpoint({str(folder)!r})"
+    env = {"PYTHONPATH": path, "PATH": "/usr/bin"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+
+def test_loading_prints_nothing_and_a_foreign_torchaudio_is_one_line(mini_checkpoint, tmp_path):
+    root = str(Path(riff.diffusion.hub.__file__).parents[2])
+    done = load_in_a_process(mini_checkpoint, root)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (tmp_path / "torchaudio").mkdir()
     (tmp_path / "torchaudio" / "__init__.py").write_text("raise OSError('undefined symbol')")
-    code = f"from riff.diffusion.checkpoint import load_checkpoint; load_checkpoint({str(mini_checkpoint)!r})"
-    path = f"{tmp_path}:{Path(riff.diffusion.hub.__file__).parent.parent}"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": path, "PATH": "/usr/bin"},
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = load_in_a_process(mini_checkpoint, f"{tmp_path}:{root}")
+    assert done.stderr.splitlines()[-1].startswith("riff.utils.errors.SystemProblem")
+    assert "undefined symbol" in done.stderr.splitlines()[-1]
+    assert "python -m pip install 'torchaudio" in done.stderr.splitlines()[-1]
