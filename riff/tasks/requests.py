@@ -13,7 +13,7 @@ from annotated_types import Interval, Len
 from riff.music.theory import canonical_key, parse_bpm
 from riff.prompt.syntax import parse_prompt, parse_weights, plain_prompt
 from riff.utils.errors import RiffError
-from riff.utils.schema import Option, Parse, check_value, from_dict, validate
+from riff.utils.schema import FieldError, Option, Parse, check_value, from_dict, validate
 
 if TYPE_CHECKING:
     from riff.diffusion.sampling import StepCallback
@@ -200,7 +200,10 @@ class InpaintRequest(EditRequest):
     mask_start_bar: Annotated[Bar | list[Bar] | None, Option("the same in bars; 0 is the first", flag="")] = None
     mask_end_bar: Annotated[Bar | list[Bar] | None, Option("the same in bars", flag="")] = None
     low_hz: Annotated[Hertz | None, Option("replace only what lies above", "low", metavar="HZ")] = None
-    high_hz: Annotated[Hertz | None, Option("replace only what lies below", "high", metavar="HZ")] = None
+    high_hz: Annotated[
+        Annotated[float, Interval(ge=1, le=400_000)] | None,
+        Option("replace only what lies below", "high", metavar="HZ"),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -267,8 +270,12 @@ def each_of(value: Any, count: int) -> list[Any]:
 def check_stated_tempo(prompt: str) -> None:
     """Raise RiffError if the prompt states a tempo out of range."""
     stated = parse_bpm(plain_prompt(prompt))
-    if stated is not None:
+    if stated is None:
+        return
+    try:
         check_value(stated, Bpm, "the prompt's tempo")
+    except FieldError as error:
+        raise FieldError(error.field, f"is {stated:g} bpm", error.allowed) from error
 
 
 class CallOptions(TypedDict, total=False):

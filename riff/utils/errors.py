@@ -17,3 +17,15 @@ class SystemProblem(RiffError):
     """The machine stands in the way: disk full, folder read-only, no such device (exit code 5)."""
 
     exit_code = 5
+
+
+# What PyTorch says on a CPU, on Apple's and on other accelerators; only CUDA has an exception of its own.
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short, in Python's, NumPy's or PyTorch's words."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and any(each in words for each in _MEMORY_WORDS)

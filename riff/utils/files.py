@@ -3,16 +3,20 @@
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
+_LEFTOVER = re.compile(r"\.riff-[0-9a-f]{12}(\.\w+)?")
+_LEFTOVER_SECONDS = 3600.0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,6 +50,36 @@ def atomic_path(path: str | Path, *, force: bool = True, needed: int | None = No
         raise _disk_full(temporary, target, needed=needed) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is a temporary one of :func:`atomic_path`, which a killed process leaves behind."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of killed processes, which nobody has written to for an hour."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if is_leftover(path):
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                        path.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, if it is not there.
+
+    Raises:
+        RiffError: a file is in the way.
+        SystemProblem: the disk is read-only, full, or the folder above may not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RiffError(f"{folder} cannot be a folder, since a file is in the way; choose another") from error
+    except OSError as error:
+        raise SystemProblem(f"cannot make the folder {folder}: {_reason(error)}; choose another") from error
 
 
 def write_bytes(path: str | Path, content: bytes | bytearray, *, force: bool = True) -> None:

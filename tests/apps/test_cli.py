@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from riff.apps.cli import VERBS, build_parser, main
-from riff.apps.cli.options import check_prompt
+from riff.apps.cli.options import utf8_text
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 from riff.utils.validation import BPM_RANGE, MAX_PROMPT
 from tests.conftest import with_legacy_weights
@@ -172,7 +172,9 @@ def test_json_is_one_object_with_what_a_machine_needs(fake, tmp_path, capsys) ->
 def test_ignored_words_are_named_on_one_line_once_per_prompt(fake, tmp_path, capsys) -> None:
     words = ["render", "jazz xylo xenon", "--count", "3", "--seed", "1", "-o", str(tmp_path / "a.wav")]
     assert main(words) == 0
-    assert capsys.readouterr().err == "ignored (not in riff-mini's vocabulary): xylo, xenon\n"
+    seeds = [f"a-000{index}.wav: seed {index + 1}\n" for index in range(3)]
+    ignored = "ignored (not in riff-mini's vocabulary): xylo, xenon\n"
+    assert capsys.readouterr().err == "".join([seeds[0], ignored, *seeds[1:]])
 
 
 def test_a_thousand_ignored_words_are_still_one_short_line(fake, tmp_path, capsys) -> None:
@@ -222,7 +224,6 @@ def test_version_and_help_go_to_stdout(capsys) -> None:
 # Mistakes cost one line, before any model is loaded
 
 MISTAKES = [
-    ([], "VERB"),
     (["dance"], "invalid choice: 'dance'"),
     (["render"], "required: -o/--output"),
     (["render", "jazz"], "required: -o/--output"),
@@ -230,7 +231,7 @@ MISTAKES = [
     (["render", "", "-o", "a.wav"], "the prompt is empty"),
     (["render", "jazz", " \t\n", "-o", "a.wav"], "the prompt is empty"),
     (["render", "jazz " * 2001, "-o", "a.wav"], "10005 characters; use at most 10000"),
-    (["render", "jazz at 999 bpm", "-o", "a.wav"], "the prompt's tempo is 999 bpm; use 20 to 400"),
+    (["render", "jazz at 999 bpm", "-o", "a.wav"], "the prompt's tempo is 999 bpm; use a number from 20 to 400"),
     (["render", "half \udce9", "-o", "a.wav"], "not UTF-8"),
     (["render", "jazz", "-o", "a"], "use one of .wav, .flac, .ogg, .mp3, .png"),
     (["render", "jazz", "-o", ""], "use one of .wav"),
@@ -386,7 +387,7 @@ def test_an_emoji_in_the_output_path_survives_any_terminal(tmp_path, environment
 
 
 def test_a_prompt_typed_in_the_c_locale_is_read_as_utf8() -> None:
-    assert check_prompt(os.fsencode("fado à noite").decode("ascii", "surrogateescape")) == "fado à noite"
+    assert utf8_text(os.fsencode("fado à noite").decode("ascii", "surrogateescape")) == "fado à noite"
 
 
 def test_python_minus_m_riff_is_the_command() -> None:
@@ -402,14 +403,14 @@ def test_the_command_offers_the_qualities_that_there_are() -> None:
 
 
 def test_the_command_allows_what_the_pipeline_allows() -> None:
-    from riff.tasks import requests as request
+    from riff.tasks import checks
 
     parse = build_parser().parse_args
     for option, limits, check in [
-        ("--bpm", (20, 400), lambda value: request.check_sampling(value, 20, None, 1, "fast")),
-        ("--bars", (1, 512), lambda value: request.check_length(value, None)),
-        ("--duration", (0.1, 600), lambda value: request.check_length(None, value)),
-        ("--seed", (0, 2**63 - 1), lambda value: request.clip_seeds(1, value, None)),
+        ("--bpm", (20, 400), lambda value: checks.check_sampling(value, 20, None, 1, "fast")),
+        ("--bars", (1, 512), lambda value: checks.check_length(value, None)),
+        ("--duration", (0.1, 600), lambda value: checks.check_length(None, value)),
+        ("--seed", (0, 2**63 - 1), lambda value: checks.clip_seeds(1, value, None)),
     ]:
         for limit in limits:
             words = ["render", "jazz", "-o", "a.wav", option, str(limit)]

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from riff.apps.cli import main
-from riff.apps.cli.batch import FIELDS, read_items, slug
+from riff.apps.cli.batch import NAMES, read_items, slug
 from riff.audio.io import save_audio
 from riff.tasks.provenance import provenance, sound_tags
 from riff.utils.errors import RiffError
@@ -76,21 +76,21 @@ def names(folder: Path) -> list[str]:
 
 def test_blank_lines_and_comments_are_no_prompts(tmp_path: Path) -> None:
     path = Path(write_list(tmp_path, "\ufeff# mine", "", "  mellow jazz  ", "#", "techno\r", "\t"))
-    assert [(item.line, item.prompt) for item in read_items(path)] == [(3, "mellow jazz"), (5, "techno")]
+    assert [(item.line, item.fields["prompt"]) for item in read_items(path)] == [(3, "mellow jazz"), (5, "techno")]
 
 
 def test_objects_say_what_they_wish(tmp_path: Path) -> None:
     line = {"prompt": "jazz", "seed": 3, "bpm": 90.5, "bars": 4, "key": "bb min", "negative": "drums", "guidance": 0}
     (item,) = read_items(write_list(tmp_path, {**line, "loop": True, "name": "x", "duration": None}, suffix=".jsonl"))
-    assert item.problem is None and item.seed == 3 and item.name == "x"
-    wishes = {"bpm": 90.5, "bars": 4, "key": "A# minor", "negative": "drums", "guidance": 0, "loop": True}
-    assert item.wishes == wishes
+    assert item.problem is None and item.name == "x"
+    fields = {"prompt": "jazz", "seed": 3, "bpm": 90.5, "bars": 4, "key": "A# minor", "loop": True}
+    assert item.fields == {**fields, "negative_prompt": "drums", "guidance_scale": 0}
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ({"prompt": "jazz", "bmp": 90}, ["'bmp'", "did you mean bpm?", *FIELDS]),
+        ({"prompt": "jazz", "bmp": 90}, ["'bmp'", "did you mean bpm?", *NAMES]),
         ({"prompt": "jazz", "Key": "C"}, ["did you mean key?"]),
         ({"prompt": ""}, ["empty"]),
         ({"prompt": None}, ["missing"]),
@@ -100,18 +100,18 @@ def test_objects_say_what_they_wish(tmp_path: Path) -> None:
         ({"prompt": "jazz", "bpm": "90"}, ["bpm is '90'"]),
         ({"prompt": "jazz", "bpm": True}, ["bpm is True"]),
         ({"prompt": "jazz", "bars": 2.5}, ["bars is 2.5", "whole"]),
-        ({"prompt": "jazz", "bars": 2, "duration": 9}, ["bars and duration"]),
+        ({"prompt": "jazz", "bars": 2, "duration": 9}, ["bars is 2 and duration 9"]),
         ({"prompt": "jazz", "seed": 2**63}, ["seed is", str(2**63 - 1)]),
         ({"prompt": "jazz", "loop": 1}, ["loop is 1"]),
         ({"prompt": "jazz", "key": "H major"}, ["H major"]),
         ({"prompt": "jazz, 500 bpm"}, ["500 bpm"]),
         ({"prompt": "x" * 10_001}, ["10001 characters"]),
         ('{"prompt": "jazz", "bpm": NaN}', ["NaN"]),
-        ('{"prompt": "\\ud83d"}', ["half a character"]),
-        ('{"prompt": "jazz"', ["no JSON"]),
-        ("[" * 100_000, ["no JSON"]),
-        ('["jazz"]', ["no object"]),
-        ('"jazz"', ["no object"]),
+        ('{"prompt": "\\ud83d"}', ["half a surrogate"]),
+        ('{"prompt": "jazz"', ["not JSON"]),
+        ("[" * 100_000, ["not JSON"]),
+        ('["jazz"]', ["not an object"]),
+        ('"jazz"', ["not an object"]),
     ],
     ids=lambda value: str(value)[:30] if not isinstance(value, list) else "",
 )

@@ -1,10 +1,11 @@
-"""The ``riff`` command: one verb per module, one line per mistake, one exit code per kind of mistake.
+"""The ``riff`` command: a few verbs to a module, one line per mistake, one exit code per kind of mistake.
 
 Modules here import nothing heavy at their top, so that ``riff --help`` answers at once.
 """
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -15,32 +16,38 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 import riff
-from riff.apps.cli import bench, edit, evaluate, files, info, play, prepare, render, serve, train
+from riff.apps.cli import bench, doctor, edit, evaluate, files, info, play, prepare, render, replay, serve, train
 from riff.apps.cli.options import Parser
-from riff.utils.errors import RiffError
+from riff.utils.errors import RiffError, is_out_of_memory
+from riff.utils.schema import suggest
 
 # In the order of the help.
 VERBS = {
-    "render": render.add_verb,
-    "walk": render.add_verb_walk,
-    "remix": edit.add_verb_remix,
-    "extend": edit.add_verb_extend,
-    "inpaint": edit.add_verb_inpaint,
-    "encode": files.add_verb_encode,
-    "decode": files.add_verb_decode,
-    "prepare": prepare.add_verb,
-    "train": train.add_verb,
-    "convert": files.add_verb_convert,
-    "eval": evaluate.add_verb,
-    "bench": bench.add_verb,
-    "info": info.add_verb,
-    "replay": info.add_verb_replay,
-    "serve": serve.add_verb,
-    "play": play.add_verb,
+    "render": render.add_render,
+    "walk": render.add_walk,
+    "remix": edit.add_remix,
+    "extend": edit.add_extend,
+    "inpaint": edit.add_inpaint,
+    "encode": files.add_encode,
+    "decode": files.add_decode,
+    "prepare": prepare.add_prepare,
+    "train": train.add_train,
+    "convert": files.add_convert,
+    "eval": evaluate.add_eval,
+    "bench": bench.add_bench,
+    "info": info.add_info,
+    "replay": replay.add_replay,
+    "serve": serve.add_serve,
+    "play": play.add_play,
+    "doctor": doctor.add_doctor,
+    "completion": doctor.add_completion,
 }
+# Verbs that only show something, so that a reader who leaves early has missed no work.
+SHOWS = ("info", "doctor", "completion", "bench")
 EXIT_CODES = """\
 exit codes:
-  0 done · 2 wrong usage or input · 4 model cannot be used · 5 environment or disk · 130 interrupted
+  0 done · 2 wrong usage or input · 3 a replay differs · 4 model cannot be used · 5 environment or disk
+  130 interrupted · 141 the reader of the output has gone, and the work is not done
   1 is a defect in riff: please report it with what --debug prints"""
 
 
@@ -61,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with _quiet_libraries(debug=debug), _stop_on_sigterm():
-            args = build_parser().parse_args(words)
+            _check_verb(words)
+            args = build_parser().parse_args(words or ["--help"])
             args.run(args)
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -69,23 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:
-        # The reader (head, less) has gone, which is no fault.
         _abandon_stdout()
-        return 0
+        shown = {"--help", "-h", "--version", *SHOWS} & {*words[:1], *(word for word in words if word.startswith("-"))}
+        return 0 if shown or not words else _report("the reader of the output has gone; stopped", 141, debug=debug)
     except KeyboardInterrupt:
         return _report("interrupted; no unfinished file was left", 130, debug=debug)
-    except RiffError as error:
-        return _report(f"error: {error}", error.exit_code, debug=debug)
-    except MemoryError:
-        return _report("error: not enough memory; use fewer --bars or a smaller --duration", 5, debug=debug)
-    except ImportError as error:
-        return _report(f"error: {error}; install riff again: python -m pip install .", 5, debug=debug)
-    except OSError as error:
-        _abandon_stdout()
-        return _report(f"error: {error}", 5, debug=debug)
     except Exception as error:
-        message = f"error: {type(error).__name__}: {error} (a defect in riff; --debug shows where)"
-        return _report(message, 5 if type(error).__name__ == "OutOfMemoryError" else 1, debug=debug)
+        if isinstance(error, OSError):
+            _abandon_stdout()
+        return _report(*_explain(error), debug=debug)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,18 +94,46 @@ def build_parser() -> argparse.ArgumentParser:
         prog="riff",
         description="A sentence becomes music: latent diffusion on spectrograms, with the model in the box.",
         epilog='example:\n  riff render "lo-fi hip hop, mellow electric piano, 84 bpm" -o lofi.wav\n\n' + EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"riff {riff.__version__}")
-    everywhere = argparse.ArgumentParser(add_help=False)
-    everywhere.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    everywhere.add_argument("--quiet", action="store_true", help="print nothing but the result and errors")
-    everywhere.add_argument("--debug", action="store_true", help="show tracebacks and what libraries say")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for add_verb in VERBS.values():
-        add_verb(verbs, everywhere)
+        add_verb(verbs)
     return parser
+
+
+def _check_verb(words: list[str]) -> None:
+    """Name the nearest verb to one that does not exist."""
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        near = suggest(words[0], tuple(VERBS))
+        raise RiffError(f"invalid choice: {words[0]!r} is not a verb; {near}(see riff --help)")
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The line for an error, and the exit code of its kind."""
+    if isinstance(error, RiffError):
+        return f"error: {str(error).replace(' (force=True)', '')}", error.exit_code
+    if is_out_of_memory(error):
+        said = f" ({str(error)[:200]})" if str(error) else ""
+        return f"error: not enough memory{said}; use fewer --bars or a smaller --duration", 5
+    if isinstance(error, ImportError):
+        return f"error: {error}; install riff again: python -m pip install .", 5
+    if isinstance(error, OSError):
+        return f"error: {_explain_disk(error)}", 5
+    return f"error: {type(error).__name__}: {error} (a defect in riff; --debug shows where)", 1
+
+
+def _explain_disk(error: OSError) -> str:
+    """What the system says of a file, and what to do about it."""
+    remedies = {
+        errno.EROFS: "choose a folder on a disk that can be written",
+        errno.EACCES: "choose another place, or change its permissions",
+        errno.ENOSPC: "make room, or choose another disk",
+    }
+    remedy = remedies.get(error.errno or 0)
+    return f"{error}; {remedy}" if remedy else str(error)
 
 
 def _abandon_stdout() -> None:

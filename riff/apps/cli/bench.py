@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import riff
-from riff.apps.cli.options import number
+from riff.apps.cli.options import add_command, number
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.machine import peak_memory_mib, processor_name, usable_cores
 
@@ -29,7 +29,6 @@ LINES = (
     ("threads", "threads", "", 1.0),
 )
 _EXAMPLES = """\
-examples:
   riff bench               about half a minute on two cores
   riff bench --quick       each figure measured once
   riff bench --json        for machines
@@ -37,18 +36,16 @@ examples:
 Comparisons with diffusers, torchaudio and librosa: python -m benchmarks, in riff's repository."""
 
 
-def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
-    """Add this verb's parser to ``verbs``, with the options that every verb has."""
-    parser = verbs.add_parser(
+def add_bench(verbs: Any) -> None:
+    """Add ``riff bench``."""
+    parser = add_command(
+        verbs,
         "bench",
-        parents=[everywhere],
+        run_bench,
         help="measure speed and memory on this machine",
         description="Measure how long riff takes on this machine, and how much memory.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        examples=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     parser.add_argument("sections", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
@@ -57,7 +54,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="measure each figure once")
 
 
-def run(args: argparse.Namespace) -> None:
+def run_bench(args: argparse.Namespace) -> None:
     """Measure, and print a table or JSON."""
     if args.sections:
         moved = " ".join(args.sections)

@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.apps.cli.options import number
+from riff.apps.cli.options import add_command, number
 from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:
     from riff.evaluate.report import Evaluation
 
 _EXAMPLES = """\
-examples:
   riff eval clips/                                      obedience, form and hygiene; riff's files say what was asked
   riff eval clips/ --reference real/ -o report/         how like real music; report/index.html, report/report.json
   riff eval clips/ --prompts asked.csv --json           asked values from a list: file, prompt, bpm, keyscale, genre
@@ -24,18 +23,16 @@ embeddings without a download: mel, descriptors, latents (of --checkpoint), tagg
 are in the local cache, or as clap=FOLDER. The name of a distance always holds its embedding."""
 
 
-def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
-    """Add this verb's parser to ``verbs``, with the options that every verb has."""
-    parser = verbs.add_parser(
+def add_eval(verbs: Any) -> None:
+    """Add ``riff eval``."""
+    parser = add_command(
+        verbs,
         "eval",
-        parents=[everywhere],
+        run_eval,
         help="measure how good a folder of music is",
         description="Measure a folder of music: likeness to a reference, obedience, form, hygiene, round trip.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        examples=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     parser.add_argument("generated", nargs="?", metavar="GENERATED", help="folder of sound files, or one file")
     parser.add_argument("--reference", metavar="FOLDER", help="music that it should be like")
     parser.add_argument(
@@ -56,7 +53,7 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a report that is there")
 
 
-def run(args: argparse.Namespace) -> None:
+def run_eval(args: argparse.Namespace) -> None:
     """Measure, print the table or JSON, and write the report."""
     if args.generated is None and args.round_trip is None:
         raise RiffError("there is nothing to measure; give a folder of sounds, or one with --round-trip")

@@ -5,30 +5,28 @@ import contextlib
 import os
 from typing import Any
 
-from riff.apps.cli.options import add_loading_options, load_pipeline, number
+from riff.apps.cli.generate import load_pipeline
+from riff.apps.cli.options import Ignored, add_command, add_loading_options, number
 from riff.utils.errors import RiffError, SystemProblem
 
 _EXAMPLES = """\
-examples:
   riff play                                       opens the page in the browser; Ctrl-C ends it
   riff play --model runs/blues/model --port 8080  another model
   riff play --lora runs/wug/model:0.8             a LoRA on top of it
   riff play --no-browser                          prints the address only"""
 
 
-def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
-    """Add this verb's parser to ``verbs``, with the options that every verb has."""
-    parser = verbs.add_parser(
+def add_play(verbs: Any) -> None:
+    """Add ``riff play``."""
+    parser = add_command(
+        verbs,
         "play",
-        parents=[everywhere],
+        run_play,
         help="open a page in the browser to play on",
         description="Open a page in the browser on which music is composed, walked, edited and painted. It is for this "
         "machine only and works without a network. Needs riff-music[ui].",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        examples=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     add_loading_options(parser)
     parser.add_argument("--port", type=number(0, 65535, whole=True), default=7860, help="default 7860; 0 takes any")
     parser.add_argument(
@@ -37,12 +35,10 @@ def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
         "lets all who reach it in",
     )  # fmt: skip
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    parser.add_argument(
-        "--share", choices=["never"], default="never", help="never: riff opens no tunnel to the world; the only choice"
-    )
+    parser.add_argument("--share", choices=["never"], action=Ignored, help=argparse.SUPPRESS)
 
 
-def run(args: argparse.Namespace) -> None:
+def run_play(args: argparse.Namespace) -> None:
     """Hold the page until Ctrl-C."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from riff.apps.cli.batch import add_engine, check_engine
-from riff.apps.cli.options import number
+from riff.apps.cli.options import add_command, number
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import RiffError
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from riff.train.data.settings import PrepareSettings
 
 _EXAMPLES = """\
-examples:
   riff prepare music/ dataset/                          two bars a clip, captions from files beside the music
   riff prepare music/ dataset/ --caption auto           captions made from what is measured and heard
   riff prepare music/ dataset/ --caption "zigzag style" the same words for all
@@ -27,18 +26,16 @@ captions are taken from name.txt beside name.wav, metadata.jsonl, .csv or .parqu
 own tags, the first of them that there is. A second run does only what is missing."""
 
 
-def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
-    """Add this verb's parser to ``verbs``, with the options that every verb has."""
-    parser = verbs.add_parser(
+def add_prepare(verbs: Any) -> None:
+    """Add ``riff prepare``."""
+    parser = add_command(
+        verbs,
         "prepare",
-        parents=[everywhere],
+        run_prepare,
         help="turn a folder of music into a data set to train on",
         description="Cut music into clips, caption them and draw them as spectrogram pictures. Prints the folder.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        examples=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     parser.add_argument(
         "music", metavar="MUSIC",
         help="a folder, a sound file, or hf:NAME for a data set of datasets; with --engine ray also a URL of fsspec's",
@@ -88,7 +85,7 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-column", metavar="NAME", help="of the captions in a data set of datasets")
 
 
-def run(args: argparse.Namespace) -> None:
+def run_prepare(args: argparse.Namespace) -> None:
     """Make the data set and print its folder; a summary goes to stderr."""
     check_engine(args)
     settings = _settings(args)

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.apps.cli.options import add_loading_options, load_pipeline, number
+from riff.apps.cli.generate import load_pipeline
+from riff.apps.cli.options import add_command, add_loading_options, number
 from riff.utils.errors import RiffError, SystemProblem
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "RIFF_TOKEN"
 _LEAST_TOKEN = 16
 _EXAMPLES = """\
-examples:
   riff serve                                       on this machine only, port 3013; the page is /docs
   riff serve --model riffusion/riffusion-model-v1  Riffusion's web app works against it as it is
   RIFF_TOKEN=... riff serve --host 0.0.0.0         for others, who must send the token
@@ -25,19 +25,17 @@ examples:
        -d '{"prompt": "lo-fi hip hop, 84 bpm", "format": "mp3"}' -o lofi.mp3"""
 
 
-def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
-    """Add this verb's parser to ``verbs``, with the options that every verb has."""
-    parser = verbs.add_parser(
+def add_serve(verbs: Any) -> None:
+    """Add ``riff serve``."""
+    parser = add_command(
+        verbs,
         "serve",
-        parents=[everywhere],
+        run_serve,
         help="answer requests over HTTP",
         description="Answer requests over HTTP: /v1/render and the rest, /v1/stream, and Riffusion's /run_inference. "
         "Needs riff-music[serve]. The log goes to stderr, one JSON object per line.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        examples=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     add_loading_options(parser)
     access = parser.add_argument_group("access")
     access.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1, this machine")
@@ -79,7 +77,7 @@ def _add_limits(limits: Any) -> None:
                         help="that a client may pause while it sends; default 10")  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> None:
+def run_serve(args: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     settings = make_settings(args)
     try:

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from riff.apps.cli.options import number
+from riff.apps.cli.options import Ignored, add_command, number
 from riff.utils.errors import RiffError
 
 _EXAMPLES = """\
-examples:
   riff train my-dataset -o runs/mine              a LoRA of riff-mini; goes on where it stopped when given again
   riff render "sarondeng, 120 bpm" --lora runs/mine/model -o new.wav
   riff train my-dataset -o runs/full --method full --max_train_steps 2000
@@ -38,18 +37,16 @@ class _Refuse(argparse.Action):
         raise RiffError(f"{option} does not exist in riff: {_REFUSED[str(option)]}; leave it out")
 
 
-def add_verb(verbs: Any, everywhere: argparse.ArgumentParser) -> None:
-    """Add this verb's parser to ``verbs``, with the options that every verb has."""
-    parser = verbs.add_parser(
+def add_train(verbs: Any) -> None:
+    """Add ``riff train``."""
+    parser = add_command(
+        verbs,
         "train",
-        parents=[everywhere],
+        run_train,
         help="fine-tune a model on your own music",
         description="Fine-tune a model on a data set that riff prepare wrote. Prints the path of the model.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        examples=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="folder of the data set")
     parser.add_argument("--train_data_dir", metavar="DATASET", help="the same, as diffusers calls it")
     parser.add_argument(
@@ -105,10 +102,7 @@ def _add_optimizer(group: Any) -> None:
     group.add_argument("--use_ema", action=argparse.BooleanOptionalAction, default=None, help="default on")
     group.add_argument("--ema_decay", type=number(0, 1), help="default 0.995")
     group.add_argument("--seed", type=number(0, 2**31, whole=True), help="default 0")
-    group.add_argument(
-        "--resume_from_checkpoint", choices=["latest"],
-        help="changes nothing: the last whole checkpoint in RUN is always resumed",
-    )  # fmt: skip
+    group.add_argument("--resume_from_checkpoint", choices=["latest"], action=Ignored, help=argparse.SUPPRESS)
 
 
 def _add_data(group: Any) -> None:
@@ -134,7 +128,7 @@ def _add_watching(group: Any) -> None:
     group.add_argument("--hub_model_id", metavar="ID", help="where to; default the name of RUN")
 
 
-def run(args: argparse.Namespace) -> None:
+def run_train(args: argparse.Namespace) -> None:
     """Train, or go on training."""
     with _logging(args):
         _train(args)

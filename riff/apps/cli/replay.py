@@ -1,0 +1,122 @@
+"""``riff replay``: a file that riff wrote, made again and compared."""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from riff.apps.cli.generate import progress
+from riff.apps.cli.options import SUFFIXES, add_command, check_outputs
+from riff.utils.errors import RiffError
+
+EXIT_DIFFERS = 3
+_EXAMPLES = """\
+  riff replay lofi.wav                                   writes lofi-again.wav, the same to the byte
+  riff replay remixed.flac --source song.mp3 -o again.flac
+  riff replay gift.wav --model path/to/the/model
+
+If the result differs, the exit code is 3 and nothing is written, unless -o or --anyway is given."""
+
+
+class Differs(RiffError):
+    """A replay whose result is not that of the file (exit code 3)."""
+
+    exit_code = EXIT_DIFFERS
+
+
+def add_replay(verbs: Any) -> None:
+    """Add ``riff replay``."""
+    parser = add_command(
+        verbs,
+        "replay",
+        run_replay,
+        help="make a file again from what it says about itself",
+        description="Make a file that riff wrote again, byte for byte where version, model and device are the same, "
+        "and say what differs where they are not. Prints the new file's path.",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("file", metavar="FILE", help="a sound or image that riff wrote")
+    parser.add_argument("-o", "--output", metavar="NEW", help=f"{', '.join(SUFFIXES)}; default FILE-again")
+    parser.add_argument("--source", metavar="AUDIO", help="the recording that it was made from, for remix and the like")
+    parser.add_argument("--model", help="a folder, a .safetensors file or a hub id, in place of what FILE names")
+    parser.add_argument("--trust-model", action="store_true", help="load the model that FILE names, whatever it is")
+    parser.add_argument("--lora", action="append", default=[], metavar="LORA", help="a LoRA that it needs; repeatable")
+    parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
+    parser.add_argument("--anyway", action="store_true", help="go on although something is not the same, and say what")
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
+
+
+def run_replay(args: argparse.Namespace) -> None:
+    """Read the recipe, check that it can be followed, follow it, and compare."""
+    from riff.pipeline import choose_model, open_pipeline
+    from riff.tasks.provenance import read_recipe
+    from riff.tasks.replay import check_model, check_version, choose_loras, differences, open_source, replay
+
+    recipe = read_recipe(args.file)
+    (output,) = check_outputs(_output(args), count=1, force=args.force)
+    model = choose_model(recipe, args.model, trust=args.trust_model)
+    recording = open_source(recipe, args.source, anyway=args.anyway)
+    loras = choose_loras(recipe, args.lora, anyway=args.anyway)
+    if not args.anyway:
+        check_version(recipe)
+        check_model(recipe, model)
+    pipe = open_pipeline(recipe, model, loras, device=args.device)
+    parts = len(recipe.arguments.get("mask_start_seconds", [0]))
+    steps = recipe.arguments["num_inference_steps"]
+    with progress(args, total=steps * parts) as bar:
+        clip = replay(recipe, pipe, recording, callback_on_step_end=bar.callback(steps))
+    with tempfile.TemporaryDirectory(prefix="riff-") as folder:
+        draft = clip.save(Path(folder) / output.name)
+        same = _compare(args.file, draft)
+    changed = differences(recipe, pipe)
+    if same != "different" or args.anyway or args.output is not None:
+        clip.save(output, force=args.force)
+    _report(args, output, same, changed)
+
+
+def _output(args: argparse.Namespace) -> str:
+    if args.output is not None:
+        if Path(args.output).resolve() == Path(args.file).resolve():
+            raise RiffError(f"-o {args.output} is the file that is replayed; give another name")
+        return str(args.output)
+    path = Path(args.file)
+    return str(path.with_name(f"{path.stem}-again{path.suffix}"))
+
+
+def _compare(file: str, new: Path) -> str:
+    """How like the file the new one is: "bytes", "content", "different", or "not compared"."""
+    from riff.tasks.replay import compare
+
+    suffixes = {Path(file).suffix.lower(), new.suffix.lower()}
+    comparable = len(suffixes) == 1 or suffixes == {".wav", ".flac"}  # both of which lose nothing
+    return compare(file, new) if comparable else "not compared"
+
+
+def _report(args: argparse.Namespace, output: Path, same: str, changed: list[str]) -> None:
+    """Say whether the new file is as the old one.
+
+    Raises:
+        Differs: it is not, though it was to be.
+    """
+    written = same != "different" or args.anyway or args.output is not None
+    if args.json:
+        path = str(output) if written else None
+        print(json.dumps({"path": path, "from": args.file, "same": same, "differences": changed}))
+    elif written:
+        print(output)
+    words = {
+        "bytes": "the same, byte for byte",
+        "content": "the same in every sample or pixel; the file around it differs",
+        "not compared": "not compared, since the formats differ",
+    }
+    why = f" ({'; '.join(changed)})" if changed else ""
+    if same == "different":
+        reason = why or " (nothing that it names has changed; the file itself, or what riff stands on, must have)"
+        line = f"{output if written else 'the replay'} differs from {args.file}{reason}"
+        if not args.anyway:
+            raise Differs(line if written else f"{line}; nothing was written, -o NEW keeps it")
+        print(f"riff: warning: {line}", file=sys.stderr)
+    elif not args.quiet:
+        print(f"{words[same]}{why}", file=sys.stderr)
