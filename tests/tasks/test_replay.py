@@ -189,15 +189,19 @@ def test_another_version_is_refused_and_named(make, mini_checkpoint, monkeypatch
 
 
 def test_a_file_that_was_changed_is_found_out(make, mini_checkpoint, capsys) -> None:
-    """Its tags are as they were and its sound is not: the replay is written, and said to be another sound."""
+    """Its tags are as they were and its sound is not: that has an exit code of its own, and nothing is written."""
     from riff.audio.io import read_metadata
 
     file = make("render.wav")
     waveform, rate = load_audio(file)
     save_audio(file, waveform.flip(-1), rate, metadata=read_metadata(file))
     capsys.readouterr()
-    assert main(["replay", file, "--model", str(mini_checkpoint)]) == 2
+    assert main(["replay", file, "--model", str(mini_checkpoint)]) == 3
     assert "differs from render.wav (nothing that it names has changed" in one_line(capsys)
+    assert not Path("render-again.wav").exists()
+    assert main(["replay", file, "--model", str(mini_checkpoint), "-o", "b.wav"]) == 3
+    assert "b.wav differs" in one_line(capsys)
+    assert Path("b.wav").exists()
 
 
 def test_a_lora_is_found_by_its_hash_and_missed_by_name(make, here, mini_checkpoint, capsys) -> None:

@@ -13,11 +13,11 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import riff
 from riff.apps.cli import bench, doctor, edit, evaluate, files, info, play, prepare, render, replay, serve, train
-from riff.apps.cli.options import Parser
+from riff.apps.cli.options import HelpFormatter, Parser, add_command
 from riff.utils.errors import RiffError, is_out_of_memory
 from riff.utils.schema import suggest
 
@@ -40,7 +40,7 @@ VERBS = {
     "serve": serve.add_serve,
     "play": play.add_play,
     "doctor": doctor.add_doctor,
-    "completion": doctor.add_completion,
+    "completion": lambda verbs: _add_completion(verbs),
 }
 # Verbs that only show something, so that a reader who leaves early has missed no work.
 SHOWS = ("info", "doctor", "completion", "bench")
@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="riff",
         description="A sentence becomes music: latent diffusion on spectrograms, with the model in the box.",
         epilog='example:\n  riff render "lo-fi hip hop, mellow electric piano, 84 bpm" -o lofi.wav\n\n' + EXIT_CODES,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"riff {riff.__version__}")
@@ -102,6 +102,27 @@ def build_parser() -> argparse.ArgumentParser:
     for add_verb in VERBS.values():
         add_verb(verbs)
     return parser
+
+
+def _add_completion(verbs: Any) -> None:
+    """Add ``riff completion``."""
+    parser = add_command(
+        verbs,
+        "completion",
+        _run_completion,
+        help="print a script that completes riff's words in a shell",
+        description="Print a script that completes riff's verbs and options in a shell.",
+        examples="  riff completion bash > ~/.local/share/bash-completion/completions/riff\n"
+        "  riff completion zsh > ~/.zfunc/_riff",
+    )
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell")
+
+
+def _run_completion(args: argparse.Namespace) -> None:
+    """Print the script."""
+    import shtab
+
+    print(shtab.complete(build_parser(), shell=args.shell))
 
 
 def _check_verb(words: list[str]) -> None:

@@ -34,7 +34,7 @@ MAX_BYTES = 64_000_000
 WRITE_EVERY = 5.0  # seconds between two writings of the sheet while the list is played
 # What an object of a list may hold, spelled as the command's options are, and the request's field for each.
 FIELDS = {field.flag[2:].replace("-", "_") or field.name: field.name for field in describe_fields(RenderRequest)}
-NAMES = (*FIELDS, "name")
+NAMES = ("prompt", *(name for name in FIELDS if name != "prompt"), "name")
 _JSON_LINES = (".jsonl", ".ndjson")
 _NOT_LISTS = (".json", ".yaml", ".yml", ".csv", ".tsv", ".wav", ".flac", ".ogg", ".mp3", ".png")
 _NAMED_PROBLEMS = 20  # that get a line of their own

@@ -1,4 +1,4 @@
-"""``riff doctor``: what riff finds on this machine; and ``riff completion``, which helps a shell to complete."""
+"""``riff doctor``: what riff finds on this machine."""
 
 import argparse
 import importlib.metadata
@@ -14,10 +14,9 @@ from typing import Any
 
 import riff
 from riff.apps.cli.options import add_command
-from riff.utils.errors import RiffError, SystemProblem
+from riff.utils.errors import RiffError
 from riff.utils.machine import memory_gib, package_version, processor_name, usable_cores
 
-SHELLS = ("bash", "zsh", "tcsh")
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "librosa", "soundfile", "numpy", "numba")
 
 
@@ -33,20 +32,6 @@ def add_doctor(verbs: Any) -> None:
     )
 
 
-def add_completion(verbs: Any) -> None:
-    """Add ``riff completion``."""
-    parser = add_command(
-        verbs,
-        "completion",
-        run_completion,
-        help="print a script that completes riff's words in a shell",
-        description="Print a script that completes riff's verbs and options in a shell.",
-        examples="  riff completion bash > ~/.local/share/bash-completion/completions/riff\n"
-        "  riff completion zsh > ~/.zfunc/_riff",
-    )
-    parser.add_argument("shell", choices=SHELLS, help="the shell")
-
-
 def run_doctor(args: argparse.Namespace) -> None:
     """Print the facts, one per line."""
     facts = dict(_facts())
@@ -55,17 +40,6 @@ def run_doctor(args: argparse.Namespace) -> None:
         return
     for name, value in facts.items():
         print(f"{name}: {value}")
-
-
-def run_completion(args: argparse.Namespace) -> None:
-    """Print the script."""
-    try:
-        import shtab
-    except ImportError as error:
-        raise SystemProblem("riff completion needs shtab; python -m pip install shtab") from error
-    from riff.apps.cli import build_parser
-
-    print(shtab.complete(build_parser(), shell=args.shell))
 
 
 def _facts() -> Iterator[tuple[str, str]]:

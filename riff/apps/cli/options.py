@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,21 +23,36 @@ Request = TypeVar("Request", bound=Sampling)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line that names the nearest word there is."""
+    """A parser whose errors are one line that names the nearest option to a misspelt one."""
+
+    words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's; the words are kept for :meth:`error`."""
+        self.words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(self.words, namespace)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, with the nearest option of the verb for one that does not exist."""
+        """As argparse's, but what is not understood is the error of the verb."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            parser = getattr(found, "parser", self)
-            known = [option for option in parser._option_string_actions if option.startswith("--")]
-            hints = [hint for word in unknown if word.startswith("-") and (hint := suggest(word.split("=")[0], known))]
-            parser.error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *(each.strip() for each in hints)]))
+            getattr(found, "parser", self).error(f"unrecognized arguments: {' '.join(unknown)}")
         return found
 
     def error(self, message: str) -> NoReturn:
         """Raise RiffError in place of leaving the process."""
-        raise RiffError(f"{message} (see {self.prog} --help)")
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        options = [word.split("=")[0] for word in self.words if word.startswith("--") and len(word) > 2]
+        hints = [hint.strip() for word in options if word not in known and (hint := suggest(word, known))]
+        raise RiffError("; ".join([message, *hints]) + f" (see {self.prog} --help)")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help in which each verb has one line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 16
 
 
 def add_command(
