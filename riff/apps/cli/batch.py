@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from riff.apps.cli.generate import (
+    ListJob,
+    Made,
     choose_seed,
     describe,
     generate,
@@ -55,18 +57,6 @@ class Item:
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     name: str | None = None
     problem: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class ListJob:
-    """One clip to make: the number of its line, its request and its file."""
-
-    line: int
-    request: RenderRequest
-    output: Path
-
-
-Made = dict[str, Any] | BaseException
 
 
 def add_list(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from riff.tasks.clip import Clip
 
 
+@dataclasses.dataclass(frozen=True)
+class ListJob:
+    """One clip to make: the number of its line, its request and its file."""
+
+    line: int
+    request: RenderRequest
+    output: Path
+
+
+# A result's facts, or what went wrong.
+Made = dict[str, Any] | BaseException
+
+
 class StepBar:
     """A bar of denoising steps on a terminal; nothing elsewhere."""
 

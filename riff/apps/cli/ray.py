@@ -5,17 +5,14 @@ import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from riff.apps.cli.generate import describe, generate, load_pipeline
+from riff.apps.cli.generate import ListJob, Made, describe, generate, load_pipeline
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import write_bytes
 
-if TYPE_CHECKING:
-    from riff.apps.cli.batch import ListJob, Made
 
-
-def render_on_cluster(jobs: "list[ListJob]", args: argparse.Namespace) -> "Iterator[tuple[ListJob, Made]]":
+def render_on_cluster(jobs: list[ListJob], args: argparse.Namespace) -> Iterator[tuple[ListJob, Made]]:
     """Generate and save every clip.
 
     Args:
@@ -68,7 +65,7 @@ class Renderer:
         self._metadata = not options["no_metadata"]
         self._pipe = load_pipeline(argparse.Namespace(**options))
 
-    def __call__(self, job: "ListJob") -> tuple[dict[str, Any], bytes]:
+    def __call__(self, job: ListJob) -> tuple[dict[str, Any], bytes]:
         """A clip's facts and the bytes of its file."""
         clip = generate(self._pipe, job.request, None)
         with tempfile.TemporaryDirectory(prefix="riff-") as folder:
@@ -77,7 +74,7 @@ class Renderer:
             return describe(clip, job.output), path.read_bytes()
 
 
-def _saved(job: "ListJob", result: Any, args: argparse.Namespace) -> "Made":
+def _saved(job: ListJob, result: Any, args: argparse.Namespace) -> Made:
     """The facts of a clip once it is on the disk."""
     if isinstance(result, BaseException):
         return result
