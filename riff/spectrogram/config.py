@@ -9,8 +9,11 @@ from typing import Any, Literal
 from riff.spectrogram.tempo import TempoMap
 from riff.utils.errors import RiffError
 from riff.utils.files import write_json
+from riff.utils.validation import show
 
 CONFIG_NAME = "spectrogram_config.json"
+MAX_NUMBERS = 1 << 25  # in a filterbank, or in the spectra that the inversion holds at once
+_MOST = {"n_fft": 2**18, "n_mels": 4096, "width": 2**16, "sample_rate": 768000, "frames_per_beat": 4096}
 
 
 def _hz_to_mel(hz: float, scale: str) -> float:
@@ -82,15 +85,15 @@ class SpectrogramConfig:
         for name in whole:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise RiffError(f"{name} is {value!r}; use a whole number of at least 1")
-        for name, most in (("n_fft", 2**18), ("n_mels", 4096), ("width", 2**16), ("sample_rate", 768000)):
+                raise RiffError(f"{name} is {show(value)}; use a whole number of at least 1")
+        for name, most in _MOST.items():
             if getattr(self, name) > most:
-                raise RiffError(f"{name} is {getattr(self, name)}; use at most {most}")
+                raise RiffError(f"{name} is {show(getattr(self, name))}; use at most {most}")
         for name in ("f_min", "f_max", "power", "reference", "db_range"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
-                raise RiffError(f"{name} is {value!r}; use a finite number of at least 0")
+            if not number or not 0 <= value <= 1e30:
+                raise RiffError(f"{name} is {show(value)}; use a finite number of at least 0")
         choices: dict[str, tuple[Any, ...]] = {
             "mel_scale": ("htk", "slaney"),
             "norm": (None, "slaney"),
@@ -114,7 +117,24 @@ class SpectrogramConfig:
             )
         if min(self.power, self.reference, self.db_range) <= 0:
             raise RiffError("power, reference and db_range must be greater than 0")
+        self._check_memory()
         self._check_bands()
+
+    def _check_memory(self) -> None:
+        """Refuse a geometry whose inversion takes gigabytes, however small the file is that it came with."""
+        filters = self.n_mels * (self.n_fft // 2 + 1)
+        # The frames that are worked on at once, and the bins of each: see riff.spectrogram.inversion.waveform.
+        spectra = (1024 + 4 * -(-self.win_length // self.hop_length)) * (self.win_length + 1)
+        for count, what, remedy in (
+            (filters, f"n_mels {self.n_mels} and n_fft {self.n_fft}", "use fewer mels or a smaller n_fft"),
+            (
+                spectra,
+                f"win_length {self.win_length} and hop_length {self.hop_length}",
+                "use a longer hop or a shorter window",
+            ),
+        ):
+            if count > MAX_NUMBERS:
+                raise RiffError(f"{what} need {count:,} numbers at once; at most {MAX_NUMBERS:,} are held, so {remedy}")
 
     def _check_bands(self) -> None:
         """Refuse a filter that no bin of the transform falls into: its row would be silent for ever."""

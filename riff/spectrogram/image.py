@@ -1,4 +1,4 @@
-"""The rung between mel and image: the amplitude scale, with the 8-bit PNG at the disk edge."""
+"""The rung between mel and image: the amplitude scale, the 8-bit pixels, and a change of pitch."""
 
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 RIFFUSION_MAX_VALUE = 30e6
 MAX_PIXELS = 1 << 26
-_CHUNK = "riff"
-_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+MAX_SEMITONES = 12
 
 
 def mel_to_image(mel: Tensor, config: SpectrogramConfig, *, max_value: float | None = None) -> Tensor:
-    """Draw a mel spectrogram as a picture, row 0 at the highest frequency.
+    """The spectrogram image of a mel, row 0 at the highest frequency.
 
     Decibel scale: ``clip(1 + 20 log10(mel / reference) / db_range, 0, 1)``, louder is brighter, silence is 0.
     Power scale (Riffusion, Forsgren and Martiros 2022): ``1 - (mel / max) ** power``, louder is darker,
@@ -28,7 +27,7 @@ def mel_to_image(mel: Tensor, config: SpectrogramConfig, *, max_value: float | N
     Args:
         mel: ``(..., C, M, N)`` magnitudes, >= 0.
         config: names the scale.
-        max_value: mel magnitude drawn black on the power scale; the default is each clip's own maximum over
+        max_value: mel magnitude that is black on the power scale; the default is each clip's own maximum over
             its channels, bins and frames. The decibel scale has a fixed reference and does not use it.
 
     Returns:
@@ -48,7 +47,7 @@ def mel_to_image(mel: Tensor, config: SpectrogramConfig, *, max_value: float | N
         return (1.0 + level / config.db_range).clamp(0.0, 1.0)
     if max_value is None:
         loudest = mel.amax(dim=(-3, -2, -1), keepdim=True)
-        # A silent clip has no maximum to divide by; any positive number draws it white.
+        # A silent clip has no maximum to divide by; any positive number makes it white.
         ratio = mel / torch.where(loudest > 0, loudest, torch.ones_like(loudest))
     else:
         ratio = (mel / _check_max_value(max_value)).clamp_max(1.0)
@@ -56,7 +55,7 @@ def mel_to_image(mel: Tensor, config: SpectrogramConfig, *, max_value: float | N
 
 
 def image_to_mel(image: Tensor, config: SpectrogramConfig, *, max_value: float | None = None) -> Tensor:
-    """Read a picture back as a mel spectrogram: the inverse of :func:`mel_to_image`.
+    """The mel of a spectrogram image: the inverse of :func:`mel_to_image`.
 
     Args:
         image: ``(..., C, M, N)`` in [0, 1], row 0 at the highest frequency; values outside are clipped.
@@ -64,7 +63,7 @@ def image_to_mel(image: Tensor, config: SpectrogramConfig, *, max_value: float |
         max_value: mel magnitude of black on the power scale; default 30e6, as in Riffusion.
 
     Returns:
-        ``(..., C, M, N)`` magnitudes >= 0, float32 or wider. What the picture shows as silence is exactly 0.
+        ``(..., C, M, N)`` magnitudes >= 0, float32 or wider. What the image shows as silence is exactly 0.
 
     Raises:
         RiffError: a value is NaN, or the shape or ``max_value`` is wrong.
@@ -72,17 +71,19 @@ def image_to_mel(image: Tensor, config: SpectrogramConfig, *, max_value: float |
     _check_shape(image, "image")
     image = image if image.dtype == torch.float64 else image.float()
     if bool(torch.isnan(image).any()):
-        raise RiffError("the picture holds NaN values; pixel values must be numbers in [0, 1]")
-    image = image.clamp(0.0, 1.0).flip(-2)
+        raise RiffError("the image holds NaN values; pixel values must be numbers in [0, 1]")
+    mel = image.clamp(0.0, 1.0).flip(-2)  # from here on in place: a long image is hundreds of megabytes
     if config.amplitude == "decibel":
-        mel = config.reference * 10.0 ** ((image - 1.0) * (config.db_range / 20.0))
-        return torch.where(image > 0, mel, torch.zeros_like(mel))
+        silent = mel == 0
+        mel.sub_(1.0).mul_(config.db_range / 20.0)
+        torch.pow(10.0, mel, out=mel)
+        return mel.mul_(config.reference).masked_fill_(silent, 0.0)
     loudest = RIFFUSION_MAX_VALUE if max_value is None else _check_max_value(max_value)
-    return (1.0 - image) ** (1.0 / config.power) * loudest
+    return mel.neg_().add_(1.0).pow_(1.0 / config.power).mul_(loudest)
 
 
 def image_to_pil(image: Tensor, config: SpectrogramConfig) -> "Image":
-    """Round a picture to 8 bits.
+    """Round an image to 8 bits.
 
     Mono is grey (mode L) on the decibel scale, and RGB with three equal planes on the power scale, as in
     Riffusion. Stereo is RGB on both: red is 0, the first channel is green and the second blue.
@@ -111,28 +112,30 @@ def image_to_pil(image: Tensor, config: SpectrogramConfig) -> "Image":
     return PIL.Image.fromarray(numpy.repeat(planes[0][..., None], 3, axis=-1))
 
 
-def pil_to_image(picture: "Image", config: SpectrogramConfig) -> Tensor:
-    """Read the planes of a picture of any mode: the inverse of :func:`image_to_pil`.
+def pil_to_image(pixels: "Image", config: SpectrogramConfig) -> Tensor:
+    """Read the planes of an image of any mode: the inverse of :func:`image_to_pil`.
 
     Args:
-        picture: mono is read from red (or grey), stereo from green and blue; transparency is ignored.
+        pixels: mono is read from red (or grey), stereo from green and blue; transparency is ignored.
         config: its description.
 
     Returns:
         ``(C, M, N)`` float32 in [0, 1].
 
     Raises:
-        RiffError: the picture is not ``config.n_mels`` high.
+        RiffError: the image is not ``config.n_mels`` high.
     """
-    if picture.height != config.n_mels:
-        raise RiffError(f"the picture is {picture.height} pixels high and its description says {config.n_mels} mels")
-    if picture.mode.startswith("I"):
+    if pixels.height != config.n_mels:
+        raise RiffError(f"the image is {pixels.height} pixels high and its description says {config.n_mels} mels")
+    if pixels.mode.startswith("I"):
         # Pillow would clip 16-bit grey at 255 rather than scale it.
-        grey = torch.from_numpy(numpy.asarray(picture, dtype=numpy.float32) / 65535.0)
+        grey = torch.from_numpy(numpy.asarray(pixels, dtype=numpy.float32) / 65535.0)
         return grey.clamp(0.0, 1.0).expand(config.channels, -1, -1).clone()
-    pixels = numpy.asarray(picture.convert("RGB"), dtype=numpy.float32) / 255.0
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)
-    return (planes[1:] if config.channels == 2 else planes[:1]).contiguous()
+    if pixels.mode != "L" and pixels.mode != "RGB":
+        pixels = pixels.convert("RGB")
+    planes = ["G", "B"] if config.channels == 2 else ["R"]
+    levels = [numpy.asarray(pixels if pixels.mode == "L" else pixels.getchannel(plane)) for plane in planes]
+    return torch.from_numpy(numpy.stack(levels).astype(numpy.float32)).div_(255.0)
 
 
 def _check_shape(tensor: Tensor, name: str) -> None:
@@ -146,16 +149,11 @@ def _check_max_value(max_value: float) -> float:
     return max_value
 
 
-# WAS riff/transpose.py: Moving a picture's pitch along its frequency axis; time, and so the tempo, stays.
-
-MOST = 12
-
-
 def transpose_image(image: Tensor, config: SpectrogramConfig, semitones: float) -> Tensor:
-    """A picture whose sound is ``semitones`` higher.
+    """An image whose sound is ``semitones`` higher.
 
-    The row of frequency f shows what was at f / 2^(semitones / 12), read between the rows on the picture's own scale.
-    What would come from above or below the picture is its outermost row.
+    The row of frequency f shows what was at f / 2^(semitones / 12), read between the rows on the image's own scale.
+    What would come from above or below the image is its outermost row.
 
     Args:
         image: ``(..., C, M, N)`` in [0, 1], row 0 the highest frequency.
@@ -168,10 +166,10 @@ def transpose_image(image: Tensor, config: SpectrogramConfig, semitones: float) 
     Raises:
         RiffError: more than an octave.
     """
-    if not -MOST <= semitones <= MOST:
-        raise RiffError(f"semitones is {semitones!r}; use a number from -{MOST} to {MOST}")
+    if not -MAX_SEMITONES <= semitones <= MAX_SEMITONES:
+        raise RiffError(f"semitones is {semitones!r}; use a number from -{MAX_SEMITONES} to {MAX_SEMITONES}")
     if image.shape[-2] != config.n_mels:
-        raise RiffError(f"the picture has {image.shape[-2]} rows; this config's have {config.n_mels}")
+        raise RiffError(f"the image has {image.shape[-2]} rows; this config's have {config.n_mels}")
     centres = torch.tensor(config.mel_corners()[1:-1], dtype=torch.float64)  # rising
     wanted = centres / 2.0 ** (semitones / 12.0)
     above = torch.searchsorted(centres, wanted).clamp(1, len(centres) - 1)

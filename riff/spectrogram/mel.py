@@ -1,4 +1,4 @@
-"""Waveform to mel spectrogram and back, on either grid and at any tempo."""
+"""Waveform to mel spectrogram, on either grid and at any tempo, and the filterbank that it is made with."""
 
 import functools
 import math
@@ -11,57 +11,8 @@ from riff.spectrogram.tempo import TempoMap
 from riff.utils.errors import RiffError
 from riff.utils.interrupt import checkpoint
 
-_CHUNK = 256  # frames analysed at once
-
-
-def _stereo_to_channels(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
-    if config.channels == 2 and config.stereo == "mid-side":
-        left, right = waveform.unbind(-2)
-        return torch.stack([(left + right) / 2, (left - right) / 2], dim=-2)
-    return waveform
-
-
-def _channels_to_stereo(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
-    if config.channels == 2 and config.stereo == "mid-side":
-        mid, side = waveform.unbind(-2)
-        return torch.stack([mid + side, mid - side], dim=-2)
-    return waveform
-
-
-def _mel_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> Tensor:
-    """Mel magnitudes (..., M, N) of windows centred on the given samples; the sound is mirrored at its ends."""
-    half = config.win_length // 2
-    *lead, t = waveform.shape
-    flat = waveform.reshape(-1, t)
-    # Mirroring needs more samples than it mirrors; a clip shorter than the window is continued by silence first.
-    if t <= half:
-        flat = torch.nn.functional.pad(flat, (0, half + 1 - t))
-    padded = torch.nn.functional.pad(flat[:, None], (half, half), mode="reflect")[:, 0]
-    padded = torch.nn.functional.pad(padded, (0, config.win_length))
-    window = torch.hann_window(config.win_length, device=waveform.device)
-    filters = mel_filterbank(config).to(waveform.device)
-    offsets = torch.arange(config.win_length, device=waveform.device)
-    mel = torch.empty(len(flat), config.n_mels, len(centres), device=waveform.device)
-    # A few frames at a time: their spectra are 8 to 80 times the sound.
-    for row, sound in zip(mel, padded, strict=True):
-        for start in range(0, len(centres), _CHUNK):
-            checkpoint()
-            frames = sound[centres[start : start + _CHUNK, None] + offsets] * window
-            row[:, start : start + _CHUNK] = filters @ torch.fft.rfft(frames, n=config.n_fft).abs().T
-    return mel.reshape(*lead, config.n_mels, len(centres))
-
-
-def _samples_to_columns(samples: Tensor, config: SpectrogramConfig, bpm: float | TempoMap | None) -> Tensor:
-    """Where samples lie on the grid, float64."""
-    if config.grid == "beats" and isinstance(bpm, TempoMap) and bpm.steady is None:
-        return bpm.beats_at(samples / config.sample_rate) * config.frames_per_beat
-    return samples / config.column_samples(bpm=bpm)
-
-
-def _columns_to_samples(columns: Tensor, config: SpectrogramConfig, bpm: float | TempoMap | None) -> Tensor:
-    if config.grid == "beats" and isinstance(bpm, TempoMap) and bpm.steady is None:
-        return bpm.seconds_at(columns / config.frames_per_beat) * config.sample_rate
-    return columns * config.column_samples(bpm=bpm)
+_FRAMES = 256  # analysed at once: their spectra are 8 to 80 times the sound
+_FILTERS = 32  # computed at once: in double precision all of them are ten times the sound
 
 
 def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float | TempoMap | None = None) -> Tensor:
@@ -87,15 +38,31 @@ def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float |
     n_samples = waveform.shape[-1]
     if n_samples == 0:
         raise RiffError("the waveform is empty; at least one sample is needed")
-    n_columns = float(_samples_to_columns(torch.tensor(n_samples, dtype=torch.float64), config, bpm))
-    columns = torch.arange(max(1, math.ceil(n_columns - 0.01)), dtype=torch.float64)
+    columns = torch.arange(count_columns(n_samples, config, bpm), dtype=torch.float64)
     centres = _columns_to_samples(columns, config, bpm).round().long().clamp(max=n_samples - 1)
-    return _mel_at(_stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config)
+    return _mel_at(stereo_to_channels(waveform.float(), config), centres.to(waveform.device), config)
 
 
-# WAS riff/filterbank.py: The mel filterbank: triangles equally wide on the mel scale, on any transform's bins.
-
-_CHUNK_FILTERBANK = 32
+def _mel_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> Tensor:
+    """Mel magnitudes (..., M, N) of windows centred on the given samples; the sound is mirrored at its ends."""
+    half = config.win_length // 2
+    *lead, t = waveform.shape
+    flat = waveform.reshape(-1, t)
+    # Mirroring needs more samples than it mirrors; a clip shorter than the window is continued by silence first.
+    if t <= half:
+        flat = torch.nn.functional.pad(flat, (0, half + 1 - t))
+    padded = torch.nn.functional.pad(flat[:, None], (half, half), mode="reflect")[:, 0]
+    padded = torch.nn.functional.pad(padded, (0, config.win_length))
+    window = torch.hann_window(config.win_length, device=waveform.device)
+    filters = mel_filterbank(config).to(waveform.device)
+    offsets = torch.arange(config.win_length, device=waveform.device)
+    mel = torch.empty(len(flat), config.n_mels, len(centres), device=waveform.device)
+    for row, sound in zip(mel, padded, strict=True):
+        for start in range(0, len(centres), _FRAMES):
+            checkpoint()
+            frames = sound[centres[start : start + _FRAMES, None] + offsets] * window
+            row[:, start : start + _FRAMES] = filters @ torch.fft.rfft(frames, n=config.n_fft).abs().T
+    return mel.reshape(*lead, config.n_mels, len(centres))
 
 
 @functools.lru_cache(maxsize=8)
@@ -114,11 +81,46 @@ def mel_filterbank(config: SpectrogramConfig, n_fft: int | None = None) -> Tenso
     corners = torch.tensor(config.mel_corners(), dtype=torch.float64)
     weights = torch.empty(config.n_mels, len(bins))
     # A few at a time: in double precision all of them are ten times the sound.
-    for start in range(0, config.n_mels, _CHUNK_FILTERBANK):
-        low, peak, high = (corners[start + corner :][:_CHUNK_FILTERBANK, None] for corner in range(3))
+    for start in range(0, config.n_mels, _FILTERS):
+        low, peak, high = (corners[start + corner :][:_FILTERS, None] for corner in range(3))
         low, peak = low[: len(high)], peak[: len(high)]
         triangles = torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp(min=0.0)
-        weights[start : start + _CHUNK_FILTERBANK] = (
-            triangles * (2.0 / (high - low)) if config.norm == "slaney" else triangles
-        )
+        if config.norm == "slaney":
+            triangles *= 2.0 / (high - low)
+        weights[start : start + _FILTERS] = triangles
     return weights
+
+
+def samples_to_columns(samples: Tensor, config: SpectrogramConfig, bpm: float | TempoMap | None) -> Tensor:
+    """Where samples lie on the grid, float64."""
+    if config.grid == "beats" and isinstance(bpm, TempoMap) and bpm.steady is None:
+        return bpm.beats_at(samples / config.sample_rate) * config.frames_per_beat
+    return samples / config.column_samples(bpm=bpm)
+
+
+def count_columns(n_samples: int, config: SpectrogramConfig, bpm: float | TempoMap | None = None) -> int:
+    """Columns of a sound's image; a last stub of under 1 % of a column opens none."""
+    columns = float(samples_to_columns(torch.tensor(n_samples, dtype=torch.float64), config, bpm))
+    return max(1, math.ceil(columns - 0.01))
+
+
+def _columns_to_samples(columns: Tensor, config: SpectrogramConfig, bpm: float | TempoMap | None) -> Tensor:
+    if config.grid == "beats" and isinstance(bpm, TempoMap) and bpm.steady is None:
+        return bpm.seconds_at(columns / config.frames_per_beat) * config.sample_rate
+    return columns * config.column_samples(bpm=bpm)
+
+
+def stereo_to_channels(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
+    """Left and right (..., 2, T) as the config's channels; mono as it is."""
+    if config.channels == 2 and config.stereo == "mid-side":
+        left, right = waveform.unbind(-2)
+        return torch.stack([(left + right) / 2, (left - right) / 2], dim=-2)
+    return waveform
+
+
+def channels_to_stereo(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
+    """The inverse of :func:`stereo_to_channels`."""
+    if config.channels == 2 and config.stereo == "mid-side":
+        mid, side = waveform.unbind(-2)
+        return torch.stack([mid + side, mid - side], dim=-2)
+    return waveform

@@ -189,4 +189,5 @@ def _increasing(values: Iterable[float], what: str) -> list[float]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and -1e15 < value < 1e15  # type: ignore[operator]

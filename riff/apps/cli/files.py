@@ -162,8 +162,8 @@ def run_decode(args: argparse.Namespace) -> None:
         from riff.spectrogram.png import read_png
         from riff.tasks.provenance import handed_on, sound_tags
 
-        image, config, made = read_png(source)
-        config = _decode_config(config, args.preset)
+        presets = {"riff": SpectrogramConfig(), "riffusion": SpectrogramConfig.riffusion()}
+        image, config, made = read_png(source, preset=presets.get(args.preset))
         found = Encoded.read(image, config, made, bpm=args.bpm, name=str(source))
         if config.grid == "beats" and found.bpm is None:
             raise RiffError(f"{source} lies on the beats grid and does not say its tempo; give --bpm")
@@ -171,6 +171,7 @@ def run_decode(args: argparse.Namespace) -> None:
             image,
             bpm=found.bpm,
             max_value=found.max_value,
+            samples=found.samples,
             quality=args.quality,
             loop=args.loop,
             generator=torch.Generator().manual_seed(args.seed),
@@ -199,14 +200,6 @@ def _encode_config(args: argparse.Namespace) -> SpectrogramConfig:
         return SpectrogramConfig.riffusion(stereo=args.stereo)
     own = SpectrogramConfig(channels=2 if args.stereo else 1)
     return own if args.bpm is not None else dataclasses.replace(own, grid="seconds")
-
-
-def _decode_config(found: SpectrogramConfig, preset: str | None) -> SpectrogramConfig:
-    """The image's own config, or the preset's with as many mels and channels as the image has."""
-    if preset is None:
-        return found
-    own = type(found).riffusion(stereo=found.channels == 2) if preset == "riffusion" else type(found)()
-    return dataclasses.replace(own, n_mels=found.n_mels, channels=found.channels)
 
 
 # Many files

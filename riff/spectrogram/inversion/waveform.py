@@ -13,11 +13,12 @@ from riff.spectrogram.inversion.filters import filters_of, inversion_geometry, i
 from riff.spectrogram.inversion.griffin_lim import griffin_lim
 from riff.spectrogram.inversion.solver import BLOCK, PRESETS, QUALITIES, Preset, Quality, RingProblem, invert
 from riff.spectrogram.inversion.stft import CircularSTFT, fourier_resample
-from riff.spectrogram.mel import _channels_to_stereo, _samples_to_columns
+from riff.spectrogram.mel import channels_to_stereo, samples_to_columns
 from riff.spectrogram.tempo import TempoMap
 from riff.utils.errors import RiffError
 
 _SLACK = 64
+MAX_SECONDS = 7200.0  # a tempo in a file may make days of a few columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +227,15 @@ def mel_to_waveform(
         raise RiffError("quality 'griffin-lim' cannot loop; use fast, default, high or best")
     generator = generator or torch.Generator().manual_seed(0)
     n_samples = config.frames_to_samples(mel.shape[-1], bpm=bpm)
+    if n_samples > MAX_SECONDS * config.sample_rate:
+        seconds = n_samples / config.sample_rate
+        raise RiffError(f"the sound would last {seconds:.4g} s; at most {MAX_SECONDS:g} s are made, so cut the image")
     hop = config.hop_length
     n_frames = max(1, round(n_samples / hop)) if loop else n_samples // hop + 1
     step = n_samples / n_frames if loop else hop
 
     def columns_at(frames: Tensor) -> Tensor:
-        return _samples_to_columns(frames * step, config, bpm)
+        return samples_to_columns(frames * step, config, bpm)
 
     frames = MelFrames(mel.float().flatten(0, -3), columns_at, n_frames, loop=loop)
     if preset is None:
@@ -246,7 +250,7 @@ def mel_to_waveform(
         waveform = fourier_resample(ring, n_samples)
     else:
         waveform = frames_to_waveform(frames, config, preset, length=n_samples, generator=generator)
-    return _channels_to_stereo(waveform.reshape(*mel.shape[:-2], n_samples), config)
+    return channels_to_stereo(waveform.reshape(*mel.shape[:-2], n_samples), config)
 
 
 def _check_mel(mel: Tensor, config: SpectrogramConfig) -> None:
