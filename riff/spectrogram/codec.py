@@ -84,7 +84,7 @@ class Encoded:
                 bpm = TempoMap.from_dict(made["tempo"])
                 seconds = float(bpm.seconds_at(image.shape[-1] / config.frames_per_beat))
                 if not 0.0 < seconds <= MAX_SECONDS:
-                    raise RiffError(f"the image would last {seconds:.4g} s")
+                    raise RiffError(f"it makes {seconds:.4g} s of the image")
             except RiffError as error:
                 raise RiffError(f"{name} has a damaged tempo map: {error}; give its bpm") from error
         whole = isinstance(samples, int) and not isinstance(samples, bool)

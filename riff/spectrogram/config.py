@@ -13,7 +13,8 @@ from riff.utils.validation import show
 
 CONFIG_NAME = "spectrogram_config.json"
 MAX_NUMBERS = 1 << 25  # in a filterbank, or in the spectra that the inversion holds at once
-_MOST = {"n_fft": 2**18, "n_mels": 4096, "width": 2**16, "sample_rate": 768000, "frames_per_beat": 4096}
+_MOST = {"n_fft": 2**18, "win_length": 2**18, "hop_length": 2**18, "n_mels": 4096, "width": 2**16,
+         "sample_rate": 768000, "frames_per_beat": 4096}  # fmt: skip
 
 
 def _hz_to_mel(hz: float, scale: str) -> float:
@@ -104,7 +105,7 @@ class SpectrogramConfig:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed or isinstance(getattr(self, name), (bool, float)):
-                raise RiffError(f"{name} is {getattr(self, name)!r}; use one of {allowed}")
+                raise RiffError(f"{name} is {show(getattr(self, name))}; use one of {allowed}")
         if not self.f_min < self.f_max <= self.sample_rate / 2:
             raise RiffError(
                 f"f_min {self.f_min} and f_max {self.f_max} must satisfy f_min < f_max and "

@@ -195,3 +195,127 @@ def test_a_strangers_map_of_more_than_two_hours_is_refused():
         Encoded.read(torch.rand(1, 256, 64), SpectrogramConfig(), {"tempo": slow})
     hour = {"beats": [0], "seconds": [0], "tempi": [1 / 59.9], "slopes": [0]}
     assert Encoded.read(torch.rand(1, 256, 64), SpectrogramConfig(), {"tempo": hour}).bpm is not None
+
+
+@pytest.mark.parametrize("config", [SpectrogramConfig(), SpectrogramConfig(grid="seconds"), RIFFUSION])
+@pytest.mark.parametrize("samples", [44100, 44101, 50000, 7777, 300])
+def test_decode_of_encode_has_as_many_samples_as_went_in(config, samples):
+    codec = SpectrogramCodec(config)
+    sound = chirps(1.2, 44100)[:, :samples]
+    encoded = codec.encode(sound, bpm=97.0)
+    assert codec.decode(encoded, quality="fast").shape == sound.shape
+    image, _, made = encoded.image, config, encoded.metadata
+    again = Encoded.read(image, config, json.loads(json.dumps(made)))
+    assert torch.equal(codec.decode(again, quality="fast"), codec.decode(encoded, quality="fast"))
+
+
+def test_a_file_decodes_to_the_samples_that_were_encoded(tmp_path):
+    save_audio(tmp_path / "a.wav", chirps(1.0, 44100)[:, :43210], 44100)
+    for options in ([], ["--bpm", "97"], ["--preset", "riffusion"]):
+        assert main(["encode", str(tmp_path / "a.wav"), *options, "--force", "-o", str(tmp_path / "a.png")]) == 0
+        assert main(["decode", str(tmp_path / "a.png"), "--force", "-o", str(tmp_path / "b.wav")]) == 0
+        sound, _ = load_audio(tmp_path / "b.wav")
+        assert sound.shape == (1, 43210)
+        assert abs(loudness_db(sound) - loudness_db(load_audio(tmp_path / "a.wav")[0])) < 0.3
+
+
+@pytest.mark.parametrize("config", [SpectrogramConfig(), RIFFUSION])
+def test_a_decoded_sound_is_as_loud_as_the_encoded_one(config):
+    sound = chirps(2.0, 44100)
+    again = SpectrogramCodec(config).decode(SpectrogramCodec(config).encode(sound, bpm=110.0))
+    assert abs(loudness_db(again) - loudness_db(sound)) < 0.3
+
+
+@pytest.mark.parametrize("samples", [-1, 0, 1, 10**9, 10**400, "x", True, None, 1.5], ids=repr)
+def test_a_false_length_in_a_file_changes_nothing(samples):
+    codec = SpectrogramCodec(SpectrogramConfig(grid="seconds"))
+    image = codec.encode(chirps(0.5, 44100)).image
+    found = Encoded.read(image, codec.config, {"samples": samples})
+    assert codec.decode(found, quality="fast").shape == (1, image.shape[-1] * 512)
+
+
+def test_arrays_are_taken_as_tensors_are():
+    codec, sound = SpectrogramCodec(RIFFUSION), chirps(0.5, 44100)
+    encoded = codec.encode(sound)
+    for other in (sound.numpy(), sound[0].numpy(), sound.double().numpy(), sound[0]):
+        assert torch.equal(codec.encode(other).image, encoded.image)
+    kept = {"max_value": encoded.max_value, "quality": "fast"}
+    assert torch.equal(codec.decode(encoded.image.numpy(), **kept), codec.decode(encoded.image, **kept))
+
+
+@pytest.mark.parametrize("sound", [np.zeros(99, np.int16), [[object()]], "x", np.zeros(99, bool), np.zeros(9) + 1j])
+def test_what_is_no_sound_is_refused_in_one_line(sound):
+    with pytest.raises(RiffError, match=r"the sound (is|holds)"):
+        SpectrogramCodec(RIFFUSION).encode(sound)
+
+
+def test_an_image_that_would_be_too_large_is_refused_before_any_work():
+    config = SpectrogramConfig(grid="seconds", n_mels=512, hop_length=64, win_length=4096)
+    with pytest.raises(RiffError, match="at most 67,108,864 are written"):
+        SpectrogramCodec(config).encode(torch.zeros(1, 1).expand(1, 64 * 140_000))
+
+
+def test_a_tempo_that_makes_days_of_an_image_is_refused():
+    with pytest.raises(RiffError, match="the sound would last"):
+        SpectrogramCodec().decode(torch.zeros(1, 256, 90_000), bpm=20.0)
+
+
+@pytest.mark.parametrize("hop", [1, 2])
+@pytest.mark.parametrize("n_fft", [2**18, 8192])
+def test_a_small_file_cannot_ask_for_gigabytes(tmp_path, capsys, hop, n_fft):
+    from PIL.PngImagePlugin import PngInfo
+
+    fields = SpectrogramConfig(grid="seconds").to_dict() | {"n_fft": n_fft, "hop_length": hop, "n_mels": 256}
+    chunks = PngInfo()
+    chunks.add_text("riff", json.dumps({"config": fields, "metadata": {}}))
+    PIL.Image.new("L", (4000, 256)).save(tmp_path / "a.png", pnginfo=chunks)
+    assert main(["decode", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.wav")]) == 2
+    assert "numbers at once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.png"])
+def test_a_preset_holds_whatever_an_edited_image_says(tmp_path, name, capsys):
+    picture = tmp_path / "a.png"
+    save_audio(tmp_path / "a.wav", chirps(1.0, 44100), 44100)
+    assert main(["encode", str(tmp_path / "a.wav"), "--bpm", "118", "-o", str(picture)]) == 0
+    with PIL.Image.open(picture) as pixels:
+        pixels.save(tmp_path / name, exif=pixels.getexif(), quality=95)
+    assert main(["decode", str(tmp_path / name), "-o", str(tmp_path / "b.wav")]) == 2
+    assert "use --preset riff and --bpm" in capsys.readouterr().err
+    words = ["--preset", "riff", "--bpm", "118", "--quality", "fast"]
+    assert main(["decode", str(tmp_path / name), *words, "-o", str(tmp_path / "b.wav")]) == 0
+    assert abs(load_audio(tmp_path / "b.wav")[0].shape[-1] - 44100) < 800
+
+
+def test_an_image_of_riffs_without_its_description_is_not_played_as_noise(tmp_path, capsys):
+    save_audio(tmp_path / "a.wav", chirps(1.0, 44100), 44100)
+    assert main(["encode", str(tmp_path / "a.wav"), "--bpm", "118", "-o", str(tmp_path / "a.png")]) == 0
+    with PIL.Image.open(tmp_path / "a.png") as pixels:
+        PIL.Image.fromarray(np.asarray(pixels)).save(tmp_path / "s.png")
+        PIL.Image.fromarray(np.asarray(pixels.convert("RGB"))).save(tmp_path / "rgb.png")
+    for name in ("s.png", "rgb.png"):
+        assert main(["decode", str(tmp_path / name), "-o", str(tmp_path / "b.wav")]) == 2
+        assert "does not say what it is" in capsys.readouterr().err
+    for name in ("s.png", "rgb.png"):
+        words = ["--preset", "riff", "--bpm", "118", "--quality", "fast"]
+        assert main(["decode", str(tmp_path / name), *words, "-o", str(tmp_path / "b.wav"), "--force"]) == 0
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+@pytest.mark.parametrize("place", ["max_value", "bpm", "tempo", "samples"])
+def test_a_number_of_any_length_in_an_image_never_ends_a_batch(tmp_path, capsys, digits, place):
+    from PIL.PngImagePlugin import PngInfo
+
+    number = "9" * digits
+    tempo = f'{{"beats": [{number}], "seconds": [0], "tempi": [120], "slopes": [0]}}'
+    value = tempo if place == "tempo" else number
+    text = f'{{"config": {json.dumps(SpectrogramConfig().to_dict())}, "metadata": {{"{place}": {value}}}}}'
+    chunks = PngInfo()
+    chunks.add_text("riff", text)
+    (tmp_path / "in").mkdir()
+    PIL.Image.new("L", (32, 256)).save(tmp_path / "in/a.png", pnginfo=chunks)
+    write_png(tmp_path / "in/b.png", torch.zeros(1, 256, 32), SpectrogramConfig(), metadata={"bpm": 120.0})
+    assert main(["decode", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--quality", "fast"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'out/b.wav'}\n"
+    assert "1 of 2 inputs could not be used" in captured.err

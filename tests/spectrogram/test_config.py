@@ -150,3 +150,30 @@ def test_config_errors_and_files_import_nothing_heavy():
     code = f"import sys, riff.spectrogram.config, riff.utils.errors, riff.utils.files; print([name for name in {heavy!r} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n_fft": 2**18, "n_mels": 512},
+        {"n_fft": 2**18, "hop_length": 1, "win_length": 4096},
+        {"hop_length": 1},
+        {"n_fft": 2**18, "win_length": 2**18, "hop_length": 2**17, "n_mels": 8},
+    ],
+)
+def test_a_geometry_that_needs_gigabytes_is_refused(fields):
+    with pytest.raises(RiffError, match=r"numbers at once; at most 33,554,432 are held, so use"):
+        SpectrogramConfig(**{**dataclasses.asdict(SpectrogramConfig()), **fields})
+
+
+VALUES = [10**400, -(10**400), 10**5000, 1e308, math.inf, math.nan, None, [], {}, "x", True, -1]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SpectrogramConfig)])
+def test_any_value_of_any_field_is_a_config_or_one_line(name, value):
+    try:
+        SpectrogramConfig.from_dict({name: value})
+    except RiffError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 400

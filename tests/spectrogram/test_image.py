@@ -323,7 +323,7 @@ def test_what_may_be_heard_of_a_picture_is_noted(tmp_path):
         read_png(tmp_path / "a.png")
 
 
-@pytest.mark.filterwarnings("ignore:.*(transparency|detail that it lost)")
+@pytest.mark.filterwarnings("ignore:.*(transparency|detail that it lost|does not say what)")
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
 def test_every_mode_is_read(tmp_path, mode):
     levels = numpy.linspace(0, 255, 16).round().astype(numpy.uint8)

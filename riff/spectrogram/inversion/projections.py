@@ -61,6 +61,8 @@ class Iteration(abc.ABC):
                 (Perraudin, Balazs & Søndergaard, 2013).
         """
         index, fresh = self.active[first::stride], (first, stride) not in self._weights
+        if len(index) == 0:  # fewer frames than subsets
+            return sound
         if fresh:
             self._weights[first, stride] = self.ring.weight(self._chosen(index))
         return self._visit(sound, index, 0.0 if fresh else momentum) / self._weights[first, stride]
