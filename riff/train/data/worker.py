@@ -1,4 +1,4 @@
-"""One piece of music to clips on the disk: what a worker does, and all that it needs is in its arguments."""
+"""One piece of music to clips on the disk: what a worker does. All that it needs is in its arguments."""
 
 import base64
 import dataclasses
@@ -18,17 +18,22 @@ from torch import Tensor
 from riff.audio.channels import to_mono
 from riff.audio.formats import sniff_container
 from riff.music.alignment import LEVEL
-from riff.music.key import key_scores, pitch_classes
-from riff.music.theory import KEYS, parse_bpm, parse_time_signature
+from riff.music.key import KEYS, key_scores, pitch_classes
+from riff.music.theory import parse_bpm, parse_timesignature
 from riff.spectrogram.codec import Encoded
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.png import write_png
 from riff.spectrogram.tempo import TempoMap
-from riff.train.data.cutting import EVEN_BPM, Cut, Stream, blocks, draw_span, plan_cuts, stretch
+from riff.train.data.captions import read_tags
+from riff.train.data.cutting import EVEN_BPM, Cut, mels_of_cuts, plan_cuts, stretch
+from riff.train.data.duplicates import fingerprint
+from riff.train.data.own_files import StatedMusic, read_stated
+from riff.train.data.rows import row_file
 from riff.train.data.settings import PrepareSettings
-from riff.train.data.sources import Source, cleaned, read_tags
-from riff.train.data.writing import fingerprint
+from riff.train.data.sources import MusicSource
+from riff.train.data.stream import SoundStream, blocks
+from riff.train.data.tables import clean_captions
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import write_text
 from riff.utils.validation import BPM_RANGE
@@ -36,11 +41,11 @@ from riff.utils.validation import BPM_RANGE
 BLOCK = 100.0  # seconds that are worked on at once: most songs in two, at 0.4 GB beside the libraries
 AUTO_CAPTIONS = 4  # a clip's captions under --caption auto
 KEY_SECONDS = 40.0  # from the middle of a block, of which its key is measured
-LEAST_KEY = 0.6  # correlation with a key's profile below which none is said
+LEAST_KEY = 0.6  # correlation with a key's profile below which none is stated
 Record = dict[str, Any]
 
 
-def work(source: Source, settings: PrepareSettings, folder: str) -> Record:
+def cut_source(source: MusicSource, settings: PrepareSettings, folder: str) -> Record:
     """Cut one source.
 
     Args:
@@ -51,7 +56,7 @@ def work(source: Source, settings: PrepareSettings, folder: str) -> Record:
     Returns:
         The record: ``source``, ``prefix``, ``key`` (of :func:`record_key`), ``size``, ``seconds``, ``words``, ``clips``
         (rows of the data set's metadata, with ``print``, the fingerprint), ``skipped`` (clips left out by reason),
-        ``problem`` (why the source gave nothing, or None) and ``faults`` (what was wrong but could be got over).
+        ``problem`` (why the source gave nothing, or None) and ``faults`` (what was wrong, though it was used).
 
     Raises:
         SystemProblem: the disk is full or cannot be written, or a package is missing.
@@ -72,7 +77,11 @@ def work(source: Source, settings: PrepareSettings, folder: str) -> Record:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            _cut(source, settings, place / "clips", record)
+            if source.row:
+                with row_file(source, place) as path:
+                    _cut_file(path, source, settings, place / "clips", record)
+            else:
+                _cut_file(Path(source.path), source, settings, place / "clips", record)
         except SystemProblem:
             raise
         except RiffError as error:
@@ -82,69 +91,44 @@ def work(source: Source, settings: PrepareSettings, folder: str) -> Record:
 
 
 def record_path(folder: Path, name: str) -> Path:
-    """Where the record of the source ``name`` lies in the work folder."""
+    """Where the record of the source ``name`` is in the work folder."""
     return folder / "records" / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
 
 
-def record_key(source: Source, settings: PrepareSettings) -> str:
+def record_key(source: MusicSource, settings: PrepareSettings) -> str:
     """Changes when the source must be cut again: with its content, its words or the settings."""
     text = json.dumps([source.stamp, source.words, settings.to_dict()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _cut(source: Source, settings: PrepareSettings, clips: Path, record: Record) -> None:
-    if source.row:
-        from riff.train.data.sources import row_file
-
-        with row_file(source, clips.parent) as path:
-            try:
-                _cut_file(path, source, settings, clips, record)
-            except SystemProblem:
-                raise
-            except RiffError as error:
-                raise RiffError(str(error).replace(str(path), "it")) from error
-    else:
-        _cut_file(Path(source.path), source, settings, clips, record)
-
-
-def _cut_file(path: Path, source: Source, settings: PrepareSettings, clips: Path, record: Record) -> None:
-    config = settings.config
-    sniff_container(path)  # before anything else opens it: a pipe would never answer
-    words = _words(path, source, settings)
-    record["words"] = list(words)
-    text = words[0] if words else ""
-    beats_per_bar = settings.beats_per_bar or parse_time_signature(text)
-    stated = parse_bpm(text)
-    if stated is not None and not BPM_RANGE[0] <= stated <= BPM_RANGE[1]:
-        stated = None
-    stream = Stream(path, config.sample_rate, config.channels)
-    skipped: Counter[str] = Counter()
-    job = _Job(source, settings, words, beats_per_bar, stated, stream, clips, skipped, record["clips"])
-    rest, start = torch.zeros(config.channels, 0), 0.0
-    for block, last in blocks(stream, seconds=BLOCK):
-        sound = torch.cat([rest, block], dim=-1)
-        record["seconds"] = round(start + sound.shape[-1] / config.sample_rate, 3)
-        used = job.cut(sound, start)
-        if not last:
-            first = min(round(used * config.sample_rate), sound.shape[-1])
-            # What is left of a block without a clip is not carried on for ever.
-            first = max(first, sound.shape[-1] - round(BLOCK * config.sample_rate / 2))
-            rest, start = sound[:, first:], start + first / config.sample_rate
-    record["skipped"], record["faults"] = dict(skipped), list(stream.faults)
+def _cut_file(path: Path, source: MusicSource, settings: PrepareSettings, clips: Path, record: Record) -> None:
+    try:
+        sniff_container(path)  # before anything else opens it: a pipe would never answer
+        stated = read_stated(path)
+        words = _words(path, source, settings, stated)
+        record["words"] = list(words)
+        stream = SoundStream(path, settings.config.sample_rate, settings.config.channels)
+        cutter = _Cutter(source, settings, words, stated, stream, clips, record)
+        cutter.run()
+    except SystemProblem:
+        raise
+    except RiffError as error:
+        raise type(error)(str(error).replace(str(path), "it")) from error
+    record["skipped"], record["faults"] = dict(cutter.skipped), list(stream.faults)
     if not record["clips"]:
-        record["problem"] = _why_nothing(record, skipped, stream)
+        record["problem"] = _why_nothing(record, cutter.skipped, stream)
 
 
-def _words(path: Path, source: Source, settings: PrepareSettings) -> tuple[str, ...]:
+def _words(path: Path, source: MusicSource, settings: PrepareSettings, stated: StatedMusic | None) -> tuple[str, ...]:
     words = source.words
     if not words and settings.tags:
-        words = cleaned([read_tags(path)])
+        words = clean_captions([stated.prompt if stated is not None else read_tags(path)])
     if settings.caption:
         words = tuple(f"{settings.caption}, {text}" for text in words) or (settings.caption,)
-    return cleaned(list(words))
+    return clean_captions(list(words))
 
 
-def _why_nothing(record: Record, skipped: Counter[str], stream: Stream) -> str:
+def _why_nothing(record: Record, skipped: Counter[str], stream: SoundStream) -> str:
     if skipped:
         reason = skipped.most_common(1)[0][0]
         return {
@@ -156,36 +140,55 @@ def _why_nothing(record: Record, skipped: Counter[str], stream: Stream) -> str:
 
 
 @dataclasses.dataclass
-class _Job:
-    """A source being cut.
+class _Cutter:
+    """A source being cut; ``record`` and ``skipped`` grow."""
 
-    Attributes:
-        skipped: clips left out by reason; grows.
-        rows: of the clips written; grows.
-    """
-
-    source: Source
+    source: MusicSource
     settings: PrepareSettings
     words: tuple[str, ...]
-    beats_per_bar: int
-    stated_bpm: float | None
-    stream: Stream
+    stated: StatedMusic | None
+    stream: SoundStream
     clips: Path
-    skipped: Counter[str]
-    rows: list[dict[str, Any]]
+    record: Record
 
-    def cut(self, sound: Tensor, offset: float) -> float:
+    def __post_init__(self) -> None:
+        text = self.words[0] if self.words else ""
+        bpm = self.stated.bpm if self.stated is not None and self.stated.bpm else parse_bpm(text)
+        self.stated_bpm = bpm if bpm is not None and BPM_RANGE[0] <= bpm <= BPM_RANGE[1] else None
+        metre = self.stated.beats_per_bar if self.stated is not None else parse_timesignature(text)
+        self.beats_per_bar = self.settings.beats_per_bar or metre
+        self.skipped: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Cut block after block; what is left of one without a whole clip begins the next."""
+        config = self.settings.config
+        rest, start = torch.zeros(config.channels, 0), 0.0
+        for block, last in blocks(self.stream, seconds=BLOCK):
+            sound = torch.cat([rest, block], dim=-1)
+            self.record["seconds"] = round(start + sound.shape[-1] / config.sample_rate, 3)
+            used = self._cut(sound, start)
+            if not last:
+                first = min(round(used * config.sample_rate), sound.shape[-1])
+                # At most half a block is carried on, however little of it is used.
+                first = max(first, sound.shape[-1] - round(BLOCK * config.sample_rate / 2))
+                rest, start = sound[:, first:], start + first / config.sample_rate
+
+    def _cut(self, sound: Tensor, offset: float) -> float:
         """Write the clips of a sound that begins ``offset`` seconds into the source; the seconds it was used up to."""
-        plan = plan_cuts(sound, self.settings, self.beats_per_bar, stated_bpm=self.stated_bpm)
+        config = self.settings.config
+        seconds = sound.shape[-1] / config.sample_rate
+        beats = None if self.stated is None else self.stated.beats_from(offset, seconds)
+        plan = plan_cuts(sound, self.settings, self.beats_per_bar, stated_bpm=self.stated_bpm, beats=beats)
         chosen = [(cut, level) for cut in plan.cuts if (level := self._level(cut, sound, offset)) is not None]
         if not chosen:
             return plan.used
-        keyscale = _key_of(sound, self.settings.config.sample_rate)
-        config, listens = self.settings.config, self.settings.auto or self.settings.clap is not None
-        for (cut, level), mel in zip(chosen, draw_span(sound, [cut for cut, _ in chosen], config), strict=True):
+        key = self.stated.key if self.stated is not None and self.stated.key else None
+        key = key or _key_of(sound, config.sample_rate)
+        listens = self.settings.auto or self.settings.clap is not None
+        for (cut, level), mel in zip(chosen, mels_of_cuts(sound, [cut for cut, _ in chosen], config), strict=True):
             gain = 10.0 ** ((LEVEL - level) / 20.0) if self.settings.level and config.amplitude == "decibel" else 1.0
             part = stretch(sound, cut.start, cut.end, config.sample_rate) if listens else None
-            self._write(cut, mel * gain, None if part is None else part * gain, offset, keyscale)
+            self._write(cut, mel * gain, None if part is None else part * gain, offset, key)
         return plan.used
 
     def _level(self, cut: Cut, sound: Tensor, offset: float) -> float | None:
@@ -203,21 +206,21 @@ class _Job:
             return level
         return None
 
-    def _write(self, cut: Cut, mel: Tensor, sound: Tensor | None, offset: float, keyscale: str | None) -> None:
-        config, number = self.settings.config, len(self.rows)
+    def _write(self, cut: Cut, mel: Tensor, sound: Tensor | None, offset: float, key: str | None) -> None:
+        config, number = self.settings.config, len(self.record["clips"])
         name = f"{self.source.prefix}-{number:04d}.png"
         encoded = _encode(mel, cut, config)
         start = max(0.0, offset + cut.start)
         made = encoded.metadata | {"source": self.source.name, "start_s": round(start, 3)}
-        captions, bpm, keyscale = self._captions(cut, encoded, sound, keyscale, number)
+        captions, bpm, key = self._captions(cut, encoded, sound, key, number)
         write_png(self.clips / name, encoded.image, config, metadata=made)
-        self.rows.append(
+        self.record["clips"].append(
             {
                 "file_name": name,
                 "text": captions[0],
                 "captions": captions,
                 "bpm": None if bpm is None else round(bpm, 3),
-                "keyscale": keyscale,
+                "keyscale": key,
                 "beats_per_bar": self.beats_per_bar if config.grid == "beats" else None,
                 "source": self.source.name,
                 "start_s": round(start, 3),
@@ -228,26 +231,26 @@ class _Job:
         )
 
     def _captions(
-        self, cut: Cut, encoded: Encoded, sound: Tensor | None, keyscale: str | None, number: int
+        self, cut: Cut, encoded: Encoded, sound: Tensor | None, key: str | None, number: int
     ) -> tuple[list[str], float | None, str | None]:
         """A clip's captions, at least one, its tempo and its key."""
         bpm, config, words = cut.bpm, self.settings.config, self.words
         if sound is not None and self.settings.clap is not None:
-            from riff.train.data.auto_caption import clap_tags
+            from riff.train.data.clap_tags import clap_tags
 
             heard = clap_tags(sound, config.sample_rate, self.settings.clap)
-            words = cleaned([", ".join(filter(None, (text, heard))) for text in words or ("",)])
+            words = clean_captions([", ".join(filter(None, (text, heard))) for text in words or ("",)])
         if sound is None or not self.settings.auto:
-            return list(words) or [""], bpm, keyscale
+            return list(words) or [""], bpm, key
         from riff.train.data.auto_caption import describe
 
         image = encoded.image.mean(0, keepdim=True)
-        told = describe(sound, config.sample_rate, beats=cut.beats_within(), image=image, config=config)
+        found = describe(sound, config.sample_rate, beats=cut.beats_within(), image=image, config=config)
         rng = random.Random(f"{self.source.name} {number}")
         words = words or ("",)
         each = max(1, AUTO_CAPTIONS // len(words))
-        captions = cleaned([caption for text in words for caption in told.captions(text, rng, each)])
-        return list(captions) or [""], bpm if bpm is not None else told.bpm, told.keyscale or keyscale
+        captions = clean_captions([caption for text in words for caption in found.captions(text, rng, each)])
+        return list(captions) or [""], bpm if bpm is not None else found.bpm, found.keyscale or key
 
 
 def _encode(mel: Tensor, cut: Cut, config: SpectrogramConfig) -> Encoded:
