@@ -14,8 +14,9 @@ from riff.apps.cli import main
 from riff.audio.tags import id3_tag
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.data.prepare import prepare
+from riff.train.data.rows import is_data_set
 from riff.train.data.settings import PrepareSettings
-from riff.train.data.sources import is_data_set, list_folder
+from riff.train.data.sources import list_folder
 from riff.utils.errors import RiffError, SystemProblem
 from tests.train.test_prepare import CONFIG, RATE, rows_of, write
 
@@ -316,7 +317,7 @@ def test_a_shard_that_cannot_be_written_loses_no_picture(tmp_path, monkeypatch):
     write(tmp_path / "music/a.wav", TONE)
     run(tmp_path / "music", tmp_path / "out", shards=True)
     write(tmp_path / "music/b.wav", TONE)
-    import riff.train.data.writing as shards
+    import riff.train.data.shards as shards
 
     def full(*arguments):
         raise OSError(28, "No space left on device")

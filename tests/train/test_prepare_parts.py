@@ -10,10 +10,12 @@ import soundfile
 import torch
 
 from riff.audio.io import load_audio
-from riff.train.data.cutting import EVEN_BPM, Cut, Stream, blocks, plan_cuts, stretch, unevenness
+from riff.train.data.cutting import EVEN_BPM, Cut, plan_cuts, stretch, unevenness
+from riff.train.data.duplicates import directions, fingerprint, repeated
 from riff.train.data.settings import PrepareSettings, differing_settings
-from riff.train.data.sources import cleaned, stem_of
-from riff.train.data.writing import directions, fingerprint, repeated
+from riff.train.data.sources import stem_of
+from riff.train.data.stream import SoundStream, blocks
+from riff.train.data.tables import clean_captions
 from riff.utils.parallel import WorkerDied, run_all
 from tests.train.test_prepare import CONFIG, RATE, song
 
@@ -26,7 +28,7 @@ def test_a_stream_is_the_file_as_it_is_loaded_whole(tmp_path, suffix, rate):
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, NOISE, rate)
     whole, _ = load_audio(path, sample_rate=RATE, channels=1)
-    stream = Stream(path, RATE, 1)
+    stream = SoundStream(path, RATE, 1)
     parts = list(blocks(stream, seconds=0.7))
     assert [last for _, last in parts] == [False] * (len(parts) - 1) + [True]
     assert len(parts) > 1
@@ -39,20 +41,22 @@ def test_a_stream_is_the_file_as_it_is_loaded_whole(tmp_path, suffix, rate):
 
 def test_blocks_are_about_equally_long(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE * 25), RATE)
-    lengths = [part.shape[-1] / RATE for part, _ in blocks(Stream(tmp_path / "a.wav", RATE, 1), seconds=10.0)]
+    lengths = [part.shape[-1] / RATE for part, _ in blocks(SoundStream(tmp_path / "a.wav", RATE, 1), seconds=10.0)]
     assert sum(lengths) == pytest.approx(25.0)
     assert max(lengths) - min(lengths) < 0.01
 
 
 def test_a_long_song_cut_in_blocks_has_no_gap_and_no_overlap(tmp_path, monkeypatch):
     from riff.train.data import worker as module
-    from riff.train.data.sources import Source
+    from riff.train.data.sources import MusicSource
 
     monkeypatch.setattr(module, "BLOCK", 15.0)
     soundfile.write(tmp_path / "a.wav", song(120.0, 60.0), RATE)
     for name in ("clips", "records"):
         (tmp_path / name).mkdir()
-    record = module.work(Source("a.wav", str(tmp_path / "a.wav"), "", "a"), PrepareSettings(CONFIG), str(tmp_path))
+    record = module.cut_source(
+        MusicSource("a.wav", str(tmp_path / "a.wav"), "", "a"), PrepareSettings(CONFIG), str(tmp_path)
+    )
     starts = [row["start_s"] for row in record["clips"]]
     assert len(starts) >= 14
     assert np.diff(starts) == pytest.approx(4.0, abs=0.03)
@@ -103,7 +107,7 @@ def test_copies_are_found_whatever_their_level_and_the_first_is_kept():
 
 
 def test_many_clips_are_compared_in_parts(monkeypatch):
-    monkeypatch.setattr("riff.train.data.writing._PART", 7)
+    monkeypatch.setattr("riff.train.data.duplicates._PART", 7)
     mels = torch.rand(30, 1, 64, 128, generator=torch.Generator().manual_seed(1)) ** 8
     assert repeated(_prints(torch.cat([mels, mels]))) == {30 + index: index for index in range(30)}
 
@@ -151,7 +155,7 @@ def test_stems_are_what_every_system_takes(name, stem):
 
 
 def test_captions_are_one_line_each():
-    assert cleaned(["a\nb", "", None, " a  b ", "c\0"]) == ("a b", "c")
+    assert clean_captions(["a\nb", "", None, " a  b ", "c\0"]) == ("a b", "c")
 
 
 def test_settings_that_differ_are_named_with_both_values():

@@ -17,9 +17,9 @@ import pytest
 
 from riff.apps.cli import main
 from riff.train.data.prepare import prepare
-from riff.train.data.ray import Elsewhere, Mirror, _pipeline, list_elsewhere, prepare_on_ray
+from riff.train.data.ray import Cutter, list_remote, prepare_on_ray
 from riff.train.data.settings import PrepareSettings
-from riff.utils.cluster import connected, run_on_actors
+from riff.utils.cluster import connected, map_on_cluster
 from riff.utils.errors import RiffError, SystemProblem
 from tests.train.test_prepare import CONFIG, song, write
 
@@ -149,60 +149,25 @@ def memory() -> Iterator[str]:
         system.rm("/riff-test", recursive=True)
 
 
-@pytest.fixture(params=["memory", "file"])
-def place(request, tmp_path) -> Elsewhere:
-    url = request.getfixturevalue("memory") if request.param == "memory" else f"file://{tmp_path}/there"
-    return Elsewhere(url)
-
-
-def put(place: Elsewhere, tmp_path: Path, **files: str) -> None:
-    for name, text in files.items():
-        (tmp_path / "sent").write_text(text)
-        place.store(tmp_path / "sent", name.replace("__", "/").replace("_png", ".png").replace("_json", ".json"))
-
-
-def texts(place: Elsewhere) -> dict[str, str]:
-    return {name: place.system.cat_file(place._at(name)).decode() for name in place.files()}
-
-
-def test_a_mirror_sends_back_what_was_changed_moved_and_removed(place, tmp_path):
-    put(place, tmp_path, a_json="1", clips__x_png="new x", train__x_png="old x", clips__y_png="y", gone_png="z")
-    mirror = Mirror(place, tmp_path / "here", lambda name, size: name.endswith(".json"))
-    mirror.pull(place.files())
-    here = mirror.folder
-    assert (here / "a.json").read_text() == "1"
-    assert (here / "clips/y.png").read_bytes() == b"\0"
-    (here / "clips/x.png").replace(here / "train/x.png")
-    (here / "clips/y.png").replace(here / "train/y.png")
-    mirror.fetch([here / "train/y.png"])
-    (here / "gone.png").unlink()
-    (here / "a.json").write_text("22")
-    (here / "b.json").write_text("3")
-    mirror.push()
-    wanted = {"a.json": "22", "b.json": "3", "train/x.png": "new x", "train/y.png": "y"}
-    assert texts(place) == wanted
-    mirror.push()
-    assert texts(place) == wanted
-
-
-def test_a_mirror_is_never_led_out_of_its_folder(memory, tmp_path):
+def test_names_that_lead_out_of_the_folder_are_not_fetched(memory, tmp_path):
     import fsspec
 
     system = fsspec.filesystem("memory")
     system.pipe_file("/riff-test/a/../../x.wav", b"1")
     system.pipe_file("/riff-test/b.wav", b"1")
-    assert list(Elsewhere(memory).files()) == ["b.wav"]
+    assert [source.name for source in list_remote(memory, tmp_path / "here").sources] == ["b.wav"]
+    assert [path.name for path in tmp_path.rglob("*.wav")] == ["b.wav"]
 
 
-def test_music_elsewhere_is_listed_as_a_local_folder_is(music, tmp_path):
+def test_remote_music_is_listed_as_a_local_folder_is(music, tmp_path):
     local = prepare_listing(music)
-    there = list_elsewhere(f"file://{music}")
+    there = list_remote(f"file://{music}", tmp_path / "all")
     assert [(s.name, s.prefix, s.words, s.size) for s in there.sources] == local
     assert there.sources[0].path == f"file://{music}/0.wav"
-    (single,) = list_elsewhere(f"file://{music}/0.wav").sources
+    (single,) = list_remote(f"file://{music}/0.wav", tmp_path / "one").sources
     assert (single.name, single.words) == ("0.wav", ("first song",))
     with pytest.raises(RiffError, match="does not exist"):
-        list_elsewhere(f"file://{tmp_path}/nowhere")
+        list_remote(f"file://{tmp_path}/nowhere", tmp_path / "none")
 
 
 def prepare_listing(music: Path) -> list:
@@ -211,13 +176,13 @@ def prepare_listing(music: Path) -> list:
     return [(s.name, s.prefix, s.words, s.size) for s in list_folder(music).sources]
 
 
-def test_a_name_that_no_file_can_have_is_named_in_the_report(memory):
+def test_a_name_that_no_file_can_have_is_named_in_the_report(memory, tmp_path):
     import fsspec
 
     system = fsspec.filesystem("memory")
     system.pipe_file(f"/riff-test/{'x' * 300}.wav", b"1")
     system.pipe_file("/riff-test/b.wav", b"1")
-    listing = list_elsewhere(memory)
+    listing = list_remote(memory, tmp_path)
     assert [source.name for source in listing.sources] == ["b.wav"]
     assert [why for why in listing.unused.values() if "no file can have that name" in why]
 
@@ -267,7 +232,7 @@ def test_shards_elsewhere_hold_the_pictures(cluster, music, tmp_path):
 def test_a_worker_killed_half_way_loses_no_music(cluster, music, expected, tmp_path):
     records = tmp_path / "out/.riff-prepare/records"
     work = functools.partial(prepare_on_ray, music, tmp_path / "out", SETTINGS)
-    report = with_one_killed(work, "Map(", lambda: records.is_dir() and any(records.glob("*.json")))
+    report = with_one_killed(work, "MapBatches", lambda: records.is_dir() and any(records.glob("*.json")))
     assert content(tmp_path / "out") == expected
     assert list(report.unused) == ["bad.wav"]
 
@@ -283,17 +248,18 @@ class Poison:
 
 @pytest.mark.slow
 def test_music_that_ends_every_process_is_given_up_and_the_rest_is_used(cluster, music, tmp_path):
-    good = list_elsewhere(f"file://{music}").sources[0]
-    answers = dict(_pipeline([Poison(), good], SETTINGS, f"file://{tmp_path}/work", None))
+    good = list_remote(f"file://{music}", tmp_path).sources[0]
+    answers = dict(map_on_cluster(functools.partial(Cutter, SETTINGS), [Poison(), good]))
     assert "ended 3 times" in str(answers[0])
-    assert answers[1]["source"] == good.name
-    assert len(list((tmp_path / "work/clips").iterdir())) == len(answers[1]["clips"]) > 0
+    *clips, record = answers[1].values()
+    assert json.loads(record)["source"] == good.name
+    assert len(clips) == len(json.loads(record)["clips"]) > 0
 
 
 @pytest.mark.slow
-def test_a_task_that_ends_every_actor_is_given_up_and_the_rest_is_done(cluster):
+def test_a_task_that_ends_every_process_is_given_up_and_the_rest_is_done(cluster):
     tasks = [functools.partial(os._exit, 1), functools.partial(abs, -1), functools.partial(int, "x")]
-    answers = dict(run_on_actors(functools.partial(getattr, operator, "call"), tasks, workers=1))
+    answers = dict(map_on_cluster(functools.partial(getattr, operator, "call"), tasks, workers=1))
     assert isinstance(answers[0], RiffError) and "ended 3 times" in str(answers[0])
     assert answers[1] == 1
     assert str(answers[2]).startswith("ValueError: invalid literal")
@@ -307,7 +273,7 @@ def test_workers_without_the_same_riff_are_one_line(cluster, tmp_path, monkeypat
     make = importlib.import_module("only_here").make
     (tmp_path / "only_here.py").unlink()
     with pytest.raises(SystemProblem, match=r"install the same riff") as caught:
-        list(run_on_actors(make, [1], workers=1))
+        list(map_on_cluster(make, [1], workers=1))
     assert "only_here" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -349,7 +315,7 @@ def test_ray_draws_the_same_bytes_and_goes_on_with_what_is_there(cluster, render
 def test_a_worker_killed_half_way_loses_no_clip(cluster, rendered):
     folder = rendered.home / "killed"
     work = functools.partial(rendered, "killed", "--engine", "ray", "--quiet")
-    made = with_one_killed(work, "_Worker.do", lambda: any(folder.glob("*.wav")))
+    made = with_one_killed(work, "MapBatches", lambda: any(folder.glob("*.wav")))
     assert made == rendered("local", "--quiet")
 
 

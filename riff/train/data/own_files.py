@@ -5,7 +5,7 @@ from pathlib import Path
 
 from riff.audio.io import audio_seconds
 from riff.music.beats import Beats
-from riff.music.theory import parse_timesignature
+from riff.music.theory import parse_time_signature
 from riff.tasks.provenance import read_made
 from riff.utils.errors import RiffError
 from riff.utils.validation import BPM_RANGE, positive_number
@@ -54,7 +54,7 @@ def read_stated(path: Path) -> StatedMusic | None:
     bpm = positive_number(made.get("bpm"))
     bpm = bpm if bpm is not None and BPM_RANGE[0] <= bpm <= BPM_RANGE[1] else None
     metre = str(made.get("time_signature") or made.get("timesignature") or "")
-    beats_per_bar = {"3/4": 3, "4/4": 4}.get(metre) or parse_timesignature(prompt)
+    beats_per_bar = {"3/4": 3, "4/4": 4}.get(metre) or parse_time_signature(prompt)
     exact = bpm is not None and made.get("task") not in _EDITS and "timeline" not in made
     if exact and bpm is not None:
         # A file that was cut since has neither whole bars nor the length that was asked for.

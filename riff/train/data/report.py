@@ -16,7 +16,9 @@ from riff.spectrogram.png import read_png
 from riff.spectrogram.tempo import TempoMap
 from riff.tasks.gallery import thumbnail
 from riff.train.data.settings import PrepareSettings
-from riff.train.data.writing import read_pictures
+from riff.train.data.shards import read_images
+from riff.train.data.sources import Listing
+from riff.train.data.worker import Record
 from riff.utils.errors import RiffError
 from riff.utils.files import write_text
 from riff.utils.pages import render
@@ -51,7 +53,8 @@ class Report:
         metres: clips by beats per bar, as text.
         unused: music that gave nothing, to the reason.
         faults: music that was used although something was wrong with it, to what that was.
-        no_audio: captions without sound.
+        no_audio: captions that are not used, each with the reason.
+        caption_notes: captions that are used with a remark, such as a guessed encoding.
         ignored: files that are no music, by suffix.
         kept: sources of an earlier run that MUSIC does not hold any more, whose clips stay.
         settings: that made it.
@@ -74,6 +77,7 @@ class Report:
     unused: dict[str, str]
     faults: dict[str, list[str]]
     no_audio: list[str]
+    caption_notes: list[str]
     ignored: dict[str, int]
     kept: list[str]
     settings: dict[str, Any]
@@ -97,63 +101,60 @@ class Report:
         if self.unused:
             name, why = next(iter(self.unused.items()))
             found.append(f"{len(self.unused)} files not used, as {name!r}: {why}")
-        if self.no_audio:
-            found.append(f"{len(self.no_audio)} captions not used, as {self.no_audio[0]!r}")
+        for lines, what in ((self.no_audio, "captions not used"), (self.caption_notes, "remarks on captions")):
+            if lines:
+                more = f" (and {len(lines) - 1} more in report.json)" if len(lines) > 1 else ""
+                found.append(f"{what}: {lines[0]}{more}")
         return found
 
 
 def make_report(
     dataset: str,
-    records: list[dict[str, Any]],
+    records: dict[str, Record],
     rows: dict[str, list[dict[str, Any]]],
     repeats: int,
     settings: PrepareSettings,
-    *,
-    unused: dict[str, str],
-    no_audio: list[str],
-    ignored: dict[str, int],
-    kept: list[str],
+    listing: Listing,
 ) -> Report:
     """Sum up.
 
     Args:
-        dataset: the folder.
-        records: of all sources that were worked through.
+        dataset: its name.
+        records: of all sources that were cut, now or earlier, by name.
         rows: of the clips in the data set, by split.
         repeats: clips left out because they are nearly copies.
         settings: that made it.
-        unused: sound without a record, and why.
-        no_audio: captions without sound.
-        ignored: other files by suffix.
-        kept: sources that are not in MUSIC any more.
+        listing: the music that was found, with what failed in its ``unused``.
     """
     every = [row for split in rows.values() for row in split]
     used = {row["source"] for row in every}
     skipped: Counter[str] = Counter({"duplicate": repeats} if repeats else {})
-    for record in records:
+    for record in records.values():
         skipped.update(record["skipped"])
-    left = {record["source"]: record["problem"] or "all its clips are nearly copies of others" for record in records}
-    left = unused | {name: why for name, why in left.items() if name not in used}
+    failed = {name: why for name, why in listing.unused.items() if name not in records}
+    empty = {name: record["problem"] or "all its clips are nearly copies of others" for name, record in records.items()}
+    unused = failed | {name: why for name, why in empty.items() if name not in used}
     tempi = Counter(int(row["bpm"] // TEMPO_STEP) * TEMPO_STEP for row in every if row["bpm"] is not None)
     return Report(
         dataset=dataset,
         clips=len(every),
         train=len(rows["train"]),
         validation=len(rows["validation"]),
-        sources=len(records) + len(unused),
+        sources=len(records) + len(failed),
         used=len(used),
         hours=_in_hours(row["duration_s"] for row in every),
-        hours_read=_in_hours(record["seconds"] for record in records),
+        hours_read=_in_hours(record["seconds"] for record in records.values()),
         skipped=dict(sorted(skipped.items())),
         without_words=sum(not row["text"] for row in every),
         tempi={str(tempo): tempi[tempo] for tempo in sorted(tempi)},
         keys=dict(Counter(row["keyscale"] for row in every if row["keyscale"]).most_common()),
         metres=dict(Counter(str(row["beats_per_bar"]) for row in every if row["beats_per_bar"])),
-        unused=dict(sorted(left.items())),
-        faults={record["source"]: record["faults"] for record in records if record["faults"]},
-        no_audio=no_audio,
-        ignored=ignored,
-        kept=kept,
+        unused=dict(sorted(unused.items())),
+        faults={name: record["faults"] for name, record in sorted(records.items()) if record["faults"]},
+        no_audio=listing.no_audio,
+        caption_notes=listing.notes,
+        ignored=listing.ignored,
+        kept=sorted(set(records) - {source.name for source in listing.sources}),
         settings=settings.to_dict(),
     )
 
@@ -213,7 +214,7 @@ def shown_rows(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def _cards(dataset: Path, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """What the card of each row shows. Spectrograms in shards are unpacked for the time being."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in read_pictures(dataset, [row["file_name"] for row in rows]):
+        for name, content in read_images(dataset, [row["file_name"] for row in rows]):
             (Path(folder) / name).write_bytes(content)
         places = (Path(folder), dataset / "train", dataset / "validation")
         for row in rows:
@@ -246,7 +247,8 @@ def _tables(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
     return [
         ("music that was not used", list(report.unused.items())),
         ("music that was used although", [(name, "; ".join(texts)) for name, texts in report.faults.items()]),
-        ("captions without sound", [(line, "") for line in report.no_audio]),
+        ("captions that were not used", [(line, "") for line in report.no_audio]),
+        ("captions that were used with a remark", [(line, "") for line in report.caption_notes]),
         ("not in the folder of music any more", [(name, "its clips were kept") for name in report.kept]),
         ("other files passed over", [(suffix, str(count)) for suffix, count in report.ignored.items()]),
     ]

@@ -4,7 +4,7 @@ import dataclasses
 import random
 import re
 
-from riff.music.theory import parse_bpm
+from riff.music.theory import parse_bpm, parse_key
 
 # How often each is said: as often as riff-mini's own captions do.
 RATES = {"genre": 0.8, "adjectives": 0.3, "instruments": 0.65, "drums": 0.3, "key": 0.45, "tempo": 0.45}

@@ -19,7 +19,7 @@ from riff.audio.channels import to_mono
 from riff.audio.formats import sniff_container
 from riff.music.alignment import LEVEL
 from riff.music.key import KEYS, key_scores, pitch_classes
-from riff.music.theory import parse_bpm, parse_timesignature
+from riff.music.theory import parse_bpm, parse_time_signature
 from riff.spectrogram.codec import Encoded
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import mel_to_image
@@ -155,7 +155,7 @@ class _Cutter:
         text = self.words[0] if self.words else ""
         bpm = self.stated.bpm if self.stated is not None and self.stated.bpm else parse_bpm(text)
         self.stated_bpm = bpm if bpm is not None and BPM_RANGE[0] <= bpm <= BPM_RANGE[1] else None
-        metre = self.stated.beats_per_bar if self.stated is not None else parse_timesignature(text)
+        metre = self.stated.beats_per_bar if self.stated is not None else parse_time_signature(text)
         self.beats_per_bar = self.settings.beats_per_bar or metre
         self.skipped: Counter[str] = Counter()
 
