@@ -56,7 +56,6 @@ KNOWN_NAMES = {"Job", "Wish", "Source", "Stopped", "Stream", "Plan", "Request", 
 STARTS = {("riff.apps.cli.serve", "server"), ("riff.apps.cli.play", "playground")}
 WIDE_FUNCTIONS = {"RiffPipeline.__call__", "RiffPipeline.from_pretrained"} | {
     "griffin_lim",
-    "make_report",
     "interpolate",
     "RiffPipeline.inpaint",
     "_prepare",

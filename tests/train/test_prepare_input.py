@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from riff.apps.cli import main
 from riff.audio.tags import id3_tag
@@ -352,3 +353,52 @@ def test_settings_out_of_range_are_one_line(tmp_path):
     for changes in ({"overlap": 1.0}, {"bars": 0}, {"validation": 1.5}, {"unsteady": "what"}, {"beats_per_bar": 5}):
         with pytest.raises(RiffError, match="use"):
             PrepareSettings(CONFIG, **changes)
+
+
+def own_clip(path, *, bpm=69.0, bars=4, prompt="techno, hard", **fields):
+    """A sound as riff writes it, with what it says of itself, but without any beat that could be measured."""
+    from riff.audio.io import save_audio
+    from riff.tasks.provenance import provenance, sound_tags
+
+    samples = round(bars * 4 * 60.0 / bpm * 44100)
+    noise = 0.1 * np.random.default_rng(0).normal(size=samples)
+    made = provenance(prompt, model="riff-mini", seed=1, bpm=bpm, **fields)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save_audio(path, torch.from_numpy(noise).float()[None], 44100, metadata=sound_tags(made))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_riffs_own_files_say_their_tempo_and_beats(tmp_path, suffix):
+    own_clip(tmp_path / f"music/a{suffix}")
+    run(tmp_path / "music", tmp_path / "out", config=CONFIG)
+    rows = rows_of(tmp_path / "out")
+    assert [(row["bpm"], row["start_s"]) for row in rows] == [(69.0, 0.0), (69.0, round(8 * 60 / 69, 3))]
+    assert {row["text"] for row in rows} == {"techno, hard"}
+
+
+def test_riffs_own_waltz_is_cut_in_bars_of_three(tmp_path):
+    own_clip(tmp_path / "music/a.wav", bars=6, prompt="a waltz")
+    run(tmp_path / "music", tmp_path / "out", config=CONFIG)
+    assert {row["beats_per_bar"] for row in rows_of(tmp_path / "out")} == {3}
+
+
+@pytest.mark.parametrize(("bars", "fields"), [(4.13, {}), (4, {"task": "remix"})], ids=["cut since", "a remix"])
+def test_a_tempo_that_may_no_longer_fit_is_measured(tmp_path, bars, fields):
+    from riff.train.data.own_files import read_stated
+
+    stated = read_stated(own_clip(tmp_path / "a.wav", bars=bars, **fields))
+    assert (stated.bpm, stated.exact) == (69.0, False)
+
+
+def test_one_bad_file_of_any_kind_never_ends_the_batch(tmp_path):
+    music = tmp_path / "music"
+    write(music / "good.wav", TONE)
+    flac = bytearray(write(music / "vast.flac", TONE).read_bytes())
+    flac[21:26] = bytes([flac[21] | 0x0F, 255, 255, 255, 255])  # 2^36 - 1 samples
+    (music / "vast.flac").write_bytes(flac)
+    (music / "folder.wav").mkdir()
+    (music / "bomb.wav").write_bytes(b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\xff\xff" + b"\xff" * 40)
+    report = run(music, tmp_path / "out")
+    assert {row["source"] for row in rows_of(tmp_path / "out")} >= {"good.wav"}
+    assert "bomb.wav" in report.unused
+    assert "vast.flac" in {**report.unused, **report.faults}

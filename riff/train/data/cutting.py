@@ -84,7 +84,7 @@ def plan_cuts(
     if beats is not None:
         return _on_beats(beats, seconds, settings, beats_per_bar)
     try:
-        found = track_beats(sound.mean(0), config.sample_rate, bpm=stated_bpm, beats_per_bar=beats_per_bar)
+        found = track_beats(sound, config.sample_rate, bpm=stated_bpm, beats_per_bar=beats_per_bar)
     except RiffError:  # too short, silent, or no beat
         return _on_even_beats(seconds, settings, beats_per_bar)
     return _on_beats(found, seconds, settings, beats_per_bar)

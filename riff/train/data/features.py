@@ -6,6 +6,8 @@ import math
 import numpy as np
 from torch import Tensor
 
+from riff.audio.channels import mono_row
+
 BANDS = 64  # before those that would hold no bin are left out
 LOWEST, HIGHEST = 40.0, 16000.0  # Hz
 HARMONIC, PERCUSSIVE = 31, 9  # frames and bands of the medians
@@ -48,7 +50,7 @@ def measure(waveform: Tensor, sample_rate: int) -> Features | None:
 
     from riff.audio.loudness import loudness
 
-    mono = waveform.mean(0).double().cpu().numpy()
+    mono = mono_row(waveform)
     if mono.size < sample_rate // 10 or np.abs(mono).max() < 1e-4:
         return None
     bands, centres = band_levels(mono, sample_rate)

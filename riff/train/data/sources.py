@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from riff.audio.formats import SUFFIXES as READS
 from riff.train.data.captions import Captions, short_name
 from riff.train.data.tables import TABLES
 from riff.utils.errors import RiffError
 
-READS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif")
 # Sound that is not read: named in the report rather than passed over.
-OTHER_SOUND = (".m4a", ".aac", ".wma", ".ape", ".wv", ".mp4", ".mka", ".ac3", ".dsf", ".caf", ".amr", ".mid", ".midi")
+OTHER_SOUND = (".ac3", ".dsf", ".dff", ".amr", ".ra", ".spx", ".mpc", ".mid", ".midi")
 _MAX_NAME_BYTES = 80  # of a clip's name before its number; a name may have 255
 
 

@@ -2,30 +2,18 @@
 
 import dataclasses
 import math
-import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
-from riff.audio.formats import READABLE, sniff_container
-from riff.audio.io import MAX_CHANNELS, SAMPLE_RATES
+from riff.audio.channels import cancelling, mix
+from riff.audio.reader import SoundReader, open_sound
 from riff.utils.errors import RiffError
 
 LOUDEST = 1000.0  # samples of full scale beyond which a float file holds no sound
-_CHUNK = 1 << 15  # frames; of a file that cannot be read on, so many before the damage are lost
-_UNKNOWN = 1 << 60  # frames that libsndfile claims where a file does not say how many it has
-
-
-class _Unseekable(soundfile.SoundFile):
-    """Reads on without the seek that soundfile makes after each read, which loses what an MP3 frame has in reserve."""
-
-    def seekable(self) -> bool:
-        return False
 
 
 @dataclasses.dataclass
@@ -35,7 +23,7 @@ class SoundStream:
     Attributes:
         path: the file.
         sample_rate: samples per second of the chunks, in Hz.
-        channels: 1 averages the file's channels; 2 takes its first two, or doubles the only one.
+        channels: 1 or 2, mixed from the file's as :func:`riff.audio.channels.mix` does.
         seconds: length by the file's header; None if it does not say.
         faults: what is wrong with it, each as one line.
         holes: spans in seconds that held NaN, infinite or absurdly loud samples, which are read as silence.
@@ -50,81 +38,47 @@ class SoundStream:
     seconds: float | None = None
     faults: list[str] = dataclasses.field(default_factory=list)
     holes: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    _only: int | None = dataclasses.field(default=None, init=False)
 
     def chunks(self) -> Iterator[Tensor]:
         """Yield ``(C, t)`` float32 up to the end, or up to where the file is damaged beyond reading on."""
-        container = sniff_container(self.path)
-        self._check_size()
-        try:
-            with _Unseekable(str(self.path)) as file:
-                self._check_header(file)
-                yield from self._resampled(file)
-        except soundfile.SoundFileError as error:
-            raise RiffError(f"not a readable {container} file ({_reason(error)}); use {READABLE}") from error
-
-    def _check_header(self, file: soundfile.SoundFile) -> None:
-        low, high = SAMPLE_RATES
-        if not low <= file.samplerate <= high:
-            raise RiffError(f"it claims {file.samplerate} samples per second; {low} to {high} can be read")
-        if not 1 <= file.channels <= MAX_CHANNELS:
-            raise RiffError(f"it claims {file.channels} channels; 1 to {MAX_CHANNELS} can be read")
-        if file.frames == 0:
-            raise RiffError("it holds no sound (0 samples)")
-        self.seconds = None if file.frames > _UNKNOWN else file.frames / file.samplerate
-
-    def _check_size(self) -> None:
-        """Note a WAV or AIFF file that is shorter than its header says, of which libsndfile reads what is there."""
-        with open(self.path, "rb") as file:
-            head = file.read(8)
-            there = file.seek(0, os.SEEK_END)
-        if head[:4] in (b"RIFF", b"FORM"):
-            claimed = 8 + struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:])[0]
-            # The largest number is written where a length is not known yet: by a recorder, or into a pipe.
-            if 1.01 * there < claimed < 0xFFFFFF00:
-                self.faults.append(f"cut off: {there} of {claimed} bytes are there")
-
-    def _resampled(self, file: soundfile.SoundFile) -> Iterator[Tensor]:
         import soxr
 
-        converter = None
-        if file.samplerate != self.sample_rate:
-            converter = soxr.ResampleStream(
-                file.samplerate, self.sample_rate, self.channels, dtype="float32", quality="VHQ"
-            )
-        for samples in self._read(file):
+        with open_sound(self.path) as sound:
+            rate, done = sound.sample_rate, 0
+            self.seconds = None if sound.frames is None else sound.frames / rate
+            converter = None
+            if rate != self.sample_rate:
+                converter = soxr.ResampleStream(rate, self.sample_rate, self.channels, dtype="float32", quality="VHQ")
+            for block in sound.blocks():
+                samples = self._without_holes(self._mixed(block, sound), done / rate, rate)
+                done += len(block)
+                if converter is not None:
+                    samples = converter.resample_chunk(samples)
+                if len(samples):
+                    yield torch.from_numpy(np.ascontiguousarray(samples.T))
             if converter is not None:
-                samples = converter.resample_chunk(samples)
-            if len(samples):
-                yield torch.from_numpy(np.ascontiguousarray(samples.T))
-        if converter is not None:
-            rest = converter.resample_chunk(np.zeros((0, self.channels), dtype=np.float32), last=True)
-            if len(rest):
-                yield torch.from_numpy(np.ascontiguousarray(rest.T))
+                rest = converter.resample_chunk(np.zeros((0, self.channels), dtype=np.float32), last=True)
+                if len(rest):
+                    yield torch.from_numpy(np.ascontiguousarray(rest.T))
+            if done == 0:
+                raise RiffError(f"{self.path} holds no sound (0 samples)")
+            self.faults += sound.faults
 
-    def _read(self, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-        done = 0
-        while True:
-            try:
-                samples = file.read(_CHUNK, dtype="float32", always_2d=True)
-            except soundfile.SoundFileError as error:
-                if not done:
-                    raise
-                self.faults.append(f"damaged after {done / file.samplerate:.1f} s ({_reason(error)})")
-                return
-            if len(samples):
-                yield self._without_holes(self._mixed(samples), done / file.samplerate, file.samplerate)
-            done += len(samples)
-            if len(samples) < _CHUNK:
-                break
-        if done == 0:
-            raise RiffError("it holds no sound (0 samples)")
-        if self.seconds is not None and done < 0.99 * file.frames:
-            self.faults.append(f"damaged: {done} of {file.frames} samples could be read")
-
-    def _mixed(self, samples: np.ndarray) -> np.ndarray:
-        if self.channels == 1:
-            return samples.mean(axis=1, keepdims=True)
-        return samples[:, :2] if samples.shape[1] > 1 else samples.repeat(2, axis=1)
+    def _mixed(self, samples: np.ndarray, sound: SoundReader) -> np.ndarray:
+        """``(t, C)`` of the wanted channels; where two cancel, the louder one is used from there on."""
+        waveform = torch.from_numpy(samples.T)
+        if self.channels == 1 and len(waveform) == 2:
+            if self._only is None:
+                self._only = cancelling(waveform)
+                if self._only is not None:
+                    self.faults.append(f"its channels are out of phase and cancel; channel {self._only + 1} is used")
+            mixed = waveform.mean(0, keepdim=True) if self._only is None else waveform[self._only : self._only + 1]
+        elif self.channels == 2 and len(waveform) > 2 and sound.layout is None:
+            mixed = mix(waveform, 1).expand(2, -1)  # nobody says what is left and what is right
+        else:
+            mixed = mix(waveform, self.channels, sound.layout)
+        return mixed.T.numpy()
 
     def _without_holes(self, samples: np.ndarray, start: float, rate: int) -> np.ndarray:
         """The samples with zeros where there is no sound, which is noted in ``holes``, joined within a second."""
@@ -140,10 +94,6 @@ class SoundStream:
             else:
                 self.holes.append((first, last))
         return np.where(wrong[:, None], np.float32(0.0), samples)
-
-
-def _reason(error: soundfile.SoundFileError) -> str:
-    return str(getattr(error, "error_string", error)).removeprefix("Error : ").strip().rstrip(".")
 
 
 def blocks(stream: SoundStream, *, seconds: float) -> Iterator[tuple[Tensor, bool]]:

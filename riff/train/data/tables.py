@@ -32,16 +32,14 @@ def decode_text(content: bytes) -> tuple[str, str | None]:
     # Half of the bytes of Latin text in UTF-16 are zero; without a mark that is the only sign.
     if encoding == "utf-8-sig" and content.count(0) * 3 > len(content):
         encoding = "utf-16-le" if content[1::2].count(0) > content[::2].count(0) else "utf-16-be"
-    try:
-        return content.decode(encoding), None
-    except UnicodeDecodeError:
-        pass
-    try:
-        if b"\0" in content:
-            raise ValueError
-        return content.decode("cp1252"), "Windows-1252"
-    except ValueError as error:
-        raise RiffError("no text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8") from error
+    for name in (encoding, "cp1252"):
+        try:
+            text = content.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text, "Windows-1252" if name == "cp1252" else None
+    raise RiffError("no text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> tuple[str, str | None]:

@@ -18,8 +18,8 @@ from torch import Tensor
 from riff.audio.channels import to_mono
 from riff.audio.formats import sniff_container
 from riff.music.alignment import LEVEL
-from riff.music.key import KEYS, key_scores, pitch_classes
-from riff.music.theory import parse_bpm, parse_time_signature
+from riff.music.key import key_scores, pitch_classes
+from riff.music.theory import KEYS, parse_bpm, parse_time_signature
 from riff.spectrogram.codec import Encoded
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import mel_to_image
