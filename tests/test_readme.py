@@ -1,8 +1,15 @@
 """What the README tells people to type is what the project promises; its Python and its links are real."""
 
 import ast
+import os
 import re
 import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -47,3 +54,43 @@ def test_every_file_linked_is_there() -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r'src="([^"]+)"', README)
     missing = [target for target in targets if "://" not in target and not (ROOT / target).exists()]
     assert missing == []
+
+
+SERVERS = {"riff play": "http://127.0.0.1:7860/", "riff serve": "http://127.0.0.1:3013/healthz"}
+
+
+def start_and_stop(command: str, url: str, folder: Path) -> None:
+    """Start a server, wait until it answers, stop it."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(command)], cwd=folder, env=os.environ | {"BROWSER": "true"}
+    )
+    try:
+        while True:
+            assert server.poll() is None, f"{command} ended by itself"
+            try:
+                urllib.request.urlopen(url, timeout=60).read()
+                break
+            except OSError:
+                time.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() in (0, 130)
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_every_command_runs_as_written_in_order(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    for language, block in BLOCKS:
+        if language == "python":
+            subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=environment, check=True)
+        for line in block.splitlines() if language == "sh" else ():
+            for command in (part.strip() for part in line.split("&&")):
+                if command in SERVERS:
+                    start_and_stop(command, SERVERS[command], tmp_path)
+                elif command.startswith("riff "):
+                    words = [sys.executable, "-m", *shlex.split(command)]
+                    subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "lofi.wav").is_file()
+    assert (tmp_path / "run" / "model").is_dir()
