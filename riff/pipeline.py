@@ -67,7 +67,6 @@ class RiffPipeline:
     ) -> None:
         origin = CheckpointOrigin() if origin is None else origin
         self.model = DiffusionModel(components, config, prior, name, origin, guidance_interval)
-        self._lora_weights: dict[str, float] = {}
 
     @classmethod
     def from_pretrained(
@@ -207,13 +206,8 @@ class RiffPipeline:
             SystemProblem: peft is not installed.
         """
         check_number(weight, "weight", 0, 2)
-        name = load_lora(self.components, Path(path))
+        name = load_lora(self.components, Path(path), weight)
         self.origin.add_lora(Path(path), weight)
-        adapters = self.components.get_list_adapters().get("unet", [])
-        if name not in adapters:  # it teaches words or the text encoder only
-            return name
-        self._lora_weights[name] = weight
-        self.components.set_adapters(adapters, [self._lora_weights.get(each, 1.0) for each in adapters])
         return name
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from riff.diffusion.checkpoint_files import check_index, component_class, find_weights, weights_files
 from riff.diffusion.latents import downsampling
-from riff.diffusion.sampling import scheduler_class
+from riff.diffusion.sampling import scheduler_class, set_timesteps, step_options
 from riff.prompt.encoder import embed_prompt, prompt_length
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
@@ -83,7 +83,7 @@ def reading(place: Path, remedy: str = "restore it or download it again") -> Ite
     """Turn what the libraries raise about a file's content, which may be anything, into one ModelError."""
     try:
         yield
-    except RiffError:
+    except (ModelError, SystemProblem):
         raise
     except Exception as error:
         raise ModelError(f"{place} cannot be loaded ({first_line(error)}); {remedy}") from error
@@ -240,8 +240,6 @@ def check_runs(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
     Raises:
         ModelError: a component fails, or gives another shape than the next one reads.
     """
-    from riff.diffusion.sampling import _set_timesteps, _step_options
-
     unet, vae = pipeline.unet, pipeline.vae
     side, factor = 2 ** (len(unet.config.block_out_channels) - 1), downsampling(vae)
     shape = (1, unet.config.in_channels, side, side)
@@ -250,12 +248,12 @@ def check_runs(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
         length = prompt_length(pipeline.tokenizer, pipeline.text_encoder)
         _expect(embeds, (1, length, unet.config.cross_attention_dim), "text_encoder")
         scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-        _set_timesteps(scheduler, _TRIAL_STEPS, unet.device)
+        set_timesteps(scheduler, _TRIAL_STEPS, unet.device)
         latents = torch.zeros(shape, device=unet.device, dtype=unet.dtype)
         scaled = scheduler.scale_model_input(latents, scheduler.timesteps[0]).to(unet.dtype)
         prediction = unet(scaled, scheduler.timesteps[0], encoder_hidden_states=embeds.to(unet.dtype)).sample
         _expect(prediction, shape, "unet")
-        options = _step_options(scheduler, None)
+        options = step_options(scheduler, None)
         scheduler.step(prediction.float(), scheduler.timesteps[0], latents.float(), **options)
         image = vae.decode(latents / vae.config.scaling_factor).sample
         _expect(image, (1, vae.config.in_channels, side * factor, side * factor), "vae")

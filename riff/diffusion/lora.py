@@ -1,25 +1,51 @@
-"""LoRA files on top of a model: read safely, checked, named after their file."""
+"""LoRA files on top of a model: each is applied wholly, or refused in one line.
 
+All layouts are brought to one: ``{module: (down, up)}`` for UNet and text encoder, the product of the two matrices being
+what is added to the module's weight (Hu et al., 2021).
+"""
+
+import dataclasses
+import json
+import math
 import re
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from riff.diffusion.components import quiet_libraries
-from riff.utils.errors import ModelError, RiffError, SystemProblem
-from riff.utils.files import check_safetensors, first_line
+from riff.diffusion.components import quiet_libraries, reading
+from riff.prompt.learned_words import EMBEDS_NAME, add_token, read_words
+from riff.utils.errors import ModelError, SystemProblem
+from riff.utils.files import check_safetensors
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 LORA_NAME = "pytorch_lora_weights.safetensors"
+# Parts of a key that belong to other kinds of adapters.
+_OTHER_KINDS = {
+    "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT",
+    "lora_mid": "LoCon with Tucker factors", "on_input": "IA3", ".diff": "full differences",
+}  # fmt: skip
+_PREFIXES = {
+    "lora_unet_": "unet", "unet.": "unet", "": "unet",
+    "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "text_encoder.": "text_encoder",
+}  # fmt: skip
+_MATRIX = re.compile(r"(.+)\.(?:lora|lora_linear_layer)[._](down|up|A|B)(?:\.default)?\.weight")
+_SIDES = {"down": "down", "A": "down", "up": "up", "B": "up"}
+# diffusers' first layout names attention's projections otherwise.
+_FIRST_LAYOUT = (
+    (re.compile(r"\.processor\."), "."),
+    (re.compile(r"\.to_out_lora\."), ".to_out.0.lora."),
+    (re.compile(r"\.to_([qkv])_lora\."), r".to_\1.lora."),
+)
+_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out.0": "out_proj"}
 
 
 def find_lora(path: Path) -> tuple[Path | None, Path | None]:
-    """The files of a LoRA: its weights, and the words that it teaches, which lie beside them.
+    """The files of a LoRA: its weights, and the learned words beside it.
 
     Args:
         path: a file, or a folder that ``riff train`` or diffusers wrote.
@@ -58,152 +84,191 @@ def check_lora(path: Path) -> None:
     if weights is None:
         return
     try:
-        import peft  # noqa: F401 - diffusers finds it by itself
+        import peft  # noqa: F401
     except ImportError as error:
         raise SystemProblem("a LoRA needs peft; install it: python -m pip install 'riff-music[lora]'") from error
 
 
-def load_lora(pipeline: "StableDiffusionPipeline", path: Path) -> str:
-    """Load a LoRA (Hu et al., 2021) into UNet and text encoder, and the words that lie beside it.
+def load_lora(components: "StableDiffusionPipeline", path: Path, weight: float = 1.0) -> str:
+    """Load a LoRA into UNet and text encoder, on top of those that are there, and the learned words beside it.
 
     Args:
-        pipeline: the model.
-        path: a ``.safetensors`` file in diffusers' or kohya's layout, or a folder that ``riff train`` wrote.
+        components: the model.
+        path: a ``.safetensors`` file in diffusers', peft's or kohya's layout, or a folder that ``riff train`` wrote.
+        weight: how much of it, in UNet and text encoder; at 0 the model is as it was.
 
     Returns:
         The adapter's name; of a folder that only teaches words, a name that no adapter has.
 
     Raises:
-        ModelError: no such file, damaged, not finite, or made for another model.
+        ModelError: no such file, damaged, not finite, of another kind than LoRA, or made for another model.
         SystemProblem: peft is not installed.
     """
     check_lora(path)
     weights, words = find_lora(path)
-    name = _free_name(pipeline, path)
+    name = _free_name(components, path)
+    learned = {} if words is None else read_words(words)
     if weights is not None:
-        _put_weights(pipeline, weights, name)
-    if words is not None:
-        for word, vector in read_words(words).items():
-            add_token(word, vector, pipeline.tokenizer, pipeline.text_encoder)
+        with quiet_libraries(), reading(weights, "use a LoRA made for this model"):
+            pairs = read_lora(weights, components)
+            for component, found in pairs.items():
+                _add_adapter(getattr(components, component), found, name, weight)
+    for word, vector in learned.items():
+        add_token(word, vector, components.tokenizer, components.text_encoder)
     return name
 
 
-def _free_name(pipeline: "StableDiffusionPipeline", path: Path) -> str:
-    taken = {name for names in pipeline.get_list_adapters().values() for name in names}
+def _free_name(components: "StableDiffusionPipeline", path: Path) -> str:
+    taken = {name for names in components.get_list_adapters().values() for name in names}
     name = re.sub(r"\W+", "_", path.stem) or "lora"
     while name in taken:
         name += "_"
     return name
 
 
-def _put_weights(pipeline: "StableDiffusionPipeline", path: Path, name: str) -> None:
-    from safetensors.torch import load_file
+@dataclasses.dataclass
+class _Pair:
+    """What a file says of one module."""
 
-    weights = load_file(path)
-    if not weights or not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
+    down: Tensor | None = None  # (r, inputs, ...)
+    up: Tensor | None = None  # (outputs, r, ...)
+    alpha: float | None = None
+
+
+def read_lora(path: Path, components: "StableDiffusionPipeline") -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
+    """The matrices of a file by component and module, the scale of each multiplied into ``up``.
+
+    Raises:
+        ModelError: the file holds anything that could not be applied.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    if not tensors or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ModelError(f"{path} is empty or holds NaN or infinite weights; restore it")
-    try:
-        with quiet_libraries():
-            pipeline.load_lora_weights(weights, adapter_name=name)
-    except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
-        raise ModelError(f"{path} does not fit this model ({first_line(error)}); use one made for it") from error
-    if not any(name in names for names in pipeline.get_list_adapters().values()):
-        raise ModelError(f"{path} holds no LoRA for this model's UNet or text encoder; use one made for it")
-
-
-# WAS riff/trigger.py: Words that a model is taught after the fact: new tokens with embeddings of their own
-# (textual inversion).
-
-EMBEDS_NAME = "learned_embeds.safetensors"
-MOST_LETTERS = 40
-
-
-def check_word(word: str) -> str:
-    """A word that can be taught, in lower case as the tokenizer reads it.
-
-    Raises:
-        RiffError: it is empty, long, or more than one run of letters, as prompts are read.
-    """
-    folded = word.strip().lower()
-    if not re.fullmatch(r"[^\W\d_]+", folded) or not 2 <= len(folded) <= MOST_LETTERS:
-        raise RiffError(
-            f"the trigger word is {word!r}; use one made-up word of 2 to {MOST_LETTERS} letters "
-            "without spaces, digits and signs, such as 'sarondeng'"
-        )
-    return folded
-
-
-def is_one_token(word: str, tokenizer: "CLIPTokenizer") -> bool:
-    """Whether the tokenizer has the whole word."""
-    return len(tokenizer(word, add_special_tokens=False).input_ids) == 1
-
-
-def add_token(word: str, vector: Tensor, tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel") -> int:
-    """Teach tokenizer and text encoder a word; what they knew stays as it was.
-
-    Its token comes after all others, so a closed vocabulary counts it as known (:func:`riff.prompt.vocabulary.Vocabulary`).
-
-    Args:
-        word: as :func:`check_word` returns it.
-        vector: (D,) its embedding.
-        tokenizer: of the model, changed in place.
-        text_encoder: of the model, changed in place.
-
-    Returns:
-        The id of its token.
-
-    Raises:
-        ModelError: the vector is not of this model's size, not finite, or the word is taught with another one.
-    """
-    from tokenizers import AddedToken
-
-    size = int(text_encoder.config.hidden_size)
-    if vector.shape != (size,) or not bool(torch.isfinite(vector).all()):
+    kinds = {kind for key in tensors for part, kind in _OTHER_KINDS.items() if part in key}
+    if any(name.endswith("use_dora") and used for name, used in metadata.items()):
+        kinds.add("DoRA")
+    if kinds:
+        raise ModelError(f"{path} is a {' and '.join(sorted(kinds))} file, which riff does not apply; use a plain LoRA")
+    modules = {name: _spellings(getattr(components, name)) for name in ("unet", "text_encoder")}
+    pairs: dict[str, dict[str, _Pair]] = {}
+    foreign = []
+    for key, tensor in tensors.items():
+        place, part = _place_of(key, modules)
+        if place is None:
+            foreign.append(key)
+            continue
+        pair = pairs.setdefault(place[0], {}).setdefault(place[1], _Pair())
+        setattr(pair, part, float(tensor) if part == "alpha" and tensor.numel() == 1 else tensor)
+    if foreign:
         raise ModelError(
-            f"the embedding of {word!r} has shape {tuple(vector.shape)}; this model's are ({size},) and finite"
+            f"{path}: {len(foreign)} of its {len(tensors)} tensors have no place in this model, e.g. {foreign[0][:80]}; "
+            "use a LoRA made for it"
         )
-    if word in tokenizer.get_added_vocab():
-        number = int(tokenizer.convert_tokens_to_ids(word))
-        known = text_encoder.get_input_embeddings().weight[number]
-        if not torch.allclose(known.float().cpu(), vector.float().cpu(), atol=1e-3):
-            raise ModelError(f"the word {word!r} is taught already with another embedding; load one of the two LoRAs")
-        return number
-    # A whole word only, matched after lower-casing, as the words of the vocabulary are.
-    tokenizer.add_tokens([AddedToken(word, single_word=True, normalized=True)])
-    number = int(tokenizer.convert_tokens_to_ids(word))
-    if number >= text_encoder.get_input_embeddings().weight.shape[0]:
-        text_encoder.resize_token_embeddings(number + 1, mean_resizing=False)
-    embeddings = text_encoder.get_input_embeddings().weight
-    with torch.no_grad():
-        embeddings[number] = vector.to(embeddings)
-    return number
+    return {
+        component: {
+            module: _scaled(
+                pair, getattr(components, component), module, _stated_scale(metadata, component, module), path
+            )
+            for module, pair in found.items()
+        }
+        for component, found in pairs.items()
+    }
 
 
-def read_words(path: Path) -> dict[str, Tensor]:
-    """The words of a file in diffusers' layout, ``{token: (D,) embedding}``.
-
-    Raises:
-        ModelError: it is damaged or holds anything else.
-    """
-    check_safetensors(path)
-    from safetensors.torch import load_file
-
-    words = {}
-    for word, vector in load_file(path).items():
-        try:
-            folded = check_word(word)
-        except RiffError as error:
-            raise ModelError(f"{path}: {error}") from error
-        words[folded] = vector.float().reshape(-1) if vector.dim() == 1 or len(vector) == 1 else vector
-    return words
+def _place_of(key: str, modules: dict[str, dict[str, str]]) -> tuple[tuple[str, str] | None, str]:
+    """The component and the module that a key belongs to, and "down", "up" or "alpha"."""
+    for pattern, replacement in _FIRST_LAYOUT:
+        key = pattern.sub(replacement, key)
+    if found := _MATRIX.fullmatch(key):
+        name, part = found[1], _SIDES[found[2]]
+    elif key.endswith(".alpha"):
+        name, part = key.removesuffix(".alpha"), "alpha"
+    else:
+        return None, ""
+    for prefix, component in _PREFIXES.items():
+        if name.startswith(prefix) and (module := modules[component].get(name.removeprefix(prefix))):
+            return (component, module), part
+    return None, part
 
 
-def write_words(path: Path, words: dict[str, Tensor]) -> None:
-    """Write words so that diffusers' ``load_textual_inversion`` reads them; the inverse of :func:`read_words`."""
-    from safetensors.torch import save_file
+def _spellings(model: torch.nn.Module) -> dict[str, str]:
+    """Every way in which LoRA files spell the names of a model's modules, to the names."""
+    spellings: dict[str, str] = {}
+    for full, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear | torch.nn.Conv2d) or ".lora_" in full:
+            continue
+        name = full.removesuffix(".base_layer")
+        plain = name.removeprefix("text_model.")
+        first = plain
+        for theirs, ours in _TEXT_NAMES.items():
+            first = re.sub(rf"\.{ours}$", f".{theirs}", first)
+        for spelling in (plain, first, f"text_model.{plain}", f"text_model.{first}"):
+            spellings[spelling] = spellings[spelling.replace(".", "_")] = name
+    return spellings
 
-    from riff.utils.files import atomic_path
 
-    tensors = {word: vector.detach().float().cpu().contiguous().clone() for word, vector in words.items()}
-    with atomic_path(path) as draft:
-        save_file(tensors, draft, metadata={"format": "pt"})
+def _stated_scale(metadata: dict[str, Any], component: str, module: str) -> float | None:
+    """The scale that diffusers' metadata gives a module; None without metadata."""
+    own = {name.removeprefix(f"{component}."): value for name, value in metadata.items() if name.startswith(component)}
+    if own.get("r") is None or own.get("lora_alpha") is None:
+        return None
+    rank, alpha = (
+        next((value for name, value in own.get(patterns, {}).items() if module.endswith(name.lstrip("^"))), own[usual])
+        for patterns, usual in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
+    )
+    return float(alpha) / (math.sqrt(rank) if own.get("use_rslora") else float(rank))
+
+
+def _scaled(
+    pair: _Pair, model: torch.nn.Module, module: str, stated: float | None, path: Path
+) -> tuple[Tensor, Tensor]:
+    """The two matrices, checked against the module's shape, ``up`` times alpha over the rank."""
+    layer = model.get_submodule(module)
+    shape = getattr(layer, "base_layer", layer).weight.shape
+    if pair.down is None or pair.up is None:
+        raise ModelError(f"{path} has only one of the two matrices of {module}; download it again")
+    down, up = pair.down.float(), pair.up.float()
+    if len(shape) == 4:  # a convolution of one pixel may be written as a linear layer, and the other way round
+        down, up = (each[..., None, None] if each.dim() == 2 else each for each in (down, up))
+    elif down.dim() == 4:
+        down, up = down.flatten(1), up.flatten(1)
+    rank = down.shape[0]
+    kernel = shape[2:]
+    if not rank or down.shape != (rank, *shape[1:]) or up.shape != (shape[0], rank, *[1] * len(kernel)):
+        raise ModelError(
+            f"{path}: {module} has matrices of {tuple(pair.down.shape)} and {tuple(pair.up.shape)}, this model's weight "
+            f"there is {tuple(shape)}; use a LoRA made for it"
+        )
+    scale = pair.alpha / rank if pair.alpha is not None else 1.0 if stated is None else stated
+    return down, up if scale == 1.0 else up * scale
+
+
+def _add_adapter(model: Any, pairs: dict[str, tuple[Tensor, Tensor]], name: str, weight: float) -> None:
+    """Inject an adapter and make all adapters of the model active, each at its own weight."""
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+    from peft.tuners.lora import LoraLayer
+
+    # One rank for all modules: shorter matrices are filled up with zeros, which changes nothing.
+    rank = max(len(down) for down, _ in pairs.values())
+    state = {}
+    for module, (down, up) in pairs.items():
+        missing = rank - len(down)
+        state[f"{module}.lora_A.weight"] = torch.cat([down, down.new_zeros(missing, *down.shape[1:])])
+        state[f"{module}.lora_B.weight"] = torch.cat([up, up.new_zeros(len(up), missing, *up.shape[2:])], dim=1)
+    # As a pattern, since a name in a list would stand for all names that end with it.
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules="|".join(map(re.escape, pairs)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several LoRAs are meant
+        inject_adapter_in_model(config, model, adapter_name=name)
+    unused = set_peft_model_state_dict(model, state, name).unexpected_keys
+    assert not unused, unused
+    model._hf_peft_config_loaded = True  # what diffusers and transformers look at
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.set_adapter(list(layer.lora_A))
+            layer.set_scale(name, weight)
+    model.eval()

@@ -12,7 +12,7 @@ from torch import Tensor
 from riff.diffusion.conditioning import CanvasConditioning
 from riff.diffusion.fingerprint import CheckpointOrigin
 from riff.diffusion.latents import downsampling, latents_to_image
-from riff.diffusion.sampling import ALWAYS, Interval, Original, StepCallback, denoise
+from riff.diffusion.sampling import ALWAYS, Interval, Original, StepCallback, denoise, lora_scaled
 from riff.diffusion.windows import CanvasPrediction, WindowLayout, canvas_noise, training_width
 from riff.prompt.encoder import CHUNKS, embed_phrases
 from riff.prompt.interpret import ParsedPrompt, PromptInterpreter
@@ -172,7 +172,17 @@ class DiffusionModel:
             for stations in samples
         ]
         negatives = [self.prompts.negative(text) for text in negative_prompts]
-        embeds, tokens = self._embed([phrase for row in [*prompts, negatives] for phrase in row])
+        phrases = [phrase for row in [*prompts, negatives] for phrase in row]
+        embeds, tokens = self._embed(phrases)
+        if lora_weights is not None and getattr(self.components.text_encoder, "peft_config", None):
+            stations_of = [number for number, reading in enumerate(samples[0]) for _ in reading.phrases] * len(samples)
+            stations_of += range(len(negatives))
+            weights = [float(lora_weights[number]) for number in stations_of]
+            for weight in set(weights):
+                with lora_scaled(self.components.text_encoder, weight):
+                    found = self._embed(phrases)[0]
+                rows = torch.tensor([each == weight for each in weights], device=embeds.device)
+                embeds = torch.where(rows[:, None, None], found, embeds)
         count, stations = len(prompts[0]), samples[0]
         # Rows of embeds: the prompts of each sample in turn, then the negative prompts, which all samples share.
         positive = embeds[: len(prompts) * count].unflatten(0, (len(prompts), count))

@@ -56,16 +56,14 @@ def guided_prediction(
     Source: Ho & Salimans, 2022 (classifier-free guidance).
     """
     positive, negative, shares = condition.prompt_embeds, condition.negative_prompt_embeds, condition.shares
-    scale = condition.lora_weight
-    options = {} if scale is None else {"cross_attention_kwargs": {"scale": scale}}
     embeds = positive if negative is None else torch.cat([negative, positive])
     count = len(embeds)
-    prediction = unet(
-        latents.to(unet.dtype).repeat(count, 1, 1, 1),
-        timestep,
-        encoder_hidden_states=embeds.flatten(0, 1).to(device=unet.device, dtype=unet.dtype),
-        **options,
-    ).sample.float()
+    with lora_scaled(unet, condition.lora_weight):
+        prediction = unet(
+            latents.to(unet.dtype).repeat(count, 1, 1, 1),
+            timestep,
+            encoder_hidden_states=embeds.flatten(0, 1).to(device=unet.device, dtype=unet.dtype),
+        ).sample.float()
     predictions = prediction.reshape(count, *latents.shape)
     prompts = predictions[-len(positive) :]
     towards = _mix(prompts, shares)
@@ -80,6 +78,23 @@ def guided_prediction(
     if steers is not None:
         towards = _fill(towards, steers, torch.where(weight > 1.0, away, others))
     return away + weight.clamp(min=1.0) * (towards - away)
+
+
+@contextmanager
+def lora_scaled(model: Any, scale: float | None) -> Iterator[None]:
+    """Multiply the weights of a model's LoRAs inside the block; None leaves them.
+
+    diffusers divides by the scale afterwards, which loses the weight where the scale is 0.
+    """
+    layers = [] if scale is None else [layer for layer in model.modules() if hasattr(layer, "lora_A")]
+    kept = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer, own in zip(layers, kept, strict=True):
+            layer.scaling.update({name: value * scale for name, value in own.items()})
+        yield
+    finally:
+        for layer, own in zip(layers, kept, strict=True):
+            layer.scaling.update(own)
 
 
 def _fill(towards: Tensor, shares: Tensor, reference: Tensor) -> Tensor:
@@ -173,11 +188,11 @@ def denoise(
     Raises:
         RiffError: the scheduler needs more steps.
     """
-    _set_timesteps(scheduler, num_inference_steps, noise.device)
+    set_timesteps(scheduler, num_inference_steps, noise.device)
     if original is not None and int(num_inference_steps * original.strength) == 0:
         return original.latents.to(device=noise.device, dtype=torch.float32)
     first = _first_step(scheduler, num_inference_steps, 1.0 if original is None else original.strength)
-    timesteps, options = scheduler.timesteps[first:], _step_options(scheduler, generator)
+    timesteps, options = scheduler.timesteps[first:], step_options(scheduler, generator)
     noise = noise.float()
     latents = noise * scheduler.init_noise_sigma
     if first and original is not None:
@@ -210,7 +225,8 @@ def _keep(latents: Tensor, original: Original, scheduler: "SchedulerMixin", nois
     return torch.lerp(kept, latents, original.mask.to(latents).expand_as(latents))
 
 
-def _set_timesteps(scheduler: "SchedulerMixin", steps: int, device: torch.device) -> None:
+def set_timesteps(scheduler: "SchedulerMixin", steps: int, device: torch.device) -> None:
+    """Prepare a scheduler; RiffError if it cannot make so few steps."""
     try:
         scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError) as error:
@@ -220,7 +236,7 @@ def _set_timesteps(scheduler: "SchedulerMixin", steps: int, device: torch.device
         ) from error
 
 
-def _step_options(scheduler: "SchedulerMixin", generator: Generators | None) -> dict[str, Any]:
+def step_options(scheduler: "SchedulerMixin", generator: Generators | None) -> dict[str, Any]:
     """What this scheduler's step accepts of ours; without a generator it would use the global one."""
     if "generator" not in inspect.signature(scheduler.step).parameters:
         return {}

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from riff.diffusion.checkpoint import load_checkpoint
-from riff.diffusion.lora import check_word
 from riff.diffusion.model import DiffusionModel
+from riff.prompt.learned_words import check_word
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.batches import MOSTLY, unknown_words

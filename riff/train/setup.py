@@ -13,13 +13,13 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from riff.diffusion.latents import downsampling, sample_noise
-from riff.diffusion.lora import EMBEDS_NAME, add_token, is_one_token, write_words
 from riff.diffusion.model import DiffusionModel
 from riff.diffusion.sampling import PlainPrediction, denoise
 from riff.diffusion.windows import training_width
 from riff.music.theory import parse_key
 from riff.prompt.encoder import embed_prompt
 from riff.prompt.interpret import ParsedPrompt, interpret_prompt
+from riff.prompt.learned_words import EMBEDS_NAME, add_token, is_one_token, write_words
 from riff.prompt.vocabulary import split_known
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.batches import (

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from riff.apps.cli import main
-from riff.diffusion.lora import add_token, check_word, read_words, write_words
+from riff.prompt.learned_words import add_token, check_word, read_words, write_words
 from riff.prompt.vocabulary import split_known
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.batches import (
