@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter1d, uniform_filter1d
+from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
 from scipy.signal import butter, iirpeak, oaconvolve, resample_poly, sosfilt
 
 from riff.audio.loudness import loudness
@@ -144,6 +144,9 @@ def amplified(sound: Sound, *, drive: float, tone: float, seed: int) -> Sound:
     hot = np.tanh(drive * double + 0.15) - np.tanh(0.15)
     hot = np.asarray(resample_poly(hot, 1, 2)[: sound.shape[-1]], np.float32)
     wander = 60 * (1 + np.sin(np.arange(len(hot), dtype=np.float32) * (2 * np.pi * 0.31 / SAMPLE_RATE) + seed))
+    if drive > 8:  # a gate, as every metal player has: what rings between two strokes is not amplified
+        loud = uniform_filter1d(np.abs(mono), 441)
+        hot *= uniform_filter1d(np.clip((loud / (maximum_filter1d(loud, 8820) + 1e-3) - 0.3) / 0.25, 0, 1), 221)
     sides = (hot, delayed(hot, (rng.uniform(480, 900) + wander).astype(np.float32)))
     cabinets = []
     for side in sides:

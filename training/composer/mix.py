@@ -131,7 +131,7 @@ def _treated(part: Part, sound: Sound, style: Style, seed: int) -> Sound:
         sound = effects.tremolo(sound, rate=rate, depth=depth, phase=seed % 89 / 89)
     if part.role == "bass":
         if not part.voice:  # a recorded bass has less below 80 Hz than records have
-            sound = effects.peak(sound, 62, 4.0, 0.8)
+            sound = effects.peak(sound, 62, 2.5, 0.8)
         sound = effects.compressed(effects.widened(sound, 0.35), threshold=0.0, ratio=3.0)
     else:
         if style.width > 0.5:

@@ -38,7 +38,8 @@ class Player:
         pitches = self._pitches(step, chords, chord)
         begin = self.feel.place(step.start, triplet=step.triplet)
         end = self.feel.place(step.start + step.length, triplet=step.triplet)
-        duration = max(0.06, (end - begin) * self.layer.gate)
+        short = 0.6 if step.letter == "p" else 1.0  # muted by the palm
+        duration = max(0.06, (end - begin) * self.layer.gate * short)
         velocity = self.layer.velocity + _ACCENTS.get(step.letter, 0) + (4 if step.start % 1 < 1e-6 else 0)
         notes = []
         for index, pitch in enumerate(pitches):

@@ -45,12 +45,10 @@ def find_soundfonts() -> list[Path]:
 def _fresh(channels: int) -> Any:
     import fluidsynth  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-    synth = fluidsynth.Synth(gain=0.5, samplerate=float(SAMPLE_RATE))
     settings = {"polyphony": 256, "dynamic-sample-loading": 1, "chorus.active": 0, "reverb.active": 0}
-    settings |= {"audio-channels": _OUTPUTS, "audio-groups": _OUTPUTS, "midi-channels": channels}
-    for name, value in settings.items():
-        synth.setting(f"synth.{name}", value)
-    return synth
+    settings |= {"audio-channels": _OUTPUTS, "audio-groups": _OUTPUTS}
+    named: dict[str, Any] = {f"synth.{name}": value for name, value in settings.items()}
+    return fluidsynth.Synth(gain=0.5, samplerate=float(SAMPLE_RATE), channels=channels, **named)
 
 
 class Soundfont:

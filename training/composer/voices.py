@@ -250,7 +250,8 @@ def play_voice(
     """
     voice = VOICES[name]
     out = np.zeros((2, length), np.float32)
-    row = _row(voice, 2.0 ** rng.uniform(-0.35, 0.35), bpm)
+    # A wobble goes with the beat: once or twice, or three times in two beats.
+    row = _row(voice, 2.0 ** rng.uniform(-0.35, 0.35), bpm * float(rng.choice((0.5, 0.75, 1.0))))
     before: tuple[int, int] | None = None
     for start, hold, pitch, velocity in notes:
         # A note slides from the one before it where they touch, as on a monophonic synthesizer.
