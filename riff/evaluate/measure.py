@@ -144,7 +144,7 @@ class Meter:
 
 
 def make_meter(plan: Plan) -> Meter:
-    """For :func:`riff.utils.parallel.run_all_crew`; raises ModelError where weights are missing."""
+    """For :func:`riff.utils.parallel.run_all`; raises ModelError where weights are missing."""
     return Meter(plan)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +24,9 @@ from riff.evaluate.report import ClipRow, Evaluation, Section
 from riff.evaluate.roundtrip import trip_figures
 from riff.evaluate.sounds import find_sounds, read_asked
 from riff.music.tempo_estimation import tempo_error
-from riff.utils.errors import RiffError
-from riff.utils.parallel import cores, run_all_crew
+from riff.utils.errors import RiffError, SystemProblem
+from riff.utils.machine import usable_cores
+from riff.utils.parallel import WorkerDied, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,11 +145,32 @@ def _measure(plan: Plan, tasks: Sequence[Task], workers: int | None, progress: b
     from tqdm import tqdm
 
     # A process needs some seconds to begin, which a few files are not worth.
-    count = workers or min(cores(), max(1, len(tasks) // 4))
+    count = workers or min(usable_cores(), max(1, len(tasks) // 4))
     if count > 1:
         make_meter(plan)  # so that missing weights are said here, in one line, and not by each process
+    make = functools.partial(make_meter, plan)
     with tqdm(total=len(tasks), unit="file", desc="eval", leave=False, disable=None if progress else True) as bar:
-        return run_all_crew(make_meter, plan, tasks, workers=count, bar=bar)
+        return measure_all(make, [(task,) for task in tasks], count if count > 1 else 0, bar.update)
+
+
+def measure_all(
+    make: Callable[[], Callable[..., Any]], tasks: list[tuple[Any, ...]], workers: int, done: Callable[[], object]
+) -> list[Any]:
+    """The results of :func:`riff.utils.parallel.run_all` in order; ``done`` is called after each.
+
+    Raises:
+        SystemProblem: a process was killed, mostly for want of memory.
+    """
+    results: list[Any] = [None] * len(tasks)
+    for number, result in run_all(make, tasks, workers=workers):
+        if isinstance(result, WorkerDied):
+            message = "a worker process was killed, as happens when memory runs out; use fewer --workers"
+            raise SystemProblem(message) from result
+        if isinstance(result, Exception):
+            raise result
+        results[number] = result
+        done()
+    return results
 
 
 def _folder(request: Request, role: Role) -> str | Path | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from riff.utils.errors import RiffError, SystemProblem
-from riff.utils.parallel import cores
+from riff.utils.machine import usable_cores
 
 MAX_TRIES = 3  # of a task whose process dies each time
 
@@ -46,7 +46,7 @@ def connected(address: str | None = None, *, workers: int | None = None) -> Iter
     try:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
-            own = {"num_cpus": workers or cores(), "object_store_memory": 1 << 29, "include_dashboard": False}
+            own = {"num_cpus": workers or usable_cores(), "object_store_memory": 1 << 29, "include_dashboard": False}
             # Ray's workers are nice to all others, and so would get nothing done beside a busy program.
             ray.init(address="local", _system_config={"worker_niceness": 0}, **own, **quiet)
         else:

@@ -1,5 +1,6 @@
 """``riff eval``: what it prints and writes, that mistakes are one line, and that a bad file is named and counted."""
 
+import functools
 import html
 import json
 import math
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tqdm import tqdm
 
 from riff.apps.cli import main
 from riff.audio.io import save_audio
@@ -20,11 +20,10 @@ from riff.evaluate.figures import ACCURACY_FILE, Accuracy, Figure
 from riff.evaluate.measure import Measured, Plan, Role
 from riff.evaluate.obedience import Detected, Requested, obedience
 from riff.evaluate.report import ClipRow, Evaluation, Section, histogram, show_interval, show_value, write_page
-from riff.evaluate.run import collect
+from riff.evaluate.run import collect, measure_all
 from riff.evaluate.sounds import Sound, read_asked
 from riff.tasks.provenance import provenance, sound_tags
 from riff.utils.errors import RiffError, SystemProblem
-from riff.utils.parallel import run_all_crew
 
 RATE = 22050
 
@@ -192,7 +191,7 @@ def test_the_page_draws_maps_intervals_and_the_ladder_and_escapes_what_others_wr
 
 def test_a_killed_process_is_one_line_and_not_a_hang() -> None:
     with pytest.raises(SystemProblem, match="use fewer --workers"):
-        run_all_crew(os._exit, 3, [1, 2], workers=2, bar=tqdm(disable=True))
+        measure_all(functools.partial(os._exit, 3), [(1,), (2,)], 2, lambda: None)
 
 
 # The command.

@@ -125,8 +125,12 @@ def _square(number: int) -> int:
     return number * number
 
 
+def _make() -> object:
+    return _square
+
+
 def test_a_worker_that_dies_is_one_piece_of_work_lost():
-    results = dict(run_all(_square, [(number,) for number in range(7)], workers=2))
+    results = dict(run_all(_make, [(number,) for number in range(7)], workers=2))
     assert isinstance(results[3], WorkerDied)
     assert "code 7" in str(results[3])
     assert isinstance(results[4], ValueError)
@@ -134,7 +138,7 @@ def test_a_worker_that_dies_is_one_piece_of_work_lost():
 
 
 def test_work_in_this_process_gives_the_same():
-    results = dict(run_all(_square, [(2,), (4,)], workers=0))
+    results = dict(run_all(_make, [(2,), (4,)], workers=0))
     assert results[0] == 4
     assert isinstance(results[1], ValueError)
 

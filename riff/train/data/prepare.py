@@ -17,7 +17,8 @@ from riff.train.data.worker import Record, cut_source, record_key, record_path
 from riff.train.data.writing import clear_stale, place, present, split_rows
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import write_json
-from riff.utils.parallel import WorkerDied, cores, run_all
+from riff.utils.machine import usable_cores
+from riff.utils.parallel import WorkerDied, run_all
 
 CutAll = Callable[[list[MusicSource], PrepareSettings, Path], dict[str, str]]
 
@@ -141,11 +142,16 @@ def missing(
     return found
 
 
+def _make_work() -> Callable[..., Record]:
+    """For :func:`riff.utils.parallel.run_all`."""
+    return cut_source
+
+
 def _cut_all(
     workers: int | None, progress: bool, todo: list[MusicSource], settings: PrepareSettings, work: Path
 ) -> dict[str, str]:
     tasks = [(source, settings, str(work)) for source in todo]
-    done = run_all(cut_source, tasks, workers=cores() if workers is None else workers)
+    done = run_all(_make_work, tasks, workers=usable_cores() if workers is None else workers)
     return count_failures(todo, done, progress)
 
 
