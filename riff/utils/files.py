@@ -49,7 +49,8 @@ def atomic_path(path: str | Path, *, force: bool = True, needed: int | None = No
             raise
         raise _disk_full(temporary, target, needed=needed) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses this too, and the first error says more
+            temporary.unlink(missing_ok=True)
 
 
 def is_leftover(path: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 
 import riff
 from riff.apps.cli import bench, doctor, edit, evaluate, files, info, play, prepare, render, replay, serve, train
-from riff.apps.cli.options import HelpFormatter, Parser, add_command
+from riff.apps.cli.options import HelpFormatter, Parser, add_command, shell_text
 from riff.utils.errors import RiffError, is_out_of_memory
 from riff.utils.schema import suggest
 
@@ -135,7 +135,7 @@ def _check_verb(words: list[str]) -> None:
 def _explain(error: Exception) -> tuple[str, int]:
     """The line for an error, and the exit code of its kind."""
     if isinstance(error, RiffError):
-        return f"error: {str(error).replace(' (force=True)', '')}", error.exit_code
+        return f"error: {shell_text(error)}", error.exit_code
     if is_out_of_memory(error):
         said = f" ({str(error)[:200]})" if str(error) else ""
         return f"error: not enough memory{said}; use fewer --bars or a smaller --duration", 5

@@ -22,7 +22,7 @@ from riff.apps.cli.generate import (
     progress,
     warn_unknown_words,
 )
-from riff.apps.cli.options import SUFFIXES, make_request, number, utf8_text
+from riff.apps.cli.options import MOST_PROBLEMS, SUFFIXES, make_request, number, shell_text, utf8_text
 from riff.tasks.requests import OLD_NAMES, RenderRequest
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import check_readable, make_folder, remove_leftovers
@@ -39,7 +39,6 @@ FIELDS = {field.flag[2:].replace("-", "_") or field.name: field.name for field i
 NAMES = ("prompt", *(name for name in FIELDS if name != "prompt"), "name")
 _JSON_LINES = (".jsonl", ".ndjson")
 _NOT_LISTS = (".json", ".yaml", ".yml", ".csv", ".tsv", ".wav", ".flac", ".ogg", ".mp3", ".png")
-_NAMED_PROBLEMS = 20  # that get a line of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,8 +250,8 @@ class _Run:
     def note(self, item: Item) -> bool:
         """Name and count a line that cannot be played; always False."""
         self.problems[item.line] = f"line {item.line}: {item.problem}"
-        if not self.args.quiet and len(self.problems) <= _NAMED_PROBLEMS:
-            more = "; more are only counted" if len(self.problems) == _NAMED_PROBLEMS else ""
+        if not self.args.quiet and len(self.problems) <= MOST_PROBLEMS:
+            more = "; more are only counted" if len(self.problems) == MOST_PROBLEMS else ""
             _say(f"skipped {self.problems[item.line]}{more}", sys.stderr)
         return False
 
@@ -267,7 +266,7 @@ class _Run:
                     request, output = _request(self.args, item, own), _output(folder, index, item, self.args)
                     jobs.append(ListJob(item.line, request, output))
             except RiffError as error:
-                self.note(dataclasses.replace(item, problem=str(error)))
+                self.note(dataclasses.replace(item, problem=shell_text(error)))
         return jobs
 
     def play(self, jobs: list[ListJob], sheet: "ContactSheet") -> None:
@@ -307,7 +306,7 @@ class _Run:
 
     def _take(self, job: ListJob, made: Made) -> None:
         if isinstance(made, RiffError) and not isinstance(made, SystemProblem):
-            self.note(Item(job.line, problem=str(made)))
+            self.note(Item(job.line, problem=shell_text(made)))
             return
         if isinstance(made, BaseException):
             raise made

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from riff.apps.cli.options import QUALITIES, SOUND_SUFFIXES, add_command, number, reader_of
+from riff.apps.cli.options import MOST_PROBLEMS, QUALITIES, SOUND_SUFFIXES, add_command, number, reader_of, shell_text
 from riff.audio.formats import SUFFIXES as SOUNDS
 from riff.spectrogram.config import SpectrogramConfig
 from riff.tasks.requests import RenderRequest
@@ -247,21 +247,22 @@ def _run_files(
 def _work(args: argparse.Namespace, read: Read, todo: list[tuple[Path, Path, int]], *, single: bool) -> None:
     """Make each (input, output, number) that does not exist, and say what came of them."""
     results, problems, kept = [], [], 0
+    several = len({source for source, _, _ in todo}) > 1
     for source, target, place in todo:
         if not single and target.exists() and not args.force:
             kept += 1
             continue
         try:
-            facts, write = _read_one(read, source, place)
-            write(target, args.force)
+            results.append({"path": str(target), "from": str(source), **_make(read, source, place, target, args.force)})
         except SystemProblem:
             raise
         except RiffError as error:
             if single:
                 raise
-            problems.append(f"{source}: {error}")
+            problems.append(f"{source}: {shell_text(error).removeprefix(f'{source}: ').removeprefix(f'{source} ')}")
+            if several and not args.quiet and len(problems) <= MOST_PROBLEMS:
+                print(f"skipped {problems[-1]}", file=sys.stderr)
             continue
-        results.append({"path": str(target), "from": str(source), **facts})
         if not args.json:
             print(target, flush=True)
     if args.json:
@@ -273,16 +274,30 @@ def _work(args: argparse.Namespace, read: Read, todo: list[tuple[Path, Path, int
         raise RiffError(f"{len(problems)} of {len(todo)} inputs could not be used: {problems[0]}{more}")
 
 
-def _read_one(read: Read, source: Path, place: int) -> tuple[dict[str, Any], Callable[[Path, bool], Any]]:
-    """What ``read`` returns; whatever is wrong with one input is that input's problem, and ends no batch."""
+def _make(read: Read, source: Path, place: int, target: Path, force: bool) -> dict[str, Any]:
+    """Make one result and return its facts.
+
+    Whatever is wrong with an input is that input's problem and ends no batch; only what stops all writing does.
+    """
     try:
-        return read(source, place)
+        facts, write = read(source, place)
     except RiffError as error:
         raise RiffError(str(error)) from error  # also a SystemProblem, such as a missing decoder
     except Exception as error:
-        if is_out_of_memory(error):
-            raise RiffError("there is not enough memory for it; use a part of it, or another machine") from error
-        raise RiffError(f"it cannot be read ({type(error).__name__}: {str(error)[:200]})") from error
+        raise _problem(error) from error
+    try:
+        write(target, force)
+    except (RiffError, OSError):
+        raise
+    except Exception as error:
+        raise _problem(error) from error
+    return facts
+
+
+def _problem(error: Exception) -> RiffError:
+    if is_out_of_memory(error):
+        return RiffError("there is not enough memory for it; use a part of it, or another machine")
+    return RiffError(f"it cannot be used ({type(error).__name__}: {str(error)[:200]})")
 
 
 def _find(inputs: list[str], suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:

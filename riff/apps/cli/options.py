@@ -17,6 +17,7 @@ from riff.utils.schema import FieldError, FieldInfo, allowed, check_value, descr
 from riff.utils.validation import show
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+MOST_PROBLEMS = 20  # of a list or a folder that have a line of their own
 QUALITIES = get_args(Quality)
 SUFFIXES = (*SOUND_SUFFIXES, ".png")
 Request = TypeVar("Request", bound=Sampling)
@@ -177,6 +178,11 @@ def make_request(cls: type[Request], args: argparse.Namespace, **given: Any) -> 
     """
     names = [field.name for field in dataclasses.fields(cls)]
     return cls(**({name: getattr(args, name) for name in names if hasattr(args, name)} | given))
+
+
+def shell_text(error: RiffError) -> str:
+    """An error's message without the words that only Python's users need."""
+    return str(error).replace(" (force=True)", "")
 
 
 def utf8_text(text: str) -> str:
