@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -328,15 +329,28 @@ def _plan(
     """(input, output, number) of each result.
 
     A name depends on its own input alone, so that an input that is added later moves no other's. Inputs that share a
-    name are told apart by their suffixes, and where these are equal too by their folders.
+    name are told apart by their suffixes, and where these are equal too by a hash of their folders; an image that
+    exists stays with the input that it was made from.
     """
-    shared = collections.Counter(name for _, name in inputs)
-    longer = [(path, f"{name}-{path.suffix[1:].lower()}" if shared[name] > 1 else name) for path, name in inputs]
-    shared = collections.Counter(name for _, name in longer)
+    ends = [suffix] if copies is None else [f"-{copy:04d}{suffix}" for copy in range(copies)]
+    by_suffix = [(path, f"{name}-{path.suffix[1:].lower()}") for path, name in inputs]
+    short, long = (collections.Counter(name for _, name in each) for each in (inputs, by_suffix))
     todo = []
-    for path, name in longer:
-        if shared[name] > 1:
-            name = f"{name}-{hashlib.sha256(str(path.absolute().parent).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-        ends = [suffix] if copies is None else [f"-{copy:04d}{suffix}" for copy in range(copies)]
+    for (path, name), (_, longer) in zip(inputs, by_suffix, strict=True):
+        if short[name] > 1 and (long[longer] > 1 or _source(folder / f"{name}{ends[0]}") != path.name):
+            name = longer
+        if name == longer and long[longer] > 1:
+            name = f"{longer}-{hashlib.sha256(os.fsencode(path.absolute().parent)).hexdigest()[:8]}"
         todo += [(path, folder / f"{name}{end}", number) for number, end in enumerate(ends)]
     return todo
+
+
+def _source(image: Path) -> str | None:
+    """The file that an image was made from; None if it does not say."""
+    from riff.spectrogram.png import read_png
+
+    try:
+        found = read_png(image)[2].get("source") if image.suffix == ".png" and image.exists() else None
+    except RiffError:
+        return None
+    return found if isinstance(found, str) else None
