@@ -11,9 +11,9 @@ from riff.utils.errors import RiffError
 _EXAMPLES = """\
 sections:
   render    cold start, renders by stage, memory
-  denoise   prompt to picture and to sound, against diffusers' own pipeline
-  sound     picture to sound, against Riffusion's algorithm and librosa
-  encode    sound to picture, against torchaudio
+  denoise   prompt to image and to sound, against diffusers' own pipeline
+  sound     image to sound, against Riffusion's algorithm and librosa
+  encode    sound to image, against torchaudio
   prepare   music to a data set
   train     training steps, against diffusers' objective (extra train)
   serve     requests a second of riff serve, drawn together and one at a time (extra serve)

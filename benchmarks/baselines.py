@@ -1,4 +1,4 @@
-"""The other ways from a picture to sound and back: Riffusion's algorithm through torchaudio, and librosa's."""
+"""The other ways from an image to sound and back: Riffusion's algorithm through torchaudio, and librosa's."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def textbook_training(
         pictures: (n, C, M, N) in [-1, 1].
         captions: one per picture.
         method: "full" trains the UNet and keeps an average of its weights, "lora" its attention by adapters.
-        batch_size: pictures a step.
+        batch_size: images a step.
         mixed_precision: "no", "fp16" or "bf16"; frozen parts are kept in it.
         rank: of the adapters.
         learning_rate: of AdamW, constant.

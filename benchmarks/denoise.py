@@ -1,4 +1,4 @@
-"""Section "denoise": from a prompt to a picture, and on to sound, against diffusers' own pipeline at equal steps."""
+"""Section "denoise": from a prompt to an image, and on to sound, against diffusers' own pipeline at equal steps."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def denoise_section(
     *, model: str | None, device: str | None, steps: int, repeat: int, compile: bool = False
 ) -> Section:
-    """Draw a picture from the same noise both ways, then play it riff's way and Riffusion's.
+    """Draw an image from the same noise both ways, then play it riff's way and Riffusion's.
 
     The same work is the same picture: riff then guides in all steps, as diffusers does, not where it suits the model.
 
@@ -39,9 +39,9 @@ def denoise_section(
         sides = _measure(arguments | {"sound": False}, repeat, compile)
     ours, theirs = sides["riff"], sides["diffusers"]
     notes = [] if "sound_s" in theirs.first else [f"The way to sound is not compared: {why}."]
-    meaning = "as fast as diffusers' own pipeline at the same work, prompt to picture"
+    meaning = "as fast as diffusers' own pipeline at the same work, prompt to image"
     ratios = [speed("denoise_speed", meaning, ours, theirs, "same_s")]
-    meaning = "as fast as diffusers' own pipeline, both as they come at equal steps, prompt to picture"
+    meaning = "as fast as diffusers' own pipeline, both as they come at equal steps, prompt to image"
     ratios.append(speed("draw_speed", meaning, ours, theirs))
     if "sound_s" in theirs.first:
         meaning = "as fast as diffusers' pipeline with Riffusion's algorithm, both as they come, prompt to sound"
@@ -57,7 +57,7 @@ def denoise_section(
 
 
 def draw_as_riff(*, model: str | None, device: str | None, steps: int, sound: bool, compile: bool = False) -> Step:
-    """riff's side: ``seconds`` to the picture, ``same_s`` for the same as diffusers', ``sound_s`` from there."""
+    """riff's side: ``seconds`` to the image, ``same_s`` for the same as diffusers', ``sound_s`` from there."""
     from riff.diffusion.sampling import ALWAYS
     from riff.spectrogram.image import image_to_mel
     from riff.spectrogram.inversion.waveform import mel_to_waveform
@@ -154,7 +154,7 @@ def _told(found: Figures, image: "Tensor") -> Figures:
 
 
 def _small(image: "Tensor") -> "torch.Tensor":
-    """The picture in 8 x 8, to be told from one process to the other."""
+    """The image in 8 x 8, to be told from one process to the other."""
     import torch
 
     return torch.nn.functional.adaptive_avg_pool2d(image[:1], (8, 8))
@@ -171,7 +171,7 @@ def _measure(arguments: dict[str, Any], repeat: int, compile: bool) -> dict[str,
 def _compiled(sides: dict[str, Measured]) -> list[Ratio]:
     """What compiling gains: against riff as it comes, and against the other side to the sound."""
     compiled = sides["compiled"]
-    meaning = "as fast as riff as it comes, with a compiled denoiser, prompt to picture"
+    meaning = "as fast as riff as it comes, with a compiled denoiser, prompt to image"
     ratios = [speed("compiled_speed", meaning, compiled, sides["riff"])]
     if "sound_s" in sides["diffusers"].first:
         meaning = "as fast as diffusers' pipeline with Riffusion's algorithm, with a compiled denoiser, prompt to sound"
@@ -180,7 +180,7 @@ def _compiled(sides: dict[str, Measured]) -> list[Ratio]:
 
 
 def _difference(ours: Measured, theirs: Measured) -> float:
-    """By how much the two pictures of the same noise differ at most, of 1, in patches."""
+    """By how much the two images of the same noise differ at most, of 1, in patches."""
     pixels = [name for name in ours.first if name.startswith("pixel_")]
     return max(abs(float(ours.first[name] or 0.0) - float(theirs.first[name] or 0.0)) for name in pixels)
 

@@ -1,4 +1,4 @@
-"""Section "encode": from sound to picture, in memory against torchaudio's transforms, and from file to file."""
+"""Section "encode": from sound to image, in memory against torchaudio's transforms, and from file to file."""
 
 import tempfile
 from pathlib import Path
@@ -27,7 +27,7 @@ def encode_section(*, repeat: int, seconds: float = 60.0) -> Section:
     try:
         found = compare(ours | {"torchaudio": Side(f"{_PLACE}torchaudios_way", arguments)}, repeat)
         mine, theirs = found["riffusions_pictures"], found["torchaudio"]
-        meaning = "as fast as Riffusion's transforms in torchaudio, sound to Riffusion's picture"
+        meaning = "as fast as Riffusion's transforms in torchaudio, sound to Riffusion's image"
         section.ratios.append(speed("encode_speed", meaning, mine, theirs))
         section.ratios.extend(memory_share("encode_memory", "of the memory that these take", mine, theirs))
     except Missing as missing:
@@ -40,7 +40,7 @@ def encode_section(*, repeat: int, seconds: float = 60.0) -> Section:
 
 
 def riff_way(*, seconds: float, preset: str) -> Step:
-    """riff's side: a waveform in memory to a picture in memory."""
+    """riff's side: a waveform in memory to an image in memory."""
     from benchmarks.tune import BPM, tune
     from riff.spectrogram.codec import SpectrogramCodec
     from riff.spectrogram.config import SpectrogramConfig

@@ -135,7 +135,7 @@ class Ratio:
         return cls(name, meaning, statistics.median(values), min(values), max(values), len(values), times, work)
 
     def line(self) -> str:
-        """Such as ``"39.1x  as fast as ..., picture to sound (37.2 to 40.0 in 3 pairs)"``."""
+        """Such as ``"39.1x  as fast as ..., image to sound (37.2 to 40.0 in 3 pairs)"``."""
         shown = f"{_short(self.value)}x" if self.times else _short(self.value)
         spread = f" ({_short(self.low)} to {_short(self.high)} in {self.pairs} pairs)" if self.pairs > 1 else ""
         work = "" if self.processor is None else f", {_short(self.processor)}x by processor time"

@@ -11,11 +11,11 @@ from benchmarks.history import fair_ratios, machine_slug
 # What is plotted, and its title.
 PLOTTED = {
     "real_time": "music per second of work",
-    "denoise_speed": "prompt to picture, to diffusers",
+    "denoise_speed": "prompt to image, to diffusers",
     "denoise_to_sound_speed": "prompt to sound, to diffusers",
     "sound_speed_default": "picture to sound, to Riffusion's",
     "sound_speed_to_librosa": "picture to sound, to librosa",
-    "encode_speed": "sound to picture, to torchaudio",
+    "encode_speed": "sound to image, to torchaudio",
     "train_speed": "training step, to diffusers",
 }
 _COLOURS = ("#6c3fd1", "#d1643f", "#2f8f6b", "#2f6fb0")

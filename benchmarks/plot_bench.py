@@ -1,11 +1,11 @@
-"""Benchmarks over versions: a plot for the docs, and the block of figures in the README.
+"""Benchmarks over versions: a plot, and the figures in docs/speed.md.
 
     python -m benchmarks.plot_bench
-    python -m benchmarks.plot_bench --check     is the README what the newest benchmark says? exit code 1 if not
-    python -m benchmarks.plot_bench --print     the block on stdout; nothing is written
+    python -m benchmarks.plot_bench --check     is the page what the newest benchmark says? exit code 1 if not
+    python -m benchmarks.plot_bench --print     the figures on stdout; nothing is written
 
-Both are made of what ``python -m benchmarks --save`` keeps in benchmarks/results. The block of the README lies between the lines
-``<!-- bench -->`` and ``<!-- /bench -->``.
+Both are made of what ``python -m benchmarks --save`` keeps in benchmarks/results. The figures stand between the lines
+``<!-- bench -->`` and ``<!-- /bench -->`` of the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from riff.utils.files import write_text
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 PICTURE = Path("docs/pictures/bench.svg")
-# Figures of the README: section, name, words, unit, factor.
+PAGE = Path("docs/speed.md")
+# Figures of the page: section, name, words, unit, factor.
 SHOWN = (
     ("render", "cold_start_to_file_s", "from a cold start to the file", "s", 1.0),
     ("render", "help_s", "`riff --help`", "s", 1.0),
@@ -30,7 +31,7 @@ SHOWN = (
     ("render", "real_time_factor", "work for each second of music", "s", 1.0),
     ("render", "live_work_s", "a bar of live music, which lasts 2 s", "s", 1.0),
     ("render", "step_s", "one denoising step", "ms", 1000.0),
-    ("render", "phase_s", "from picture to sound", "s", 1.0),
+    ("render", "phase_s", "from image to sound", "s", 1.0),
     ("render", "peak_memory_mib", "memory at the peak", "MiB", 1.0),
     ("encode", "file_to_file_music_per_second", "`riff encode`, music per second", "s", 1.0),
     ("prepare", "one_process_music_per_second", "`riff prepare`, music per second, one process", "s", 1.0),
@@ -42,7 +43,7 @@ SHOWN = (
 
 
 def newest(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run that the README tells of: riff-mini's newest, a whole quiet one before a noisy, quick or partial one.
+    """The run that the page shows: riff-mini's newest, a whole quiet one before a noisy, quick or partial one.
 
     Raises:
         RiffError: there is none.
@@ -60,16 +61,16 @@ def newest(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def block(run: dict[str, Any]) -> str:
-    """The README's figures, Markdown, with the marks around them."""
+    """The page's figures, Markdown, with the marks around them."""
     machine, settings = run["machine"], run["settings"]
     packages = machine["packages"]
     noisy = ", while other programs used it as well, so these are ratios of processor time, and no seconds are given"
     where = describe({**machine, "noisy": False}) + noisy * bool(machine.get("noisy"))
     lines = [
         BEGIN,
-        f"`riff bench`, riff {run['riff']}, {run['when'][:10]}: {where}; torch {packages.get('torch')}, diffusers "
+        f"`python -m benchmarks`, riff {run['riff']}, {run['when'][:10]}: {where}; torch {packages.get('torch')}, diffusers "
         f"{packages.get('diffusers')}; {settings.get('steps')} denoising steps. Each side ran in a process of its own, "
-        f"in turn; the range is that of the pairs. [Over versions]({PICTURE})",
+        f"in turn; the range is that of the pairs. [Over versions](pictures/bench.svg)",
         "",
         "| riff is | | range |",
         "|---|---|---|",
@@ -82,7 +83,7 @@ def block(run: dict[str, Any]) -> str:
 
 
 def insert(text: str, made: str) -> str:
-    """A README with its block replaced.
+    """A page with its figures replaced.
 
     Raises:
         RiffError: it has no marks, or has them twice.
@@ -90,7 +91,7 @@ def insert(text: str, made: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in after or END in after:
-        raise RiffError(f"the README needs one line {BEGIN} and, below it, one line {END}; the figures go between them")
+        raise RiffError(f"the page needs one line {BEGIN} and, below it, one line {END}; the figures go between them")
     return before + made + after
 
 
@@ -108,7 +109,7 @@ def _figure_row(run: dict[str, Any], section: str, name: str, words: str, unit: 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--picture", type=Path, default=PICTURE)
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--print", action="store_true", help="the block on stdout; write nothing")
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.check:
             return _check(arguments, made, picture(history))
         write_text(arguments.picture, picture(history))
-        write_text(arguments.readme, insert(arguments.readme.read_text(encoding="utf-8"), made))
+        write_text(arguments.page, insert(arguments.page.read_text(encoding="utf-8"), made))
         return 0
     except RiffError as error:
         print(error, file=sys.stderr)
@@ -130,10 +131,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace, made: str, drawn: str) -> int:
-    """0 if picture and README are what the history says, else 1."""
-    text = arguments.readme.read_text(encoding="utf-8")
+    """0 if plot and page are what the history says, else 1."""
+    text = arguments.page.read_text(encoding="utf-8")
     kept = arguments.picture.read_text(encoding="utf-8") if arguments.picture.is_file() else ""
-    pairs = ((arguments.readme, text, insert(text, made)), (arguments.picture, kept, drawn))
+    pairs = ((arguments.page, text, insert(text, made)), (arguments.picture, kept, drawn))
     stale = [str(path) for path, is_now, should_be in pairs if is_now != should_be]
     if stale:
         print(f"{', '.join(stale)}: not what the benchmarks say; run: python -m benchmarks.plot_bench", file=sys.stderr)

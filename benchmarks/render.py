@@ -100,7 +100,7 @@ def measure(*, model: str | None, device: str | None, steps: int, repeat: int) -
 
 
 def draw(pipe: "RiffPipeline", noise: "Tensor", steps: int, found: Figures) -> "Tensor":
-    """A picture (C, M, N) of :data:`PROMPT` at the size of a training picture, its stages' seconds put in ``found``."""
+    """An image (C, M, N) of :data:`PROMPT` at the size of a training image, its stages' seconds put in ``found``."""
     import torch
 
     from riff.diffusion.latents import latents_to_image
@@ -125,7 +125,7 @@ def draw(pipe: "RiffPipeline", noise: "Tensor", steps: int, found: Figures) -> "
 
 
 def plain_noise(pipe: "RiffPipeline", seed: int) -> "Tensor":
-    """Noise (1, L, H, W) of a training picture's size."""
+    """Noise (1, L, H, W) of a training image's size."""
     import torch
 
     from riff.diffusion.latents import downsampling, sample_noise

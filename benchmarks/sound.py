@@ -1,4 +1,4 @@
-"""Section "sound": from a picture to sound, against Riffusion's algorithm and against librosa's."""
+"""Section "sound": from an image to sound, against Riffusion's algorithm and against librosa's."""
 
 from statistics import median
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from riff.spectrogram.config import SpectrogramConfig
 
-COLUMNS = 512  # of Riffusion's pictures, 5.12 s
+COLUMNS = 512  # of Riffusion's images, 5.12 s
 SECONDS = 5.12
 _PLACE = "benchmarks.sound:"
 
 
 def sound_section(*, repeat: int, qualities: tuple[str, ...] = ("default",)) -> Section:
-    """Play one picture of Riffusion's geometry, and one of librosa's, both ways.
+    """Play one image of Riffusion's geometry, and one of librosa's, both ways.
 
     Args:
         repeat: pairs that are measured once all are warm.
@@ -114,7 +114,7 @@ def librosas_way() -> Step:
 
 
 def _asked(config: "SpectrogramConfig", columns: int | None) -> "Tensor":
-    """The mel (1, M, N) of the tune, as a picture of 8 bits holds it."""
+    """The mel (1, M, N) of the tune, as an image of 8 bits holds it."""
     from benchmarks.tune import tune
     from riff.spectrogram.image import image_to_mel, mel_to_image
     from riff.spectrogram.mel import waveform_to_mel
@@ -139,7 +139,7 @@ def _error(sound: "Tensor", mel: "Tensor", config: "SpectrogramConfig") -> float
 def _against_riffusion(found: dict[str, Measured]) -> list[Ratio]:
     ours, theirs = found["riff_default"], found["riffusion"]
     ratios = [
-        speed(f"sound_speed_{name.removeprefix('riff_')}", f"as fast as Riffusion's algorithm, picture to sound, "
+        speed(f"sound_speed_{name.removeprefix('riff_')}", f"as fast as Riffusion's algorithm, image to sound, "
               f"quality {name.removeprefix('riff_')}", side, theirs)
         for name, side in found.items()
         if name != "riffusion"

@@ -26,7 +26,7 @@ def train_section(*, model: str | None, device: str | None, steps: int, rounds: 
         device: "cpu" keeps training off an accelerator; else accelerate chooses.
         steps: that count in each round.
         rounds: of each side.
-        batch_size: pictures a step.
+        batch_size: images a step.
     """
     from riff.diffusion.hub import locate
     from riff.spectrogram.config import SpectrogramConfig
@@ -96,8 +96,8 @@ def write_data_set(folder: Path, config: Any, *, clips: int = CLIPS) -> None:
     lines = []
     for number in range(clips):
         generator = torch.Generator().manual_seed(number)
-        picture = torch.rand(config.channels, config.n_mels, config.width, generator=generator)
-        write_png(train / f"{number:03d}.png", picture, config)
+        image = torch.rand(config.channels, config.n_mels, config.width, generator=generator)
+        write_png(train / f"{number:03d}.png", image, config)
         text = CAPTIONS[number % len(CAPTIONS)]
         known = {"bpm": 84.0, "keyscale": None, "beats_per_bar": 4, "source": "", "start_s": 0.0, "duration_s": 5.7}
         about = {"file_name": f"{number:03d}.png", "text": text, "captions": [text], **known, "max_value": None}
@@ -132,10 +132,10 @@ def _train_as_diffusers(model: str, folder: Path, batch_size: int) -> None:
     from riff.train.data.dataset import load_dataset
 
     clips = load_dataset(folder / "data")[0][0]
-    pictures = torch.stack([clips.read(number) for number in range(len(clips))])
+    images = torch.stack([clips.read(number) for number in range(len(clips))])
     channels = json.loads((Path(model) / "vae" / "config.json").read_text(encoding="utf-8"))["in_channels"]
     captions = [clip["captions"][0] for clip in clips.clips]
-    textbook_training(model, fit_channels(pictures, channels) * 2.0 - 1.0, captions, batch_size=batch_size)
+    textbook_training(model, fit_channels(images, channels) * 2.0 - 1.0, captions, batch_size=batch_size)
 
 
 def _summarise(section: Section, found: dict[str, list[Figures]]) -> None:

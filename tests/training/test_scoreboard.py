@@ -69,10 +69,8 @@ def test_the_page_is_what_its_sources_say(monkeypatch) -> None:
     assert scoreboard.main(["--check"]) == 0, "run: python -m training.measure.scoreboard"
 
 
-def test_the_readmes_figures_are_what_the_benchmarks_say(monkeypatch) -> None:
+def test_the_figures_of_speed_are_what_the_benchmarks_say(monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
-    if plot_bench.BEGIN not in (ROOT / "README.md").read_text(encoding="utf-8"):
-        pytest.skip("the README has no place for them")
     assert plot_bench.main(["--check"]) == 0, "run: python -m benchmarks.plot_bench"
 
 
@@ -128,22 +126,22 @@ def test_a_quiet_whole_benchmark_of_the_newest_version_is_told_of(history) -> No
         plot_bench.newest([])
 
 
-def test_the_block_of_the_readme_is_replaced_and_nothing_else(history, tmp_path, capsys) -> None:
-    readme, drawn = tmp_path / "README.md", tmp_path / "bench.svg"
-    readme.write_text(f"before\n{plot_bench.BEGIN}\nold\n{plot_bench.END}\nafter\n")
-    words = ["--results", str(history), "--readme", str(readme), "--picture", str(drawn)]
+def test_the_figures_on_the_page_are_replaced_and_nothing_else(history, tmp_path, capsys) -> None:
+    page, drawn = tmp_path / "speed.md", tmp_path / "bench.svg"
+    page.write_text(f"before\n{plot_bench.BEGIN}\nold\n{plot_bench.END}\nafter\n")
+    words = ["--results", str(history), "--page", str(page), "--picture", str(drawn)]
     assert plot_bench.main([*words, "--check"]) == 1
     assert plot_bench.main(words) == 0
-    text = readme.read_text()
+    text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| 41.0x | as fast as Riffusion's algorithm | 40.0 to 43.0 |" in text
     assert "| 0.50 | of the memory that it takes |  |" in text
     assert "| one denoising step | 59.1 ms |" in text
     assert plot_bench.main([*words, "--check"]) == 0
-    readme.write_text("no marks")
+    page.write_text("no marks")
     assert plot_bench.main(words) == 2
     assert "needs one line <!-- bench -->" in capsys.readouterr().err
-    assert readme.read_text() == "no marks"
+    assert page.read_text() == "no marks"
 
 
 def test_the_plot_has_a_dot_for_every_run_and_a_ring_for_a_busy_machine(history) -> None:

@@ -152,11 +152,11 @@ def _speed(history: list[dict[str, Any]]) -> str:
     try:
         run = newest(history)
     except RiffError:
-        return "riff-mini: no benchmark is kept yet; `riff bench --save` makes one."
+        return "riff-mini: no benchmark is kept yet; `python -m benchmarks --save` makes one."
     machine = run["machine"]
     noisy = " Other programs used the machine as well, so these are ratios of processor time." * bool(machine["noisy"])
     where = describe({**machine, "noisy": False})
-    lines = [f"riff-mini on {where} (`riff bench`, riff {run['riff']}, {run['when'][:10]}).{noisy}", ""]
+    lines = [f"riff-mini on {where} (`python -m benchmarks`, riff {run['riff']}, {run['when'][:10]}).{noisy}", ""]
     lines += [_ratio_line(ratio) for ratio in fair_ratios(run).values()]
     lines.append("\nThe rivals of these ratios ran on the same machine in the same run, so they are comparable.")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """A checkpoint of Stable Diffusion 1.5's shape without its weights, to measure speed and memory where there is no hub.
 
 python -m training.measure.stand_in runs/sd15 [--size 512]
-riff bench denoise --model runs/sd15 --steps 2 --repeat 1
+python -m benchmarks denoise --model runs/sd15 --steps 2 --repeat 1
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 
 def _model() -> str:
-    from riff.diffusion.hub import check_index, locate
+    from riff.diffusion.checkpoint_files import check_index
+    from riff.diffusion.hub import locate
 
     try:
         folder = locate(None)

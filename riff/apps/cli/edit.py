@@ -117,7 +117,7 @@ def run_inpaint(args: argparse.Namespace) -> None:
     unit = "seconds" if args.seconds else "bar"
     places = {f"mask_start_{unit}": [start for start, _ in parts], f"mask_end_{unit}": [end for _, end in parts]}
     until = max((end for _, end in args.seconds), default=0.0)
-    _run(args, InpaintRequest, parts=len(parts), until=until, **places)
+    _run(args, InpaintRequest, parts=len(parts), until=until, places=places)
 
 
 def _run(
@@ -127,7 +127,7 @@ def _run(
     parts: int = 1,
     until: float = 0.0,
     own_rate: bool = True,
-    **places: Any,
+    places: dict[str, Any] | None = None,
 ) -> None:
     """Check what was given, edit, and save.
 
@@ -139,7 +139,7 @@ def _run(
         own_rate: whether the result has the recording's sample rate.
         places: fields of the request that are no options of their own.
     """
-    request = make_request(cls, args, prompt=utf8_text(args.prompt), seed=choose_seed(args), **places)
+    request = make_request(cls, args, prompt=utf8_text(args.prompt), seed=choose_seed(args), **places or {})
     (output,) = check_outputs(args.output, count=1, force=args.force)
     _check_recording(args.audio, until, output if own_rate else None)
     run_one(args, request, parts=parts, audio=args.audio)

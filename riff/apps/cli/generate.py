@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riff.apps.cli.options import check_outputs
-from riff.tasks.requests import EditRequest, ExtendRequest, RemixRequest, RenderRequest, Sampling, WalkRequest
+from riff.tasks.requests import ExtendRequest, InpaintRequest, RemixRequest, RenderRequest, Sampling, WalkRequest
 from riff.utils.errors import ModelError
 
 if TYPE_CHECKING:
@@ -130,10 +130,8 @@ def generate(pipe: "RiffPipeline", request: Sampling, step_done: Any, audio: str
     if isinstance(request, WalkRequest):
         del options["seeds"]
         return pipe.walk(options.pop("prompts"), options.pop("seed"), **options)
-    assert isinstance(request, EditRequest)
-    method = pipe.remix if isinstance(request, RemixRequest) else pipe.inpaint
-    method = pipe.extend if isinstance(request, ExtendRequest) else method
-    return method(audio, options.pop("prompt"), **options)
+    edits: dict[type, Any] = {RemixRequest: pipe.remix, ExtendRequest: pipe.extend, InpaintRequest: pipe.inpaint}
+    return edits[type(request)](audio, options.pop("prompt"), **options)
 
 
 _OLD = {"key": "keyscale", "time_signature": "timesignature"}
