@@ -73,7 +73,7 @@ def measure(*, model: str | None, device: str | None, steps: int, repeat: int) -
             output = Path(folder) / f"{index}.wav"
             start = clock()
             clip = pipe(PROMPT, seed=index, num_inference_steps=steps).clips[0]
-            clip.save(output)
+            clip.save(output, overwrite=True)
             totals.append(clock() - start)
         for index in range(repeat):
             stages.append(_measure_stages(pipe, steps, index, Path(folder) / "stages.wav"))
@@ -153,10 +153,11 @@ def _measure_stages(pipe: "RiffPipeline", steps: int, seed: int, output: Path) -
 
 def _measure_live(pipe: "RiffPipeline", repeat: int) -> Figures:
     """Seconds that a bar of endless music lasts, and that it takes as ``riff serve`` streams it."""
-    from riff.tasks.stream import MusicStream, StreamOptions, StreamTarget
+    from riff.tasks.requests import StreamRequest
+    from riff.tasks.stream import MusicStream
 
     bpm = LIVE_BPM if pipe.config.grid == "beats" else None
-    music = MusicStream(pipe, StreamTarget(PROMPT.rpartition(",")[0], bpm), StreamOptions(seed=0))
+    music = MusicStream(pipe.model, StreamRequest(prompt=PROMPT.rpartition(",")[0], bpm=bpm, seed=0))
     spent = []
     for _ in range(repeat + 2):  # the first has no bar before it, the second is the first of its kind
         began = time.perf_counter()

@@ -46,7 +46,7 @@ def bench(
         SystemProblem: there is no such device, or a section that was asked for cannot be measured here.
     """
     from benchmarks.history import describe_machine
-    from riff.tasks.checks import find_device
+    from riff.diffusion.model import find_device
 
     names = check_sections(sections)
     find_device(device)

@@ -1,5 +1,6 @@
 """The rung between image and latents: the VAE, and the noise that generation starts from."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -146,6 +147,17 @@ def take_channels(pixels: Tensor, channels: int) -> Tensor:
     if planes == 3 and channels == 2:
         return pixels[:, 1:]
     raise RiffError(f"a VAE with {planes} channel(s) cannot draw a picture with {channels}; it needs {channels} or 3")
+
+
+def seeded_generator(seed: int) -> torch.Generator:
+    """The CPU generator of a clip's seed, 0 to 2^63 - 1.
+
+    torch's generator heeds the lowest 32 bits of its seed only. A seed beyond them is folded by a hash, so that 5 and
+    5 + 2^32 are different music.
+    """
+    if seed >= 2**32:
+        seed = int.from_bytes(hashlib.blake2b(seed.to_bytes(8, "big"), digest_size=4).digest(), "big")
+    return torch.Generator().manual_seed(seed)
 
 
 def sample_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:

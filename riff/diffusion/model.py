@@ -11,7 +11,7 @@ from torch import Tensor
 
 from riff.diffusion.conditioning import CanvasConditioning
 from riff.diffusion.fingerprint import CheckpointOrigin
-from riff.diffusion.latents import downsampling, latents_to_image
+from riff.diffusion.latents import downsampling, latents_to_image, seeded_generator
 from riff.diffusion.sampling import ALWAYS, Interval, Original, StepCallback, denoise, lora_scaled
 from riff.diffusion.windows import CanvasPrediction, WindowLayout, canvas_noise, training_width
 from riff.prompt.encoder import CHUNKS, embed_phrases
@@ -19,8 +19,8 @@ from riff.prompt.interpret import ParsedPrompt, PromptInterpreter
 from riff.prompt.prior import MusicPrior
 from riff.prompt.syntax import WeightedText, parse_weights
 from riff.spectrogram.config import SpectrogramConfig
-from riff.spectrogram.inversion.solver import Quality
-from riff.utils.errors import ModelError, SystemProblem
+from riff.spectrogram.inversion.waveform import Vocoder
+from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -57,6 +57,7 @@ class DiffusionModel:
         origin: where its weights came from.
         guidance_interval: shares of the steps from and until which there is guidance; None is the family's usual.
         compiled: whether its denoiser was compiled, which changes the last digits.
+        vocoder: makes the sound in place of riff's own inversion.
     """
 
     components: "StableDiffusionPipeline"
@@ -66,6 +67,7 @@ class DiffusionModel:
     origin: CheckpointOrigin = dataclasses.field(default_factory=CheckpointOrigin)
     guidance_interval: Interval | None = None
     compiled: bool = False
+    vocoder: Vocoder | None = None
 
     def __post_init__(self) -> None:
         self.prompts = PromptInterpreter(self.components, self.prior)
@@ -102,23 +104,21 @@ class DiffusionModel:
         """(L, H): channels and rows of the latents."""
         return self.components.vae.config.latent_channels, self.config.n_mels // self.factor
 
-    def settings(self, steps: int, guidance_scale: float, quality: Quality = "default") -> dict[str, Any]:
-        """What every file records of the model; the names are those of :func:`riff.tasks.provenance.provenance`."""
+    def facts(self) -> dict[str, Any]:
+        """What every file records of the model."""
         loras = [dataclasses.asdict(adapter) for adapter in self.origin.adapters]
         return {
             "model": self.name,
             "model_hash": self.origin.model_hash,
             "loras": json.dumps(loras) if loras else None,
-            "steps": steps,
-            "guidance": float(guidance_scale),
             "guidance_interval": json.dumps(self.interval),
             "scheduler": type(self.components.scheduler).__name__,
-            "quality": quality,
             "config": json.dumps(self.config.to_dict()),
             "device": device_kind(self.device),
             "dtype": str(self.components.unet.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "compiled": self.compiled or None,
+            "vocoder": None if self.vocoder is None else "own",
         }
 
     def interpret(
@@ -264,6 +264,26 @@ class DiffusionModel:
         return images.clone()
 
 
+def find_device(device: str | None) -> torch.device:
+    """The device called ``device``, or the fastest there is.
+
+    Raises:
+        SystemProblem: this machine has no such device.
+        RiffError: there is no such kind of device.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = str(device).partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise RiffError(f"device is {device!r}; use cpu, cuda or mps")
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise SystemProblem(f"this machine has no {kind} device that torch can use; leave --device out or use cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise RiffError(f"device is {device!r}; use cpu, cuda, cuda:0 or mps") from error
+
+
 def device_kind(device: torch.device) -> str:
     """What a clip's bytes depend on: ``"cpu"``, or ``"cuda"`` with the name of the card."""
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
@@ -271,7 +291,7 @@ def device_kind(device: torch.device) -> str:
 
 def _step_generator(seed: int) -> torch.Generator:
     """For noise on the way; not the one that gives the first noise, or the two would be alike."""
-    other = torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(seed))
+    other = torch.randint(2**62, (1,), generator=seeded_generator(seed))
     return torch.Generator().manual_seed(int(other))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from riff.diffusion.conditioning import CanvasConditioning
-from riff.diffusion.latents import sample_noise, slerp
+from riff.diffusion.latents import sample_noise, seeded_generator, slerp
 from riff.diffusion.sampling import ALWAYS, Interval, guided_prediction, is_guided
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import RiffError
@@ -213,7 +213,7 @@ def canvas_noise(
 
 def _station_noise(shape: tuple[int, int], layout: WindowLayout, seed: int, start: int, variation: float) -> Tensor:
     """(1, L, H, W): windows of one seed's noise, counted from ``start``."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     place = torch.arange(layout.width) - start
     block, inner = place.div(layout.window, rounding_mode="floor"), place % layout.window
     first = sample_noise((1, *shape, layout.window), generator=generator)

@@ -23,7 +23,7 @@ from riff.utils.errors import RiffError
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from riff.spectrogram.inversion.solver import Quality
+    from riff.spectrogram.config import Quality
 
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # n_fft, hop, window (Yamamoto et al. 2020)
 FLOOR = 1e-7  # of a magnitude, under a logarithm

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from riff.audio.loudness import peak_normalize
-from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.config import Quality, SpectrogramConfig
 from riff.spectrogram.image import MAX_PIXELS, image_to_mel, mel_to_image
-from riff.spectrogram.inversion.solver import Quality
 from riff.spectrogram.inversion.waveform import MAX_SECONDS, mel_to_waveform
 from riff.spectrogram.mel import count_columns, waveform_to_mel
 from riff.spectrogram.tempo import TempoMap

@@ -15,6 +15,8 @@ CONFIG_NAME = "spectrogram_config.json"
 MAX_NUMBERS = 1 << 25  # in a filterbank, or in the spectra that the inversion holds at once
 _MOST = {"n_fft": 2**18, "win_length": 2**18, "hop_length": 2**18, "n_mels": 4096, "width": 2**16,
          "sample_rate": 768000, "frames_per_beat": 4096}  # fmt: skip
+# How much work the step from image to sound is; see :mod:`riff.spectrogram.inversion.solver`.
+Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
 
 
 def _hz_to_mel(hz: float, scale: str) -> float:

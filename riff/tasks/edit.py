@@ -1,11 +1,11 @@
-"""Making something new of a recording: remix it, make it longer, replace a part of it.
+"""Tasks on a recording: remix it, extend it, replace parts of it.
 
-The recording has been laid on the model's grid (:mod:`riff.music.alignment`), so that what is new keeps its timing and loudness.
+The recording is aligned with the model's grid (:mod:`riff.music.alignment`), so what is new keeps its timing and level.
 """
 
 import dataclasses
+import json
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,9 +14,9 @@ from riff.audio.channels import to_mono
 from riff.audio.io import resample
 from riff.audio.loudness import peak_normalize
 from riff.audio.splice import append, band_splice, splice
-from riff.diffusion.latents import image_to_latents
-from riff.diffusion.model import DiffusionModel
-from riff.diffusion.sampling import Original
+from riff.diffusion.latents import image_to_latents, seeded_generator
+from riff.diffusion.model import DenoiseOptions, DiffusionModel
+from riff.diffusion.sampling import Original, StepCallback
 from riff.diffusion.windows import WindowLayout, padded_width, training_width
 from riff.music.alignment import AlignedAudio, Recording, align_stem, match_stereo_width, to_model_channels, to_stereo
 from riff.spectrogram.config import SpectrogramConfig
@@ -24,74 +24,72 @@ from riff.spectrogram.image import image_to_mel, mel_to_image
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
 from riff.spectrogram.tempo import TempoMap
-from riff.tasks.checks import Request
-from riff.tasks.clip import PEAK
-from riff.tasks.stems import StemSelection, separate
+from riff.tasks.clip import PEAK, Clip
+from riff.tasks.recording import Audio, EditContext, open_recording
+from riff.tasks.requests import ExtendRequest, InpaintRequest, RemixRequest
+from riff.tasks.stems import Separator, choose_stems, split_stems
 from riff.utils.errors import RiffError
 
 FADE_SECONDS = 0.03
 
 
-def remix(model: DiffusionModel, laid: AlignedAudio, request: Request, *, strength: float) -> tuple[Tensor, Tensor]:
-    """A recording drawn anew with a prompt: its picture is noised and denoised again.
-
-    Args:
-        model: what draws.
-        laid: the recording.
-        request: what to make of it.
-        strength: 0 (as it is) to 1 (only its length and its beats are left).
-
-    Returns:
-        The sound ``(1|2, T)``, as long as the recording, and its picture ``(C, M, N)``.
-    """
-    sound, image = _resynthesize(model, laid, request, strength=strength)
-    return _limit_peak(sound), image
-
-
-def remix_stems(
+def remix(
     model: DiffusionModel,
-    laid: AlignedAudio,
-    recording: Recording,
-    request: Request,
-    choice: StemSelection,
+    request: RemixRequest,
+    audio: Audio,
     *,
-    strength: float,
-) -> Tensor:
-    """Some stems of a recording drawn anew, and the rest of it as it was.
-
-    The stems are drawn as one sound. The model learned whole pieces, to which several stems together are nearer than
-    each alone; and under one prompt each alone would come out as the same thing.
+    sample_rate: int | None = None,
+    separator: Separator | None = None,
+    callback: StepCallback | None = None,
+) -> Clip:
+    """A recording played anew: its image is noised and denoised again with the prompt.
 
     Args:
-        model: what draws.
-        laid: the whole recording, on whose beats the new stems lie.
-        recording: itself.
-        request: what to make of the stems.
-        choice: which they are, and what takes the recording apart.
-        strength: as for :func:`remix`.
+        model: what generates.
+        request: prompt, strength, stems.
+        audio: the recording.
+        sample_rate: of samples.
+        separator: splits a recording into stems in place of Demucs.
+        callback: called as ``(step, steps, latents)``.
 
     Returns:
-        ``(1|2, T)`` as long as the recording, at the model's rate; turned down as a whole where it would be louder than
-        a file can hold.
+        As long as the recording, at the model's rate; turned down as a whole where it would be louder than a file can
+        hold.
+
+    Raises:
+        RiffError: the recording cannot be read, or a stem is not known.
+        ModelError, SystemProblem: Demucs is not there.
     """
-    parts = separate(recording.waveform, recording.sample_rate, choice)
+    choice = choose_stems(request.stems, separator, device=model.device)
+    context = open_recording(model, request, audio, sample_rate=sample_rate)
+    if choice is None:
+        sound, image = _resynthesize(model, context, context.laid, request.strength, callback)
+        sound, rate = _limit_peak(sound), model.config.sample_rate
+        return context.clip(model, sound, rate, image=image, facts={"task": "remix"})
+    # The stems are generated as one sound. The model learned whole pieces, and several stems together are nearer to
+    # those than each alone; and with one prompt each alone would come out as the same thing.
+    recording = context.recording
+    parts = split_stems(recording.waveform, recording.sample_rate, choice)
     kept, chosen = (Recording(part, recording.sample_rate) for part in parts)
-    sound, _ = _resynthesize(model, align_stem(chosen, laid, model.config), request, strength=strength)
-    return _limit_peak(sound + to_stereo(to_model_channels(kept, model.config)))
+    aligned = align_stem(chosen, context.laid, model.config)
+    sound, _ = _resynthesize(model, context, aligned, request.strength, callback)
+    sound = _limit_peak(sound + to_stereo(to_model_channels(kept, model.config)))
+    return context.clip(model, sound, model.config.sample_rate, facts={"task": "remix", **choice.facts})
 
 
 def _resynthesize(
-    model: DiffusionModel, laid: AlignedAudio, request: Request, *, strength: float
+    model: DiffusionModel, context: EditContext, laid: AlignedAudio, strength: float, callback: StepCallback | None
 ) -> tuple[Tensor, Tensor]:
-    """The sound ``(1|2, T)`` of :func:`remix`, however loud, and its picture."""
+    """The sound ``(1|2, T)`` of :func:`remix`, however loud, and its image."""
     mel = waveform_to_mel(laid.waveform, model.config, bpm=laid.tempo)
     loudest = _loudest(mel, model.config)
     image, layout = _canvas(mel, laid, model, loudest)
-    drawn = _draw(model, image, layout, request, strength=strength, mask=None)[..., : mel.shape[-1]]
-    sound = _play(drawn, laid.tempo, model.config, request, loudest) / laid.gain
+    original = Original(image_to_latents(image, model.components.vae), strength, None)
+    generated = _generate(model, context, layout, original, callback)[..., : mel.shape[-1]]
+    sound = _to_sound(model, context, generated, laid.tempo, loudest) / laid.gain
     length = laid.waveform.shape[-1]
     sound = torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[..., laid.lead : length]
-    return to_stereo(match_stereo_width(sound, laid)), drawn[0]
+    return to_stereo(match_stereo_width(sound, laid)), generated[0]
 
 
 def _limit_peak(sound: Tensor) -> Tensor:
@@ -101,63 +99,74 @@ def _limit_peak(sound: Tensor) -> Tensor:
 
 def inpaint(
     model: DiffusionModel,
-    laid: AlignedAudio,
-    recording: Recording,
-    request: Request,
-    regions: Sequence[tuple[float, float]],
+    request: InpaintRequest,
+    audio: Audio,
     *,
-    band: tuple[float, float] | None = None,
-) -> Tensor:
-    """A recording with parts of it drawn anew.
+    sample_rate: int | None = None,
+    callback: StepCallback | None = None,
+) -> Clip:
+    """A recording with parts of it replaced; outside of them it stays as it is, sample for sample.
 
-    Args:
-        model: what draws.
-        laid: the recording on the grid.
-        recording: itself.
-        request: what to draw.
-        regions: first and last second of each part, sorted, apart from each other.
-        band: Hz from which to which it is replaced; None is all of it.
-
-    Returns:
-        ``(C, T)``; outside the regions it is the recording, sample for sample.
+    Raises:
+        RiffError: the recording cannot be read, or a part does not lie in it.
     """
-    waveform, rate = recording.waveform, recording.sample_rate
+    context = open_recording(model, request, audio, sample_rate=sample_rate)
+    regions, band = context.regions(request), context.band(request)
+    waveform, rate = context.recording.waveform, context.recording.sample_rate
     new = waveform.clone()
     places = [(round(start * rate), round(stop * rate)) for start, stop in regions]
     for region, (start, stop) in zip(regions, places, strict=True):
-        begin, sound = regenerate_region(model, laid, request, region, band=band)
-        first, sound = _at_rate(begin, sound, model.config.sample_rate, recording)
-        # Of the redrawn stretch only the region is wanted, and what the edges may be shifted by.
+        begin, sound = regenerate_region(model, context, context.laid, region, band=band, callback=callback)
+        first, sound = _at_rate(begin, sound, model.config.sample_rate, context.recording)
+        # Of the new stretch only the region is needed, and what the edges may be shifted by.
         spare = round(0.005 * rate)
         here = slice(max(start - spare, first, 0), min(stop + spare, first + sound.shape[-1], new.shape[-1]))
         new[:, here] = sound[:, here.start - first : here.stop - first]
     fade = round(FADE_SECONDS * rate)
     if band is None:
-        return splice(waveform, new, places, fade_samples=fade)
-    low, high = band
-    return band_splice(waveform, new, places, sample_rate=rate, low_hz=low, high_hz=high, fade_samples=fade)
+        result = splice(waveform, new, places, fade_samples=fade)
+    else:
+        low, high = band
+        result = band_splice(waveform, new, places, sample_rate=rate, low_hz=low, high_hz=high, fade_samples=fade)
+    facts = {
+        "task": "inpaint",
+        "regions": json.dumps(regions),
+        "band": None if band is None else json.dumps(band),
+    }
+    return context.clip(model, result, rate, facts=facts)
 
 
-def extend(model: DiffusionModel, laid: AlignedAudio, recording: Recording, request: Request, *, bars: int) -> Tensor:
-    """A recording that goes on for ``bars`` bars more: ``(C, T')``, to the end of a bar.
+def extend(
+    model: DiffusionModel,
+    request: ExtendRequest,
+    audio: Audio,
+    *,
+    sample_rate: int | None = None,
+    callback: StepCallback | None = None,
+) -> Clip:
+    """A recording that goes on, to the end of a bar; up to a short crossfade at its end it stays as it is.
 
-    Up to a short crossfade at its end it is the recording, sample for sample.
+    Raises:
+        RiffError: the recording cannot be read.
     """
-    waveform, rate = recording.waveform, recording.sample_rate
+    context = open_recording(model, request, audio, sample_rate=sample_rate)
+    laid, waveform, rate = context.laid, context.recording.waveform, context.recording.sample_rate
     own, length = model.config.sample_rate, laid.waveform.shape[-1]
-    # To the bar line nearest to the asked length, so that what follows can begin a bar.
+    # To the bar line nearest to the requested length, so that what follows can begin a bar.
     last_beat = float(laid.tempo.beats_at(length / own))
     bar = laid.beats_per_bar
-    stop_beat = max(math.floor(last_beat / bar) + 1.0, round(last_beat / bar + bars)) * bar
+    stop_beat = max(math.floor(last_beat / bar) + 1.0, round(last_beat / bar + request.bars)) * bar
     stop = float(laid.tempo.seconds_at(stop_beat))
     silence = max(0, round(stop * own) - length)
     longer = dataclasses.replace(laid, waveform=torch.nn.functional.pad(laid.waveform, (0, silence)))
     lead = laid.lead / own
-    begin, sound = regenerate_region(model, longer, request, (length / own - lead, stop - lead), band=None)
-    first, sound = _at_rate(begin, sound, own, recording)
+    region = (length / own - lead, stop - lead)
+    begin, sound = regenerate_region(model, context, longer, region, band=None, callback=callback)
+    first, sound = _at_rate(begin, sound, own, context.recording)
     overlap = min(round(FADE_SECONDS * rate), waveform.shape[-1] - max(first, 0))
     new = sound[:, waveform.shape[-1] - overlap - first :]
-    return append(waveform, new, overlap_samples=overlap)
+    result = append(waveform, new, overlap_samples=overlap)
+    return context.clip(model, result, rate, facts={"task": "extend"})
 
 
 def _at_rate(begin: float, sound: Tensor, own_rate: int, recording: Recording) -> tuple[int, Tensor]:
@@ -168,23 +177,25 @@ def _at_rate(begin: float, sound: Tensor, own_rate: int, recording: Recording) -
 
 def regenerate_region(
     model: DiffusionModel,
+    context: EditContext,
     laid: AlignedAudio,
-    request: Request,
     region: tuple[float, float],
     *,
     band: tuple[float, float] | None,
+    callback: StepCallback | None = None,
 ) -> tuple[float, Tensor]:
-    """Draw one region anew, with a window of what lies around it for context.
+    """Generate one region anew, with a window of what lies around it for context.
 
     Args:
-        model: what draws.
+        model: what generates.
+        context: the request.
         laid: the recording on the grid.
-        request: what to draw.
         region: first and last second of the recording.
-        band: Hz from which to which; None is all of it.
+        band: Hz between which it is replaced; None is all of it.
+        callback: called as ``(step, steps, latents)``.
 
     Returns:
-        The second of the recording at which the stretch that was played begins, and its sound ``(1|2, T)``.
+        The second of the recording at which the new stretch begins, and its sound ``(1|2, T)``.
     """
     config = model.config
     mel = waveform_to_mel(laid.waveform, config, bpm=laid.tempo)
@@ -197,15 +208,16 @@ def regenerate_region(
     inside = torch.zeros(1, 1, config.n_mels, image.shape[-1])
     inside[..., max(0, math.floor(begin)) : math.ceil(end)] = 1.0
     inside *= _rows(config, band)[:, None]
-    # A latent is drawn anew as soon as any of its pixels is.
+    # A latent is replaced as soon as any of its pixels is.
     mask = torch.nn.functional.max_pool2d(inside, model.factor)
-    drawn = _draw(model, image, layout, request, strength=1.0, mask=mask)
-    kept = torch.lerp(image, drawn, inside)[..., : part.shape[-1]]
+    original = Original(image_to_latents(image, model.components.vae), 1.0, mask)
+    generated = _generate(model, context, layout, original, callback)
+    kept = torch.lerp(image, generated, inside)[..., : part.shape[-1]]
     beat = first / _per_beat(config, laid)
-    sound = _play(kept, laid.tempo.starting_at(beat), config, request, loudest) / laid.gain
+    sound = _to_sound(model, context, kept, laid.tempo.starting_at(beat), loudest) / laid.gain
     began = float(laid.tempo.seconds_at(beat))
-    redrawn = slice(*(max(0, round((second - began) * config.sample_rate)) for second in (start, stop)))
-    sound = to_stereo(match_stereo_width(sound, laid, redrawn))
+    new = slice(*(max(0, round((second - began) * config.sample_rate)) for second in (start, stop)))
+    sound = to_stereo(match_stereo_width(sound, laid, new))
     # Only what is new is turned down, if it must be.
     return began - laid.lead / config.sample_rate, _limit_peak(sound)
 
@@ -235,53 +247,55 @@ def _stretch(model: DiffusionModel, laid: AlignedAudio, seconds: tuple[float, fl
 def _canvas(
     mel: Tensor, laid: AlignedAudio, model: DiffusionModel, loudest: float | None
 ) -> tuple[Tensor, WindowLayout]:
-    """The pictures ``(R, C, M, W)`` of mel columns, filled up with silence to what can be drawn, and its windows."""
+    """The images ``(R, C, M, W)`` of mel columns, padded with silence to what can be generated, and their windows."""
     width = padded_width(mel.shape[-1], training_width(model.config, laid.beats_per_bar), model.multiple)
     filled = torch.nn.functional.pad(mel, (0, width - mel.shape[-1]))
     image = mel_to_image(filled, model.config, max_value=loudest)
     return image, model.layout(width, beats_per_bar=laid.beats_per_bar)
 
 
-def _draw(
+def _generate(
     model: DiffusionModel,
-    image: Tensor,
+    context: EditContext,
     layout: WindowLayout,
-    request: Request,
-    *,
-    strength: float,
-    mask: Tensor | None,
+    original: Original,
+    callback: StepCallback | None,
 ) -> Tensor:
-    """The pictures that the model makes of ``image`` ``(R, C, M, W)``."""
-    count = len(image)
-    conditions = model.conditions([[request.reading]] * count, [request.guidance_scale], [request.negative_prompt])
-    original = Original(image_to_latents(image, model.components.vae), strength, mask)
-    noise = model.noise(layout, request.seed).expand(count, -1, -1, -1)
-    return model.sample_images(noise, layout, conditions, [request.seed] * count, request.sampling, original=original)
+    """The images ``(R, C, M, W)`` that the model makes of an original of R images."""
+    request, count = context.request, len(original.latents)
+    assert request.guidance_scale is not None
+    conditions = model.conditions([[context.prompt]] * count, [request.guidance_scale], [request.negative_prompt or ""])
+    noise = model.noise(layout, context.prompt.noise_seed(context.seed)).expand(count, -1, -1, -1)
+    seeds, steps = [context.seed] * count, request.num_inference_steps
+    return model.sample_images(noise, layout, conditions, seeds, DenoiseOptions(steps, callback), original=original)
 
 
-def _play(image: Tensor, tempo: TempoMap, config: SpectrogramConfig, request: Request, loudest: float | None) -> Tensor:
+def _to_sound(
+    model: DiffusionModel, context: EditContext, image: Tensor, tempo: TempoMap, loudest: float | None
+) -> Tensor:
     return mel_to_waveform(
-        image_to_mel(image, config, max_value=loudest),
-        config,
+        image_to_mel(image, model.config, max_value=loudest),
+        model.config,
         bpm=tempo,
-        quality=request.quality,
-        generator=torch.Generator().manual_seed(request.seed),
+        quality=context.request.quality,
+        generator=seeded_generator(context.seed),
+        vocoder=model.vocoder,
     )
 
 
 def _loudest(mel: Tensor, config: SpectrogramConfig) -> float | None:
-    """What is drawn black on the power scale, which forgets how loud a recording was."""
+    """What is black on the power scale, which does not keep the level of a recording."""
     return max(float(mel.max()), 1e-12) if config.amplitude == "power" else None
 
 
 def _rows(config: SpectrogramConfig, band: tuple[float, float] | None) -> Tensor:
-    """(M,) 1 at the picture's rows whose centre lies in the band; row 0 is the highest."""
+    """(M,) 1 at the image's rows whose centre lies in the band; row 0 is the highest."""
     centres = torch.tensor(config.mel_corners()[1:-1]).flip(0)
     if band is None:
         return torch.ones(config.n_mels)
     rows = ((centres >= band[0]) & (centres <= band[1])).float()
     if not bool(rows.any()):
-        raise RiffError(f"the band {band[0]:g} to {band[1]:g} Hz holds no row of the picture; make it wider")
+        raise RiffError(f"the band {band[0]:g} to {band[1]:g} Hz holds no row of the image; make it wider")
     return rows
 
 

@@ -1,156 +1,105 @@
-"""How a file was made: written into every sound and picture, read back to replay it."""
+"""How a file was made: written into every sound and image, read back to make it again."""
 
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from riff.audio.io import read_metadata
 from riff.audio.tags import MACHINE_MADE, MAX_BYTES, SOURCE_TYPE
 from riff.diffusion.fingerprint import Adapter
-from riff.music.theory import canonical_key
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import read_png
-from riff.tasks.checks import check_length, check_metre, check_negative, check_prompts, check_sampling
-from riff.tasks.stems import told_stems
+from riff.tasks.requests import (
+    ExtendRequest,
+    Hertz,
+    InpaintRequest,
+    LoraWeight,
+    RemixRequest,
+    RenderRequest,
+    Sampling,
+    Second,
+    TimelineRequest,
+)
+from riff.tasks.stems import recorded_stems
 from riff.tasks.timeline import Timeline
 from riff.utils.errors import RiffError
-from riff.utils.validation import BPM_RANGE, MAX_SEED, check_interval, check_number, show
+from riff.utils.schema import check_value, describe_fields, parse_text
+from riff.utils.validation import check_interval, show
 from riff.version import __version__
 
-MAX_FIELDS = 64  # of a file's account; riff writes half as many
+MAX_FIELDS = 64  # of a file's provenance; riff writes half as many
+MAX_LORAS = 16
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+# How files call the fields of a request; other fields have their own names there.
+IN_FILES = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance",
+    "bpm": "bpm_asked",
+    "key": "keyscale",
+    "time_signature": "timesignature",
+}
+# The clip says these itself, or says where they led to.
+_ELSEWHERE = (
+    *("prompt", "prompts", "seed", "seeds", "alpha", "low_hz", "high_hz"),
+    *("mask_start_seconds", "mask_end_seconds", "mask_start_bar", "mask_end_bar"),
+)
+# The order that files have had from the first, so that the bytes stay the same; other fields follow.
+_ORDER = (
+    *("software", "origin", "model", "prompt", "negative_prompt", "seed", "bpm", "keyscale", "bars", "duration"),
+    *("steps", "guidance", "guidance_interval", "compiled", "scheduler", "loop", "timeline", "task", "strength"),
+    *("timesignature", "key_tries", "key_measured", "key_moved", "model_hash", "loras", "quality", "config", "device"),
+    *("dtype", "torch", "bpm_asked", "downbeat", "ends_pinned", "from_latents", "source", "regions", "band"),
+)
+# Seeds beyond 32 bits are hashed (riff.diffusion.latents.seeded_generator). Files from before that do not say so, and
+# torch heeded the lowest 32 bits of their seeds.
+SEED_HASH = "blake2b"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9]{1,60}")
 
 
-def provenance(
-    prompt: str,
-    *,
-    model: str,
-    seed: int | None = None,
-    bpm: float | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    guidance_interval: str | None = None,
-    compiled: bool | None = None,
-    scheduler: str | None = None,
-    negative_prompt: str | None = None,
-    keyscale: str | None = None,
-    bars: float | None = None,
-    duration: float | None = None,
-    loop: bool | None = None,
-    timeline: str | None = None,
-    task: str | None = None,
-    strength: float | None = None,
-    timesignature: str | None = None,
-    key_tries: int | None = None,
-    key_measured: str | None = None,
-    key_moved: int | None = None,
-    model_hash: str | None = None,
-    loras: str | None = None,
-    quality: str | None = None,
-    config: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    torch: str | None = None,
-    bpm_asked: float | None = None,
-    downbeat: float | None = None,
-    ends_pinned: bool | None = None,
-    from_latents: bool | None = None,
-    source: str | None = None,
-    regions: str | None = None,
-    band: str | None = None,
-    stems: str | None = None,
-    separator: str | None = None,
-) -> dict[str, str]:
+def provenance(prompt: str, **facts: Any) -> dict[str, str]:
     """Everything needed to make a clip again, as text.
 
     Args:
-        prompt: what was asked for, as the user wrote it.
-        model: the checkpoint's name: ``"riff-mini"``, a hub id, or a folder's name.
-        seed: the clip's own seed; None if it was made from a caller's generator or latents.
-        bpm: tempo in beats per minute.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
-        guidance_interval: JSON pair of the shares of the steps from and until which there was guidance.
-        compiled: whether the denoiser was compiled.
-        scheduler: class name of the noise scheduler.
-        negative_prompt: what was asked to stay away.
-        keyscale: key asked for as an argument, e.g. ``"F# minor"``.
-        bars: length asked for, in bars.
-        duration: length asked for, in seconds.
-        loop: whether the end leads back into the start.
-        timeline: JSON of the :class:`riff.Timeline` that was drawn.
-        task: ``"remix"``, ``"extend"``, ``"inpaint"`` or ``"interpolate"`` where a recording or picture was used.
-        strength: how much of that was drawn anew, 0 to 1.
-        timesignature: metre asked for as an argument.
-        key_tries: how often it might be drawn until its key was the asked one.
-        key_measured: the key it was found to have.
-        key_moved: semitones by which it was moved to have it.
-        model_hash: :func:`riff.diffusion.fingerprint.model_hash` of the checkpoint.
-        loras: JSON list of the LoRAs on top of it, in the order in which they were loaded: ``name``, ``digest``
-            (:func:`riff.diffusion.fingerprint.lora_hash`) and ``weight`` of each.
-        quality: of the step from picture to sound.
-        config: JSON of the :class:`riff.SpectrogramConfig` of the picture.
-        device: what it was drawn on: ``"cpu"``, or ``"cuda"`` with the name of the card.
-        dtype: of the model's weights there, ``"float32"`` or ``"float16"``.
-        torch: version of PyTorch.
-        bpm_asked: tempo given as an argument; ``bpm`` is what it came to.
-        downbeat: second of a recording at which a bar was said to begin.
-        ends_pinned: whether a timeline's ends were drawn as plain clips, as a walk's are.
-        from_latents: whether it was drawn from given latents rather than from the seed.
-        source: :func:`riff.diffusion.fingerprint.sound_hash` of the recording that was used.
-        regions: JSON list of first and last second of each part of it that was replaced.
-        band: JSON pair of the Hz between which it was replaced.
-        stems: JSON list of those of its stems that were drawn anew.
-        separator: what took it apart: ``"htdemucs"``, or ``"own"`` for a function of the caller's.
+        prompt: as the user wrote it.
+        **facts: the clip's seed and tempo, what :func:`recorded` says of its request, what
+            :meth:`riff.diffusion.model.DiffusionModel.facts` says of the model, and what the task adds.
 
     Returns:
-        Field name to text, always with ``software`` (``"riff x.y.z"``) and ``origin`` (``"machine-made"``);
-        fields that are None are left out. Numbers are written so that they read back exactly.
+        Field name to text, always with ``software`` (``"riff x.y.z"``) and ``origin`` (``"machine-made"``). Fields that
+        are None, and an empty negative prompt, are left out. Numbers are written so that they read back exactly.
     """
-    fields = {
-        "software": f"riff {__version__}",
-        "origin": MACHINE_MADE,
-        "model": model,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt or None,
-        "seed": seed,
-        "bpm": bpm,
-        "keyscale": keyscale,
-        "bars": bars,
-        "duration": duration,
-        "steps": steps,
-        "guidance": guidance,
-        "guidance_interval": guidance_interval,
-        "compiled": compiled,
-        "scheduler": scheduler,
-        "loop": loop,
-        "timeline": timeline,
-        "task": task,
-        "strength": strength,
-        "timesignature": timesignature,
-        "key_tries": key_tries,
-        "key_measured": key_measured,
-        "key_moved": key_moved,
-        "model_hash": model_hash,
-        "loras": loras,
-        "quality": quality,
-        "config": config,
-        "device": device,
-        "dtype": dtype,
-        "torch": torch,
-        "bpm_asked": bpm_asked,
-        "downbeat": downbeat,
-        "ends_pinned": ends_pinned,
-        "from_latents": from_latents,
-        "source": source,
-        "regions": regions,
-        "band": band,
-        "stems": stems,
-        "separator": separator,
-    }
-    return {name: _text(value) for name, value in fields.items() if value is not None}
+    facts = {"software": f"riff {__version__}", "origin": MACHINE_MADE, "prompt": prompt, **facts}
+    if (facts.get("seed") or 0) >= 2**32:
+        facts["seed_hash"] = SEED_HASH
+    facts["negative_prompt"] = facts.get("negative_prompt") or None
+    places = {name: place for place, name in enumerate(_ORDER)}
+    order = sorted(facts, key=lambda name: places.get(name, len(places)))
+    return {name: _text(facts[name]) for name in order if facts[name] is not None}
+
+
+def recorded(request: Sampling) -> dict[str, Any]:
+    """What a file says of a request, by the files' names; options that are off are left out."""
+    found = {}
+    for field in describe_fields(type(request)):
+        value = getattr(request, field.name)
+        off = value is None or (not value and value == field.default)
+        if not off and field.name not in _ELSEWHERE:
+            plain = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+            found[IN_FILES.get(field.name, field.name)] = plain
+    return found
+
+
+def timeline_text(timeline: Mapping[str, Any]) -> str:
+    """A timeline's dict as JSON, with the key spelled ``keyscale`` as in every file that riff wrote."""
+    frames = [
+        {"keyscale" if name == "key" else name: value for name, value in frame.items()}
+        for frame in timeline["keyframes"]
+    ]
+    return json.dumps({**timeline, "keyframes": frames}, ensure_ascii=False)
 
 
 def sound_tags(made: Mapping[str, str]) -> dict[str, str]:
@@ -167,19 +116,19 @@ def sound_tags(made: Mapping[str, str]) -> dict[str, str]:
     """
     title = " ".join("".join(c if c.isprintable() else " " for c in made.get("prompt", "")).split())
     tags = {"title": title[:200], "software": made.get("software", ""), "comment": json.dumps(dict(made))}
-    told = {} if set(made) <= {"origin"} else {field: text for field, text in tags.items() if text}
-    return told | {"source_type": SOURCE_TYPE}
+    shown = {} if set(made) <= {"origin"} else {field: text for field, text in tags.items() if text}
+    return shown | {"source_type": SOURCE_TYPE}
 
 
 def handed_on(made: Mapping[str, Any], task: str) -> dict[str, str]:
-    """The account of a file that was made from another one without a model: what that one says, and the task.
+    """The provenance of a file that was converted from another one: what that one says, and the task.
 
     Args:
-        made: the other file's, which is anybody's.
+        made: the other file's; untrusted.
         task: ``"encode"`` or ``"decode"``.
 
     Returns:
-        Empty where the other was not machine-made. The config is left out, which is the other's own.
+        Empty where the other was not machine-made. The config is left out, since it describes the other file.
     """
     if made.get("origin") != MACHINE_MADE:
         return {}
@@ -191,8 +140,7 @@ def read_sound_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The inverse of :func:`sound_tags`; empty for a file that riff did not write.
 
     Args:
-        tags: what :func:`riff.audio.io.read_metadata` returned, which is anybody's text: too much of it, too deep or too
-            many fields are none of riff's.
+        tags: what :func:`riff.audio.io.read_metadata` returned; untrusted.
     """
     comment = tags.get("comment", "")
     if len(comment) > MAX_BYTES:
@@ -213,16 +161,6 @@ def _text(value: str | int | float) -> str:
     return str(value)
 
 
-# WAS riff/recipe.py: What a file says about how it was made, read as a stranger's text: every value checked
-# before anything is loaded.
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-EDITS = ("remix", "extend", "inpaint")
-MAX_LORAS = 16
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9]{1,60}")
-
-
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How to make a file again.
@@ -230,25 +168,24 @@ class Recipe:
     Attributes:
         path: the file.
         task: "render", "timeline" (a walk is one too), "remix", "extend" or "inpaint".
+        request: what was asked for.
         software: what made it, ``"riff x.y.z"``.
-        model: what the checkpoint was called; a stranger's text, which may be a path or a Hub id.
-        model_hash: of its files; None if it is not told, as with the two that follow.
-        config: of its picture.
+        model: name of the checkpoint; untrusted text, which may be a path or a Hub id.
+        model_hash: of its files; None where the file does not say, as with the two that follow.
+        config: of its image.
         scheduler: class name.
-        guidance_interval: shares of the steps from and until which there was guidance.
+        guidance_interval: shares of the steps between which there was guidance.
         compiled: whether the denoiser was compiled.
         loras: on top of the model, in the order in which they were loaded.
-        device: what it was drawn on.
+        device: where it was generated.
         dtype: of the weights there.
         torch: version of PyTorch there.
         source: hash of the recording that was used; None where there was none.
-        arguments: of the call, in the pipeline's names and ranges.
-        timeline: what was played, for that task.
-        ends_pinned: whether it was a walk with two ends.
     """
 
     path: Path
     task: str
+    request: Any
     software: str
     model: str
     model_hash: str | None
@@ -261,20 +198,27 @@ class Recipe:
     dtype: str | None
     torch: str | None
     source: str | None
-    arguments: dict[str, Any]
-    timeline: Timeline | None = None
-    ends_pinned: bool = False
+
+
+_TASKS: dict[str, type[Sampling]] = {
+    "render": RenderRequest,
+    "timeline": TimelineRequest,
+    "remix": RemixRequest,
+    "extend": ExtendRequest,
+    "inpaint": InpaintRequest,
+}
+EDITS = ("remix", "extend", "inpaint")
 
 
 def read_made(path: str | Path) -> dict[str, Any]:
-    """A file's account of how it was made, unchecked.
+    """A file's provenance, unchecked.
 
     Returns:
-        Field to value as :func:`riff.tasks.provenance.provenance` names them; only ``origin`` where just the mark is left;
-        empty where riff did not write it.
+        Field to value as :func:`provenance` names them; only ``origin`` where just the mark is left; empty where riff
+        did not write it.
 
     Raises:
-        RiffError: it is no sound and no picture, or damaged.
+        RiffError: it is no sound and no image, or damaged.
     """
     if Path(path).suffix.lower() in PICTURES:
         made = read_png(path)[2]
@@ -296,131 +240,105 @@ def read_recipe(path: str | Path) -> Recipe:
     if "software" not in made:
         raise RiffError(f"{path} says that a machine made it but not how; its recipe was left out or removed")
     try:
-        return _read(Path(path), {name: _text_recipe(name, made[name]) for name in made if name in _KNOWN})
+        return _read(Path(path), made)
     except (RecursionError, OverflowError) as error:
         raise RiffError(f"{path} has a damaged recipe ({type(error).__name__}); it cannot be replayed") from error
     except RiffError as error:
         raise RiffError(f"{path} has a recipe that cannot be replayed: {error}") from error
 
 
-_KNOWN = (
-    *("software", "model", "model_hash", "config", "scheduler", "loras", "device", "dtype", "torch", "source", "task"),
-    *("prompt", "negative_prompt", "seed", "bpm_asked", "downbeat", "keyscale", "bars", "duration", "steps"),
-    *("guidance", "guidance_interval", "quality", "loop", "timesignature", "key_tries", "strength", "regions", "band"),
-    *("timeline", "ends_pinned", "from_latents", "stems", "separator", "compiled"),
-)
-
-
-def _read(path: Path, made: dict[str, str]) -> Recipe:
-    if _flag(made, "from_latents"):
-        raise RiffError("it was drawn from latents that were given, which no seed makes again")
+def _read(path: Path, fields: Mapping[str, Any]) -> Recipe:
+    known = {name: value for name, value in fields.items() if name in _ORDER or isinstance(value, str)}
+    made = {name: _checked_text(name, value) for name, value in known.items()}
+    if made.get("from_latents", "False") != "False":
+        raise RiffError("it was made from latents that were given, which no seed makes again")
+    if "vocoder" in made:
+        raise RiffError("its sound was made by a vocoder that was given, which the file does not hold")
     task = made.get("task", "timeline" if "timeline" in made else "render")
-    arguments = _TASKS.get(task, _unknown(task))(made) | _common(made)
+    if task not in _TASKS:
+        raise RiffError(f"its task is {show(task)}; {', '.join(_TASKS)} can be made again")
     source = _match(made, "source", _DIGEST)
     if task in EDITS and source is None:
         raise RiffError("it does not say which recording it was made from")
     return Recipe(
         path=path,
         task=task,
+        request=_request(_TASKS[task], made),
         software=made["software"],
-        model=_name(made),
+        model=_model_name(made),
         model_hash=_match(made, "model_hash", _DIGEST),
         config=SpectrogramConfig.from_dict(_json(made, "config")) if "config" in made else None,
         scheduler=_match(made, "scheduler", _NAME),
         guidance_interval=check_interval(_json(made, "guidance_interval") if "guidance_interval" in made else [0, 1]),
-        compiled=_flag(made, "compiled"),
+        compiled=made.get("compiled") == "True",
         loras=_loras(made),
         device=made.get("device"),
         dtype=_match(made, "dtype", _NAME),
         torch=made.get("torch"),
         source=source,
-        timeline=arguments.pop("timeline", None),
-        ends_pinned=_flag(made, "ends_pinned"),
-        arguments=arguments,
     )
 
 
-def _common(made: dict[str, str]) -> dict[str, Any]:
-    """What every task needs."""
-    steps, seed = _number(made, "steps", 1, 150, whole=True), _number(made, "seed", 0, MAX_SEED, whole=True)
-    guidance, quality = _number(made, "guidance", 0, 50), made.get("quality", "default")
-    if steps is None or seed is None:
+def _request(kind: type[Sampling], made: dict[str, str]) -> Sampling:
+    """The request that a file's texts stand for."""
+    if "steps" not in made or "seed" not in made:
         raise RiffError("it lacks its steps or its seed")
-    check_sampling(None, int(steps), guidance, 1, quality)
-    return {"num_inference_steps": steps, "seed": seed, "guidance_scale": guidance, "quality": quality}
+    values: dict[str, Any] = {}
+    for field in describe_fields(kind):
+        name = IN_FILES.get(field.name, field.name)
+        if name in made and field.name != "stems":
+            values[field.name] = parse_text(made[name], dataclasses.replace(field, name=name))
+        elif field.required or (name in _NEEDED and kind in (RemixRequest, ExtendRequest)):
+            raise RiffError(f"it lacks {name}")
+    if kind is RemixRequest:
+        values["stems"] = recorded_stems(made)
+    if kind is InpaintRequest:
+        values |= _places(made)
+    is_old = "seed_hash" not in made
+    if is_old:
+        values["seed"] %= 2**32
+    if "timeline" in values:
+        _modern_timeline(values["timeline"], lower_seeds=is_old)
+        Timeline.from_dict(values["timeline"])
+    return kind(**values)
 
 
-def _wishes(made: dict[str, str]) -> dict[str, Any]:
-    """Prompt, tempo and key."""
-    prompt, negative = made.get("prompt", ""), made.get("negative_prompt")
-    check_prompts(prompt)
-    check_negative(negative)
-    key = made.get("keyscale")
+_NEEDED = ("strength", "bars")
+
+
+def _places(made: dict[str, str]) -> dict[str, Any]:
+    """Where a recording was replaced: parts in seconds, and a band."""
+    regions = _pairs(_json(made, "regions"), "regions", Second)
+    band = _pairs([_json(made, "band")], "band", Hertz)[0] if "band" in made else [None, None]
     return {
-        "prompt": prompt,
-        "negative_prompt": negative,
-        "bpm": _number(made, "bpm_asked", *BPM_RANGE),
-        "keyscale": None if key is None else canonical_key(key),
-    }
-
-
-def _render(made: dict[str, str]) -> dict[str, Any]:
-    bars, duration = _number(made, "bars", 1, 512, whole=True), _number(made, "duration", 0.1, 600)
-    check_length(None if bars is None else int(bars), duration)
-    check_metre(made.get("timesignature"))
-    return _wishes(made) | {
-        "bars": bars,
-        "duration": duration,
-        "key_tries": _number(made, "key_tries", 0, 16, whole=True) or 0,
-        "timesignature": made.get("timesignature"),
-        "loop": _flag(made, "loop"),
-    }
-
-
-def _timeline(made: dict[str, str]) -> dict[str, Any]:
-    return {"timeline": Timeline.from_dict(_json(made, "timeline"))}
-
-
-def _edit(made: dict[str, str]) -> dict[str, Any]:
-    return _wishes(made) | {"downbeat": _number(made, "downbeat", 0, 3600)}
-
-
-def _remix(made: dict[str, str]) -> dict[str, Any]:
-    return _edit(made) | {"strength": _needed(made, "strength", 0, 1), "stems": told_stems(made)}
-
-
-def _extend(made: dict[str, str]) -> dict[str, Any]:
-    return _edit(made) | {"bars": _needed(made, "bars", 1, 512, whole=True)}
-
-
-def _inpaint(made: dict[str, str]) -> dict[str, Any]:
-    regions = _pairs(made, "regions", 86400)
-    (low, high) = _pairs({"band": f"[{made['band']}]"}, "band", 400_000)[0] if "band" in made else (None, None)
-    return _edit(made) | {
         "mask_start_seconds": [start for start, _ in regions],
         "mask_end_seconds": [end for _, end in regions],
-        "low_hz": low,
-        "high_hz": high,
+        "low_hz": band[0],
+        "high_hz": band[1],
     }
 
 
-_TASKS: dict[str, Callable[[dict[str, str]], dict[str, Any]]] = {
-    "render": _render,
-    "timeline": _timeline,
-    "remix": _remix,
-    "extend": _extend,
-    "inpaint": _inpaint,
-}
+def _pairs(rows: Any, name: str, kind: Any) -> list[list[float]]:
+    if not isinstance(rows, list) or not 1 <= len(rows) <= 1000:
+        raise RiffError(f"{name} is {show(rows)}; use a list of pairs")
+    if wrong := [row for row in rows if not isinstance(row, list) or len(row) != 2]:
+        raise RiffError(f"{name} holds {show(wrong[0])}; use pairs of numbers")
+    return [[check_value(value, kind, name) for value in row] for row in rows]
 
 
-def _unknown(task: str) -> Callable[[dict[str, str]], dict[str, Any]]:
-    def refuse(made: dict[str, str]) -> dict[str, Any]:
-        raise RiffError(f"its task is {show(task)}; {', '.join(_TASKS)} can be made again")
+def _modern_timeline(timeline: Any, *, lower_seeds: bool) -> None:
+    """Bring a file's timeline up to date in place; what is malformed is left to :class:`riff.tasks.timeline.Timeline`."""
+    frames = timeline.get("keyframes")
+    for each in [timeline, *(frames if isinstance(frames, list) else [])]:
+        if not isinstance(each, dict):
+            continue
+        if "keyscale" in each:
+            each["key"] = each.pop("keyscale")
+        if lower_seeds and isinstance(each.get("seed"), int):
+            each["seed"] %= 2**32
 
-    return refuse
 
-
-def _name(made: dict[str, str]) -> str:
+def _model_name(made: dict[str, str]) -> str:
     name = made.get("model", "")
     if not 0 < len(name) <= 400 or not name.isprintable():
         raise RiffError(f"its model is called {show(name)}, which is no name")
@@ -438,46 +356,20 @@ def _loras(made: dict[str, str]) -> tuple[Adapter, ...]:
         named = isinstance(name, str) and len(name) <= 400 and name.isprintable()
         if not named or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise RiffError(f"a LoRA is {show(row)}; use its name, digest and weight")
-        check_number(fields.get("weight"), "the weight of a LoRA", 0, 2)
-        found.append(Adapter(str(name), digest, fields["weight"]))
+        found.append(Adapter(str(name), digest, check_value(fields.get("weight"), LoraWeight, "the weight of a LoRA")))
     return tuple(found)
 
 
-def _text_recipe(name: str, value: object) -> str:
+def _checked_text(name: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_BYTES:
         raise RiffError(f"{name} is {show(value)}; use text of at most {MAX_BYTES:,} characters")
-    return value
-
-
-def _flag(made: dict[str, str], name: str) -> bool:
-    value = made.get(name, "False")
-    if value not in ("True", "False"):
-        raise RiffError(f"{name} is {show(value)}; use True or False")
-    return value == "True"
-
-
-def _number(made: dict[str, str], name: str, low: float, high: float, *, whole: bool = False) -> float | None:
-    if name not in made:
-        return None
-    try:
-        value = int(made[name]) if whole else float(made[name])
-    except ValueError as error:
-        raise RiffError(f"{name} is {show(made[name])}; use a number from {low:g} to {high:g}") from error
-    check_number(value, name, low, high, whole=whole)
-    return value
-
-
-def _needed(made: dict[str, str], name: str, low: float, high: float, *, whole: bool = False) -> float:
-    value = _number(made, name, low, high, whole=whole)
-    if value is None:
-        raise RiffError(f"it lacks {name}")
     return value
 
 
 def _match(made: dict[str, str], name: str, pattern: re.Pattern[str]) -> str | None:
     value = made.get(name)
     if value is not None and not pattern.fullmatch(value):
-        raise RiffError(f"{name} is {show(value)}, which is none")
+        raise RiffError(f"{name} is {show(value)}, which is invalid")
     return value
 
 
@@ -486,15 +378,3 @@ def _json(made: dict[str, str], name: str) -> Any:
         return json.loads(made.get(name, ""))
     except ValueError as error:
         raise RiffError(f"{name} is {show(made.get(name, ''))}, which is no JSON") from error
-
-
-def _pairs(made: dict[str, str], name: str, high: float) -> list[tuple[float, float]]:
-    rows = _json(made, name)
-    if not isinstance(rows, list) or not 1 <= len(rows) <= 1000:
-        raise RiffError(f"{name} is {show(rows)}; use a list of pairs")
-    for row in rows:
-        if not isinstance(row, list) or len(row) != 2:
-            raise RiffError(f"{name} holds {show(row)}; use pairs of numbers")
-        for value in row:
-            check_number(value, name, 0, high)
-    return [(row[0], row[1]) for row in rows]

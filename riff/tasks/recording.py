@@ -1,4 +1,4 @@
-"""What a call that works on a recording was given, checked and brought into one form."""
+"""A recording that is to be edited: read, aligned with the model's grid, and the clip that comes of it."""
 
 import dataclasses
 import math
@@ -14,53 +14,58 @@ from riff.audio.channels import mix
 from riff.audio.io import check_samples, load_audio, read_metadata
 from riff.audio.reader import open_sound
 from riff.diffusion.fingerprint import sound_hash
-from riff.diffusion.model import DenoiseOptions, DiffusionModel
+from riff.diffusion.model import DiffusionModel
 from riff.music.alignment import AlignedAudio, Recording, align_to_grid, to_model_channels
-from riff.music.theory import canonical_key
-from riff.prompt.interpret import interpret_prompt
+from riff.prompt.interpret import ParsedPrompt
 from riff.spectrogram.image import mel_to_image
-from riff.spectrogram.inversion.solver import Quality
 from riff.spectrogram.mel import waveform_to_mel
-from riff.tasks.checks import Request, check_negative, check_prompts, check_sampling, clip_seeds
 from riff.tasks.clip import Clip
-from riff.tasks.provenance import read_sound_tags
+from riff.tasks.provenance import read_sound_tags, recorded
+from riff.tasks.requests import EditRequest, InpaintRequest, SampleRate
+from riff.tasks.text_to_music import resolve
 from riff.utils.errors import RiffError
-from riff.utils.validation import BPM_RANGE, check_number
+from riff.utils.schema import FieldError, check_value, describe_fields, parse_text
 
 Audio = str | Path | Clip | Tensor | np.ndarray
-Bounds = float | list[float] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class EditContext:
-    """A recording, where its beats are, and what to draw.
+    """A recording, where its beats are, and what to make of it.
 
     Attributes:
+        request: with its seed, guidance and the tempo that is known.
+        prompt: as the model understands it.
         recording: as it came.
         laid: the same on the grid.
-        request: what to draw.
-        told: what the clip says of how it was asked for: ``bpm_asked``, ``downbeat``, ``keyscale``, and the hash of
-            the recording as ``source``.
+        source: hash of the recording.
     """
 
+    request: EditRequest
+    prompt: ParsedPrompt
     recording: Recording
     laid: AlignedAudio
-    request: Request
-    told: dict[str, Any] = dataclasses.field(default_factory=dict)
+    source: str
+
+    @property
+    def seed(self) -> int:
+        """Of the noise and the phases."""
+        assert self.request.seed is not None
+        return self.request.seed
 
     @property
     def seconds(self) -> float:
         """Length of the recording."""
         return self.recording.waveform.shape[-1] / self.recording.sample_rate
 
-    def regions(self, in_seconds: tuple[Bounds, Bounds], in_bars: tuple[Bounds, Bounds]) -> list[tuple[float, float]]:
+    def regions(self, request: InpaintRequest) -> list[tuple[float, float]]:
         """The parts to replace, in seconds, sorted, those that meet joined.
 
         Raises:
             RiffError: none is given, or one is empty, outside the recording or given in two ways.
         """
-        pairs = _pairs(in_seconds, "mask_start_seconds", "mask_end_seconds")
-        bars = _pairs(in_bars, "mask_start_bar", "mask_end_bar")
+        pairs = _pairs(request, "mask_start_seconds", "mask_end_seconds")
+        bars = _pairs(request, "mask_start_bar", "mask_end_bar")
         if bool(pairs) == bool(bars):
             raise RiffError("give the parts to replace either in seconds or in bars, start and end of each")
         for start, end in bars:
@@ -102,18 +107,21 @@ class EditContext:
         # A last bar may end a hair after the recording.
         return min(seconds, self.seconds) if seconds < self.seconds + 0.02 else seconds
 
-    def band(self, low_hz: float | None, high_hz: float | None) -> tuple[float, float] | None:
-        """The band to replace, or None for all of it.
+    def band(self, request: InpaintRequest) -> tuple[float, float] | None:
+        """The band in Hz to replace, or None for all of it.
 
         Raises:
-            RiffError: it is empty or no band.
+            RiffError: it is empty or not in the recording.
         """
-        if low_hz is None and high_hz is None:
+        if request.low_hz is None and request.high_hz is None:
             return None
         top = self.recording.sample_rate / 2
-        low, high = low_hz or 0.0, top if high_hz is None else high_hz
-        check_number(low, "low_hz", 0, top)
-        check_number(high, "high_hz", 0, top)
+        low, high = request.low_hz or 0.0, top if request.high_hz is None else request.high_hz
+        for name, value in (("low_hz", low), ("high_hz", high)):
+            if value > top:
+                raise RiffError(
+                    f"{name} is {value:g}; use a number from 0 to {top:g}, half the recording's sample rate"
+                )
         if low >= high:
             raise RiffError(f"low_hz is {low:g} and high_hz {high:g}; use low_hz below high_hz")
         return low, high
@@ -121,96 +129,82 @@ class EditContext:
     def clip(
         self,
         model: DiffusionModel,
-        task: str,
         sound: Tensor,
         sample_rate: int,
         *,
         image: Tensor | None = None,
-        told: dict[str, Any],
+        facts: dict[str, Any],
     ) -> Clip:
-        """The result as a clip that says ``told`` of itself; without a picture of its own one is drawn of the sound."""
-        request, reading = self.request, self.request.reading
+        """The result as a clip; without ``image`` that of the sound is computed. Its settings hold ``facts`` too."""
         if image is None:
-            image = _picture(model, sound, sample_rate, self.laid)
-        settings = model.settings(request.sampling.steps, request.guidance_scale, request.quality) | {
-            "negative_prompt": request.negative_prompt or None,
-            "ignored_words": reading.ignored_words,
-            "dropped_words": reading.dropped_words,
+            image = _image_of(model, sound, sample_rate, self.laid)
+        settings = {
+            **model.facts(),
+            **recorded(self.request),
+            "ignored_words": self.prompt.ignored_words,
+            "dropped_words": self.prompt.dropped_words,
             "beats_per_bar": self.laid.beats_per_bar,
             "beats": self.laid.beats,
-            "task": task,
-            **self.told,
-            **told,
+            "source": self.source,
+            **facts,
         }
         return Clip(
             waveform=sound,
             sample_rate=sample_rate,
             image=image,
             config=model.config,
-            prompt=reading.prompt,
-            seed=request.seed,
-            bpm=reading.bpm,
+            prompt=self.prompt.prompt,
+            seed=self.seed,
+            bpm=self.prompt.bpm,
             settings=settings,
             tempo=self.laid.tempo,
         )
 
 
 def open_recording(
-    model: DiffusionModel,
-    audio: Audio,
-    prompt: str,
-    *,
-    sampling_rate: int | None,
-    negative_prompt: str | None,
-    bpm: float | None,
-    downbeat: float | None,
-    keyscale: str | None,
-    seed: int | None,
-    guidance_scale: float | None,
-    quality: Quality,
-    sampling: DenoiseOptions,
+    model: DiffusionModel, request: EditRequest, audio: Audio, *, sample_rate: int | None = None
 ) -> EditContext:
-    """Check a call's arguments, read its recording and lay it on the grid.
+    """Read a recording and align it with the model's grid.
+
+    Args:
+        model: what will generate.
+        request: its tempo and downbeat hold; without a tempo the one that riff wrote into the file, else the beats are
+            detected.
+        audio: a sound file, a clip, or ``(C, T)`` samples.
+        sample_rate: of samples.
 
     Raises:
-        RiffError: an argument is out of its range, or the recording cannot be read.
+        RiffError: the recording cannot be read.
     """
-    check_prompts(prompt)
-    check_sampling(bpm, sampling.steps, guidance_scale, 1, quality)
-    if downbeat is not None:
-        check_number(downbeat, "downbeat", 0, 3600)
-    negative = check_negative(negative_prompt)
-    key = None if keyscale is None else canonical_key(keyscale)
-    recording, known = read_recording(audio, sampling_rate)
-    if bpm is None and known is not None:
-        bpm, downbeat = known, 0.0 if downbeat is None else downbeat
+    recording, known = read_recording(audio, sample_rate)
+    if request.bpm is None and known is not None:
+        downbeat = 0.0 if request.downbeat is None else request.downbeat
+        request = dataclasses.replace(request, bpm=known, downbeat=downbeat)
+    request = resolve(model, request)
     source = sound_hash(recording.waveform, recording.sample_rate)
-    told = {"bpm_asked": bpm, "downbeat": downbeat, "keyscale": key, "source": source}
-    reading = interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.components, prior=model.prior)
+    prompt = model.interpret(request.prompt, bpm=request.bpm, key=request.key, seed=request.seed)
     laid = align_to_grid(
         recording,
         model.config,
-        bpm=bpm,
-        downbeat=downbeat,
-        beats_per_bar=reading.beats_per_bar,
-        fallback_bpm=reading.bpm,
+        bpm=request.bpm,
+        downbeat=request.downbeat,
+        beats_per_bar=prompt.beats_per_bar,
+        fallback_bpm=prompt.bpm,
     )
-    if bpm is None:  # the recording's tempo, whatever the words say
-        bpm = min(max(laid.bpm, BPM_RANGE[0]), BPM_RANGE[1])
-        reading = interpret_prompt(prompt, bpm=bpm, keyscale=key, parts=model.components, prior=model.prior)
-    guidance = model.default_guidance if guidance_scale is None else guidance_scale
-    own_seed = clip_seeds(1, seed, None)[0]
-    return EditContext(recording, laid, Request(reading, negative, guidance, own_seed, sampling, quality), told)
+    if request.bpm is None:  # the recording's tempo, whatever the words say
+        (low, high) = _BPM.low, _BPM.high
+        prompt = model.interpret(request.prompt, bpm=min(max(laid.bpm, low), high), key=request.key, seed=request.seed)
+    return EditContext(request, prompt, recording, laid, source)
 
 
-def read_recording(audio: Audio, sampling_rate: int | None = None) -> tuple[Recording, float | None]:
+def read_recording(audio: Audio, sample_rate: int | None = None) -> tuple[Recording, float | None]:
     """The recording, and its tempo where riff made it at one tempo from the first sample on."""
     if isinstance(audio, Clip):
         return Recording(audio.waveform, audio.sample_rate), audio.bpm if audio.tempo is None else None
     if isinstance(audio, (np.ndarray, Tensor)):
-        if sampling_rate is None:
-            raise RiffError("samples were given without their rate; give sampling_rate in Hz")
-        return Recording(*check_samples(audio, sampling_rate)), None
+        if sample_rate is None:
+            raise RiffError("samples were given without their rate; give sample_rate in Hz")
+        return Recording(*check_samples(audio, check_value(sample_rate, SampleRate, "sample_rate"))), None
     if not isinstance(audio, (str, Path)):
         raise RiffError(f"audio is a {type(audio).__name__}; use a path, a clip or a tensor of samples")
     waveform, rate = load_audio(audio)
@@ -222,32 +216,32 @@ def read_recording(audio: Audio, sampling_rate: int | None = None) -> tuple[Reco
         waveform = mix(waveform, count, layout)
     made = read_sound_tags(read_metadata(audio))
     known = made.get("bpm") if "timeline" not in made and "task" not in made else None
-    return Recording(waveform, rate), None if known is None else _number(known)
+    return Recording(waveform, rate), None if known is None else _tempo(known)
 
 
-def _number(text: str) -> float | None:
-    """A tempo from a file's tags, which are anybody's text."""
+_BPM = next(field for field in describe_fields(EditRequest) if field.name == "bpm")
+
+
+def _tempo(text: str) -> float | None:
+    """A tempo from a file's tags, which are untrusted; None if it is invalid."""
     try:
-        value = float(text)
-    except ValueError:
+        return parse_text(text, _BPM)
+    except FieldError:
         return None
-    return value if BPM_RANGE[0] <= value <= BPM_RANGE[1] else None
 
 
-def _pairs(bounds: tuple[Bounds, Bounds], first: str, second: str) -> list[tuple[float, float]]:
+def _pairs(request: InpaintRequest, first: str, second: str) -> list[tuple[float, float]]:
     starts, ends = (
-        [] if bound is None else list(bound) if isinstance(bound, (list, tuple)) else [bound] for bound in bounds
+        [] if bound is None else bound if isinstance(bound, list) else [bound]
+        for bound in (getattr(request, first), getattr(request, second))
     )
     if len(starts) != len(ends):
         raise RiffError(f"{first} has {len(starts)} values and {second} {len(ends)}; give as many of each")
-    for name, values in ((first, starts), (second, ends)):
-        for value in values:
-            check_number(value, name, 0, 86400)
     return list(zip(starts, ends, strict=True))
 
 
-def _picture(model: DiffusionModel, sound: Tensor, sample_rate: int, laid: AlignedAudio) -> Tensor:
-    """(C, M, N) of a finished recording, on the grid that it was laid on."""
+def _image_of(model: DiffusionModel, sound: Tensor, sample_rate: int, laid: AlignedAudio) -> Tensor:
+    """(C, M, N) of a finished recording, on the grid that it is aligned with."""
     fitted = to_model_channels(Recording(sound, sample_rate), model.config)
     padded = torch.nn.functional.pad(fitted, (laid.lead, 0))
     return mel_to_image(waveform_to_mel(padded, model.config, bpm=laid.tempo)[0], model.config)

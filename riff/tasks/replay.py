@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,18 +9,19 @@ from riff.audio.io import load_audio
 from riff.diffusion.fingerprint import lora_hash, model_hash, sound_hash
 from riff.diffusion.hub import locate
 from riff.diffusion.lora import check_lora
-from riff.diffusion.model import DenoiseOptions, device_kind
-from riff.diffusion.sampling import StepCallback, count_steps
+from riff.diffusion.model import DiffusionModel, device_kind
+from riff.diffusion.sampling import StepCallback
 from riff.music.alignment import Recording
-from riff.pipeline import RiffPipeline
 from riff.spectrogram.png import read_png
 from riff.tasks.clip import Clip
 from riff.tasks.provenance import EDITS, PICTURES, Recipe
 from riff.tasks.recording import read_recording
-from riff.tasks.walk import draw_timeline
+from riff.tasks.run import run
 from riff.utils.errors import ModelError, RiffError
 from riff.utils.validation import show
 from riff.version import __version__
+
+BUNDLED_NAME = "riff-mini"
 
 
 def check_version(recipe: Recipe) -> None:
@@ -31,6 +31,27 @@ def check_version(recipe: Recipe) -> None:
             f"{recipe.path} was made by {show(recipe.software)} and this is 'riff {__version__}', which may draw "
             "something else; install that version, or give --anyway"
         )
+
+
+def choose_model(recipe: Recipe, given: str | None, *, trust: bool = False) -> str:
+    """What to load. A model that only the file names is not loaded unless the user trusts it.
+
+    Args:
+        recipe: of the file.
+        given: by the user; it is taken whatever the file says.
+        trust: load what the file names.
+
+    Raises:
+        ModelError: the file names another model than riff-mini, and the user neither gives nor trusts one.
+    """
+    if given is not None:
+        return given
+    if recipe.model != BUNDLED_NAME and not trust:
+        raise ModelError(
+            f"{recipe.path} names the model {show(recipe.model)}, which is not loaded unasked; give it with --model, "
+            "or --trust-model to load what the file names"
+        )
+    return recipe.model
 
 
 def check_model(recipe: Recipe, source: str) -> None:
@@ -100,16 +121,15 @@ def open_source(recipe: Recipe, given: str | Path | None, *, anyway: bool = Fals
     return recording
 
 
-def differences(recipe: Recipe, pipe: RiffPipeline) -> list[str]:
-    """What is not as it was, of all that decides a file's bytes; each as ``"torch 2.13.0, now 2.14.0"``."""
-    model = pipe.model
+def differences(recipe: Recipe, model: DiffusionModel) -> list[str]:
+    """What has changed of all that decides a file's bytes; each as ``"torch 2.13.0, now 2.14.0"``."""
     then: list[tuple[str, object, object]] = [
         ("software", recipe.software, f"riff {__version__}"),
-        ("model hash", recipe.model_hash, pipe.origin.model_hash),
-        ("config", recipe.config, pipe.config),
-        ("LoRAs", recipe.loras, pipe.origin.adapters),
+        ("model hash", recipe.model_hash, model.origin.model_hash),
+        ("config", recipe.config, model.config),
+        ("LoRAs", recipe.loras, model.origin.adapters),
         ("device", recipe.device, device_kind(model.device)),
-        ("number format", recipe.dtype, str(pipe.components.unet.dtype).removeprefix("torch.")),
+        ("number format", recipe.dtype, str(model.components.unet.dtype).removeprefix("torch.")),
         ("torch", recipe.torch, torch.__version__),
     ]
     return [
@@ -119,44 +139,28 @@ def differences(recipe: Recipe, pipe: RiffPipeline) -> list[str]:
     ]
 
 
-@torch.no_grad()
 def replay(
     recipe: Recipe,
-    pipe: RiffPipeline,
+    model: DiffusionModel,
     recording: Recording | None = None,
     *,
-    callback_on_step_end: StepCallback | None = None,
+    callback: StepCallback | None = None,
 ) -> Clip:
-    """The clip of a recipe, drawn again.
+    """The clip of a recipe, generated again.
 
     Args:
         recipe: of the file.
-        pipe: the model, as :func:`open_pipeline` gives it.
-        recording: that it was made from, as :func:`open_source` gives it.
-        callback_on_step_end: called as ``(step, steps, latents)``.
+        model: as it was when the file was made.
+        recording: the file's source, as :func:`open_source` gives it.
+        callback: called as ``(step, steps, latents)``.
 
     Raises:
         RiffError: the model cannot do what the recipe asks for.
     """
-    told = recipe.arguments
-    if recipe.timeline is not None:
-        guidance = told["guidance_scale"]
-        with count_steps(False, callback_on_step_end) as count_step:
-            return draw_timeline(
-                pipe.model,
-                recipe.timeline,
-                seed=told["seed"],
-                guidance_scale=pipe.model.default_guidance if guidance is None else guidance,
-                sampling=DenoiseOptions(told["num_inference_steps"], count_step),
-                quality=told["quality"],
-                ends_pinned=recipe.ends_pinned,
-            )
-    if recipe.task == "render":
-        return pipe(**told, callback_on_step_end=callback_on_step_end).clips[0]
-    assert recording is not None
-    work: Any = {"remix": pipe.remix, "extend": pipe.extend, "inpaint": pipe.inpaint}[recipe.task]
-    options = {"sampling_rate": recording.sample_rate, "callback_on_step_end": callback_on_step_end}
-    return work(recording.waveform, **told, **options)
+    if recording is None:
+        return run(model, recipe.request, callback=callback)
+    rate = recording.sample_rate
+    return run(model, recipe.request, recording.waveform, sample_rate=rate, callback=callback)
 
 
 def compare(old: str | Path, new: str | Path) -> str:

@@ -6,21 +6,26 @@ of prompts, the server's schema, the metadata in files and the page's controls a
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 from annotated_types import Interval, Len
 
 from riff.music.theory import canonical_key, parse_bpm
 from riff.prompt.syntax import parse_prompt, parse_weights, plain_prompt
+from riff.spectrogram.config import Quality
 from riff.utils.errors import RiffError
-from riff.utils.schema import FieldError, Option, Parse, check_value, from_dict, validate
+from riff.utils.schema import FieldError, Option, Parse, check_value, from_dict, rename, validate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
     from riff.diffusion.sampling import StepCallback
     from riff.tasks.stems import Separator
 
 Easing = Literal["linear", "smooth", "step"]
-Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
 TimeSignature = Literal["3/4", "4/4"]
 OLD_NAMES = {"keyscale": "key", "timesignature": "time_signature", "sampling_rate": "sample_rate"}
 
@@ -122,6 +127,9 @@ class TimelineRequest(Sampling):
     """Music that changes as a timeline says."""
 
     timeline: Annotated[dict[str, Any], Option("a timeline as riff.Timeline.to_dict gives it", flag="")]
+    ends_pinned: Annotated[
+        bool, Option("generate the first and the last window as plain clips of their prompts", flag="")
+    ] = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,7 +187,6 @@ class RemixRequest(EditRequest):
     strength: Annotated[Share, Option("0 leaves it as it is, 1 keeps only its beats", slider=(0, 1, 0.05))] = 0.6
     stems: Annotated[
         list[str] | None,
-        Len(1, 16),
         Option("replace only these, with commas between them: drums, bass, other, vocals", metavar="NAMES"),
     ] = None
 
@@ -212,7 +219,7 @@ class InterpolateRequest(Sampling):
 
     prompts: Annotated[list[Prompt], Len(2, 2), Option("two prompts")]
     alpha: Annotated[Share, Option("0 is the first prompt, 1 the second", slider=(0, 1, 0.05))]
-    seeds: Annotated[list[Seed] | Seed, Option("seed of each prompt", flag="")] = 0
+    seeds: Annotated[list[Seed] | Seed | None, Option("seed of each prompt, in place of seed", flag="")] = None
     strength: Annotated[Share | list[Share], Option("how much of the image is new")] = 0.75
     guidance_scale: Guidances = None  # type: ignore[assignment]
     bpm: Annotated[Bpm | None, Option("tempo; default between the prompts'")] = None
@@ -278,6 +285,21 @@ def check_stated_tempo(prompt: str) -> None:
         raise FieldError(error.field, f"is {stated:g} bpm", error.allowed) from error
 
 
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A method's keywords as the fields of its request, what the task takes beside it, and how it reports its steps."""
+    fields = rename(options, OLD_NAMES)
+    beside = {name: fields.pop(name) for name in ("sample_rate", "separator", "mask") if name in fields}
+    shown = {"progress": fields.pop("progress", False), "callback": fields.pop("callback_on_step_end", None)}
+    return fields, beside, shown
+
+
+class OldNames(TypedDict, total=False):
+    """Earlier spellings of ``key`` and ``time_signature``."""
+
+    keyscale: str | None
+    timesignature: str | None
+
+
 class CallOptions(TypedDict, total=False):
     """What a call takes beside its request."""
 
@@ -320,6 +342,12 @@ class EditOptions(SamplingOptions, total=False):
     sample_rate: int | None
 
 
+class ExtendOptions(EditOptions, total=False):
+    """Keywords of ``extend``; see :class:`ExtendRequest`."""
+
+    bars: int
+
+
 class RemixOptions(EditOptions, total=False):
     """Keywords of ``remix``; see :class:`RemixRequest`."""
 
@@ -342,8 +370,9 @@ class InpaintOptions(EditOptions, total=False):
 class InterpolateOptions(CallOptions, total=False):
     """Keywords of ``interpolate``; see :class:`InterpolateRequest`."""
 
+    mask: "str | Path | Tensor | None"
     negative_prompt: str | None
-    seeds: list[int] | int
+    seeds: list[int] | int | None
     strength: float | list[float]
     guidance_scale: float | list[float | None] | None
     bpm: float | None

@@ -53,13 +53,13 @@ class StemSelection:
 
     Attributes:
         stems: their names.
-        separate: takes a recording apart.
-        told: what the clip says about it: ``stems``, a JSON list, and ``separator``, "htdemucs" or "own".
+        separator: splits a recording into its stems.
+        facts: what the clip says about it: ``stems``, a JSON list, and ``separator``, "htdemucs" or "own".
     """
 
     stems: tuple[str, ...]
-    take_apart: Separator
-    told: dict[str, str]
+    separator: Separator
+    facts: dict[str, str]
 
 
 def choose_stems(
@@ -86,7 +86,7 @@ def choose_stems(
     return StemSelection(chosen, demucs_separator(device=device), {"stems": json.dumps(chosen), "separator": NAME})
 
 
-def told_stems(made: Mapping[str, str]) -> list[str] | None:
+def recorded_stems(made: Mapping[str, str]) -> list[str] | None:
     """The stems that a file says were made anew; None where it was the whole recording.
 
     Args:
@@ -106,7 +106,7 @@ def told_stems(made: Mapping[str, str]) -> list[str] | None:
     return list(check_stems(stems))
 
 
-def separate(waveform: Tensor, sample_rate: int, choice: StemSelection) -> tuple[Tensor, Tensor]:
+def split_stems(waveform: Tensor, sample_rate: int, choice: StemSelection) -> tuple[Tensor, Tensor]:
     """What is kept of a recording, and the sum of its chosen stems.
 
     Args:
@@ -120,7 +120,7 @@ def separate(waveform: Tensor, sample_rate: int, choice: StemSelection) -> tuple
     Raises:
         RiffError: the separator does not give what it should, or the chosen stems are silent.
     """
-    parts = choice.separate(waveform, sample_rate)
+    parts = choice.separator(waveform, sample_rate)
     names = check_stems(choice.stems, tuple(parts))
     for name in names:
         part = parts[name]

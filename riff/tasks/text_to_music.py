@@ -1,105 +1,146 @@
-"""Working a request out: how long the picture is, and how long the sound."""
+"""A prompt becomes a clip: how long its image and its sound are, and the way from noise to sound."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from riff.diffusion.latents import downsampling
-from riff.diffusion.model import DiffusionModel
+from riff.diffusion.model import DenoiseOptions, DiffusionModel
+from riff.diffusion.sampling import StepCallback
 from riff.diffusion.windows import padded_width, training_width
-from riff.music.key import key_scores, pitch_classes
-from riff.music.tempo_estimation import measure_tempo, tempo_error
-from riff.music.theory import KEYS, TONICS
-from riff.prompt.interpret import ParsedPrompt, interpret_prompt
-from riff.prompt.prior import MusicPrior
+from riff.prompt.interpret import ParsedPrompt
 from riff.spectrogram.config import SpectrogramConfig
-from riff.spectrogram.image import transpose_image
-from riff.spectrogram.inversion.solver import Quality
-from riff.tasks.checks import Wish
-from riff.tasks.clip import Clip, play
+from riff.tasks.candidates import candidate_seed, retry_until_in_key
+from riff.tasks.clip import Clip, image_to_waveform
+from riff.tasks.provenance import recorded
+from riff.tasks.requests import Count, RenderRequest, Sampling, request_from
 from riff.utils.errors import RiffError
+from riff.utils.schema import check_value
+from riff.utils.validation import show
 
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+# Clips denoised side by side on a GPU. A CPU gains nothing by it, and one at a time a clip's bytes do not
+# depend on its neighbours.
+BATCH = 4
+MAX_SEED = 2**63 - 1
+Request = TypeVar("Request", bound=Sampling)
+
+
+def new_seed() -> int:
+    """A seed that nobody chose."""
+    return secrets.randbelow(2**32)
+
+
+def resolve(model: DiffusionModel, request: Request) -> Request:
+    """A request with a seed and with the model's own guidance where it has none, as its file will say."""
+    return dataclasses.replace(
+        request,
+        seed=new_seed() if request.seed is None else request.seed,
+        guidance_scale=model.default_guidance if request.guidance_scale is None else request.guidance_scale,
+    )
+
+
+def clip_requests(
+    prompt: str | list[str],
+    fields: Mapping[str, Any],
+    count: int = 1,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+) -> list[RenderRequest]:
+    """One request for each clip of a call, with its own prompt and seed.
+
+    Args:
+        prompt: one, or several.
+        fields: of :class:`riff.tasks.requests.RenderRequest`, which all clips share; ``seed`` is the first clip's.
+        count: clips of each prompt.
+        generator: of the seeds, or one per clip.
+
+    Raises:
+        RiffError: a field is out of its range.
+    """
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(texts, (list, tuple)) or not texts:
+        raise RiffError(f"prompt is {show(prompt)}; use a sentence or a list of sentences")
+    count = check_value(count, Count, "num_waveforms_per_prompt")
+    first = [request_from(RenderRequest, {**fields, "prompt": text}) for text in texts]
+    repeated = [request for request in first for _ in range(count)]
+    seeds = clip_seeds(len(repeated), first[0].seed, generator)
+    return [dataclasses.replace(request, seed=seed) for request, seed in zip(repeated, seeds, strict=True)]
+
+
+def clip_seeds(count: int, seed: int | None, generator: torch.Generator | list[torch.Generator] | None) -> list[int]:
+    """One seed per clip: ``seed + i``, or from the generator(s), or from the system's randomness.
+
+    A generator gives seeds rather than noise, so that every clip can say the seed that makes it again.
+
+    Raises:
+        RiffError: a seed and a generator are given, or another number of generators.
+    """
+    if generator is not None:
+        if seed is not None:
+            raise RiffError(f"seed is {seed!r} and a generator is given; give one of them")
+        generators = generator if isinstance(generator, list) else [generator] * count
+        if len(generators) != count:
+            raise RiffError(f"there are {len(generators)} generators for {count} clips; give one, or one per clip")
+        # The 32 bits that a generator of torch heeds.
+        return [int(torch.randint(MAX_SEED, (1,), generator=each)) % 2**32 for each in generators]
+    first = new_seed() if seed is None else seed
+    return [(first + index) % (MAX_SEED + 1) for index in range(count)]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipPlan:
-    """One clip to draw.
+    """One clip to generate.
 
     Attributes:
-        reading: of its prompt.
+        request: of this clip alone, with its seed and guidance.
+        prompt: as the model understands it.
         bpm: tempo in beats per minute.
-        seed: of the noise and the phases.
-        columns: of the picture that is kept.
-        drawn_columns: of the picture that is drawn, ``>= columns``.
-        samples: of the sound, in samples; at most the length of ``columns``.
-        loop: whether the end leads back into the start.
+        columns: of the image that is kept.
+        padded_width: columns that are generated, ``>= columns``.
+        samples: of the sound, at most the length of ``columns``.
     """
 
-    reading: ParsedPrompt
+    request: RenderRequest
+    prompt: ParsedPrompt
     bpm: float
-    seed: int
     columns: int
-    drawn_columns: int
+    padded_width: int
     samples: int
-    loop: bool = False
+
+    @property
+    def seed(self) -> int:
+        """Of the noise and the phases."""
+        assert self.request.seed is not None
+        return self.request.seed
 
 
-def make_plan(
-    prompt: str,
-    *,
-    seed: int,
-    bpm: float | None,
-    bars: int | None,
-    duration: float | None,
-    keyscale: str | None,
-    parts: "StableDiffusionPipeline",
-    config: SpectrogramConfig,
-    prior: MusicPrior | None,
-    loop: bool = False,
-    timesignature: str | None = None,
-) -> ClipPlan:
-    """Work one prompt out.
-
-    Args:
-        prompt: as the user wrote it.
-        seed: of the clip.
-        bpm: tempo asked for; None takes the prompt's, else the prior's, else 120.
-        bars: length in bars, or None.
-        duration: length in seconds, or None.
-        keyscale: key asked for, canonical, or None.
-        parts: the model.
-        config: of its pictures.
-        prior: the music prior of riff's own models, whose vocabulary is closed; else None.
-        loop: whether the end leads back into the start.
-        timesignature: metre asked for, "3/4" or "4/4", or None.
+def make_plan(model: DiffusionModel, request: RenderRequest) -> ClipPlan:
+    """Read the prompt, and find the lengths of image and sound.
 
     Raises:
         RiffError: the prompt states a tempo out of range, or a loop is not of whole bars.
     """
-    reading = interpret_prompt(
-        prompt, bpm=bpm, keyscale=keyscale, parts=parts, prior=prior, timesignature=timesignature
+    request, config = resolve(model, request), model.config
+    prompt = model.interpret(
+        request.prompt, bpm=request.bpm, key=request.key, time_signature=request.time_signature, seed=request.seed
     )
-    columns, drawn, samples = plan_length(
+    columns, padded, samples = plan_length(
         config,
-        bpm=reading.bpm,
-        beats_per_bar=reading.beats_per_bar,
-        bars=bars,
-        duration=duration,
-        multiple=downsampling(parts.vae) * 2 ** (len(parts.unet.config.block_out_channels) - 1),
-        loop=loop,
+        bpm=prompt.bpm,
+        beats_per_bar=prompt.beats_per_bar,
+        bars=request.bars,
+        duration=request.duration,
+        multiple=model.multiple,
+        loop=request.loop,
     )
-    tempo = reading.bpm
-    if loop and bars is not None and config.grid == "seconds":
+    tempo = prompt.bpm
+    if request.loop and request.bars is not None and config.grid == "seconds":
         # A column has a length of its own there, so the tempo is what makes the bars fill whole columns.
-        tempo = bars * reading.beats_per_bar * 60.0 * config.sample_rate / samples
-    return ClipPlan(reading, tempo, seed, columns, drawn, samples, loop)
+        tempo = request.bars * prompt.beats_per_bar * 60.0 * config.sample_rate / samples
+    return ClipPlan(request, prompt, tempo, columns, padded, samples)
 
 
 def plan_length(
@@ -112,23 +153,23 @@ def plan_length(
     multiple: int,
     loop: bool = False,
 ) -> tuple[int, int, int]:
-    """Columns to keep, columns to draw, and samples of a clip.
+    """Columns to keep, columns to generate, and samples of a clip.
 
     Args:
-        config: of the picture.
+        config: of the image.
         bpm: beats per minute.
         beats_per_bar: 3 or 4.
         bars: length in bars, or None.
-        duration: length in seconds, or None; without either, one training picture.
-        multiple: columns that the model can draw come in multiples of this.
-        loop: whether the end leads back into the start; then all that is drawn is kept.
+        duration: length in seconds, or None; without either, the training width.
+        multiple: the model generates columns in multiples of this.
+        loop: whether the end leads back into the start; then all that is generated is kept.
 
     Returns:
-        ``(columns, drawn_columns, samples)``. At least a training picture is drawn, since the model knows no
-        shorter one; only a loop can be shorter, and is shown to it several times side by side.
+        ``(columns, padded_width, samples)``. At least the training width is generated, since the model knows nothing
+        shorter. Only a loop can be shorter: it is shown to the model several times side by side.
 
     Raises:
-        RiffError: a loop on the beats grid whose length is given in seconds, or whose bars the model cannot draw.
+        RiffError: a loop on the beats grid whose length is given in seconds, or whose bars the model cannot generate.
     """
     usual = training_width(config, beats_per_bar)
     if loop and duration is not None and config.grid == "beats":
@@ -146,15 +187,80 @@ def plan_length(
     if loop and config.grid == "seconds":
         columns, samples = max(1, round(columns / multiple)) * multiple, None
     if loop and columns % multiple:
-        raise RiffError(f"a loop of {columns} columns cannot be drawn by this model; use a multiple of {multiple}")
+        raise RiffError(f"a loop of {columns} columns does not fit this model; use a multiple of {multiple}")
     if loop:
         return columns, columns, config.frames_to_samples(columns, bpm=bpm)
-    drawn = padded_width(columns, usual, multiple)
-    return columns, drawn, config.frames_to_samples(columns, bpm=bpm) if samples is None else samples
+    padded = padded_width(columns, usual, multiple)
+    return columns, padded, config.frames_to_samples(columns, bpm=bpm) if samples is None else samples
+
+
+def render(
+    model: DiffusionModel,
+    requests: Sequence[RenderRequest],
+    *,
+    callback: StepCallback | None = None,
+    latents: Tensor | None = None,
+) -> list[Clip]:
+    """The clips of some requests, in their order.
+
+    Args:
+        model: what generates.
+        requests: one for each clip.
+        callback: called as ``(step, steps, latents)``.
+        latents: ``(clips, L, M/8, columns/8)`` in place of the seeds' noise.
+
+    Raises:
+        RiffError: a request does not suit the model, or latents have another shape.
+        ModelError: the model gave numbers that are not finite.
+    """
+    plans = [make_plan(model, request) for request in requests]
+    if latents is None:
+        return generate_clips(model, plans, callback=callback)
+    check_latents(latents, [(*model.latent_rows, plan.padded_width // model.factor) for plan in plans])
+    clips = generate_clips(model, plans, callback=callback, noise=latents)
+    return [dataclasses.replace(clip, settings={**clip.settings, "from_latents": True}) for clip in clips]
+
+
+def check_latents(latents: Tensor, shapes: list[tuple[int, int, int]]) -> None:
+    """Raise RiffError unless ``latents`` is finite noise, one sample for each of equal ``shapes``."""
+    if len(set(shapes)) > 1:
+        raise RiffError("latents were given for clips of different length; render these prompts one by one")
+    shape = (len(shapes), *shapes[0])
+    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
+        found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise RiffError(f"latents have shape {found}; this call needs {shape}")
+    if not bool(torch.isfinite(latents).all()):
+        raise RiffError("latents hold NaN or infinite numbers; pass standard normal noise")
+
+
+def generate_clips(
+    model: DiffusionModel,
+    plans: Sequence[ClipPlan],
+    *,
+    callback: StepCallback | None = None,
+    noise: Tensor | None = None,
+) -> list[Clip]:
+    """The clips of all plans, in their order.
+
+    Args:
+        model: what generates.
+        plans: one for each clip.
+        callback: called as ``(step, steps, latents)``.
+        noise: ``(clips, L, M/8, columns/8)`` in place of what the plans' seeds give.
+
+    Raises:
+        ModelError: the model gave numbers that are not finite.
+    """
+    clips: list[Clip] = []
+    for batch in batches(list(plans), size=1 if model.device.type == "cpu" else BATCH):
+        own = None if noise is None else noise[len(clips) : len(clips) + len(batch)]
+        found = _generate(model, batch, callback, own)
+        clips += [_choose(model, plan, clip, callback) for plan, clip in zip(batch, found, strict=True)]
+    return clips
 
 
 def batches(plans: list[ClipPlan], *, size: int) -> Iterator[list[ClipPlan]]:
-    """Neighbours of one width and metre whose prompts are composed alike, at most ``size`` of them."""
+    """Neighbours that can be denoised side by side, at most ``size`` of them."""
     batch: list[ClipPlan] = []
     for plan in plans:
         same = batch and _shape(plan) == _shape(batch[0])
@@ -166,172 +272,77 @@ def batches(plans: list[ClipPlan], *, size: int) -> Iterator[list[ClipPlan]]:
 
 
 def _shape(plan: ClipPlan) -> tuple[object, ...]:
-    return plan.drawn_columns, plan.reading.beats_per_bar, plan.reading.shares
+    """What clips share that are denoised side by side: width, metre, form of the prompt and sampling."""
+    request = plan.request
+    sampling = (request.num_inference_steps, request.guidance_scale, request.negative_prompt, request.loop)
+    return plan.padded_width, plan.prompt.beats_per_bar, plan.prompt.shares, sampling
 
 
-# WAS riff/drawing.py: From plans to clips: the pictures of one call drawn side by side, played, and drawn again
-# until the key is right.
-
-# Clips denoised side by side on a GPU. A CPU gains nothing by it, and one at a time a clip's bytes do not
-# depend on its neighbours.
-BATCH = 4
-
-
-def generate_clips(
-    model: DiffusionModel, plans: Sequence[ClipPlan], wish: Wish, *, noise: Tensor | None = None
+def _generate(
+    model: DiffusionModel, plans: list[ClipPlan], callback: StepCallback | None, noise: Tensor | None = None
 ) -> list[Clip]:
-    """The clips of all plans, in their order.
-
-    Args:
-        model: what draws.
-        plans: one for each clip.
-        wish: what they share.
-        noise: ``(clips, L, M/8, columns/8)`` in place of what the plans' seeds give.
-    """
-    clips: list[Clip] = []
-    for batch in batches(list(plans), size=1 if model.device.type == "cpu" else BATCH):
-        own = None if noise is None else noise[len(clips) : len(clips) + len(batch)]
-        found = _drawn(model, batch, wish, own)
-        if wish.keyscale is not None and wish.key_tries:
-            found = [
-                retry_until_in_key(
-                    functools.partial(_candidate, model, plan, wish, clip),
-                    wish.keyscale,
-                    tries=wish.key_tries,
-                    quality=wish.quality,
-                    has_tempo=wish.settings.get("bpm_asked") is not None,
-                )
-                for plan, clip in zip(batch, found, strict=True)
-            ]
-        clips += found
-    return clips
-
-
-def _drawn(model: DiffusionModel, plans: list[ClipPlan], wish: Wish, noise: Tensor | None = None) -> list[Clip]:
-    """Clips of one width and metre, drawn side by side."""
-    first = plans[0]
-    layout = model.layout(first.drawn_columns, beats_per_bar=first.reading.beats_per_bar, loop=first.loop)
+    """Clips of one shape, denoised side by side."""
+    first, request = plans[0], plans[0].request
+    layout = model.layout(first.padded_width, beats_per_bar=first.prompt.beats_per_bar, loop=request.loop)
     if noise is None:
-        noise = torch.cat([model.noise(layout, plan.seed) for plan in plans])
-    conditions = model.conditions([[plan.reading] for plan in plans], [wish.guidance_scale], [wish.negative])
-    images = model.sample_images(noise, layout, conditions, [plan.seed for plan in plans], wish.sampling)
-    return [_played(model, plan, image[..., : plan.columns], wish) for plan, image in zip(plans, images, strict=True)]
+        noise = torch.cat([model.noise(layout, plan.prompt.noise_seed(plan.seed)) for plan in plans])
+    assert request.guidance_scale is not None
+    conditions = model.conditions(
+        [[plan.prompt] for plan in plans], [request.guidance_scale], [request.negative_prompt or ""]
+    )
+    steps, seeds = request.num_inference_steps, [plan.seed for plan in plans]
+    images = model.sample_images(noise, layout, conditions, seeds, DenoiseOptions(steps, callback))
+    return [_to_clip(model, plan, image[..., : plan.columns]) for plan, image in zip(plans, images, strict=True)]
 
 
-def _candidate(model: DiffusionModel, plan: ClipPlan, wish: Wish, first: Clip, number: int) -> Clip:
-    """Candidate ``number`` of a clip; the first is there already. All of them bear the first one's seed."""
-    if number == 0:
-        return first
-    seed = int(torch.randint(2**62, (number,), generator=torch.Generator().manual_seed(plan.seed))[-1])
-    (clip,) = _drawn(model, [dataclasses.replace(plan, seed=seed)], wish)
-    return dataclasses.replace(clip, seed=plan.seed)
+def _choose(model: DiffusionModel, plan: ClipPlan, first: Clip, callback: StepCallback | None) -> Clip:
+    """The clip that is kept of the candidates that the request asks for; mostly the first and only one."""
+    request = plan.request
+
+    def candidate(number: int) -> Clip:
+        if number == 0:
+            return first
+        other = dataclasses.replace(request, seed=candidate_seed(plan.seed, number))
+        (clip,) = _generate(model, [dataclasses.replace(plan, request=other)], callback)
+        # All candidates bear the seed that makes the choice again.
+        return dataclasses.replace(clip, seed=plan.seed)
+
+    if request.key is not None and request.key_tries:
+        return retry_until_in_key(
+            candidate,
+            request.key,
+            tries=request.key_tries,
+            quality=request.quality,
+            has_tempo=request.bpm is not None,
+            vocoder=model.vocoder,
+        )
+    return first
 
 
-def _played(model: DiffusionModel, plan: ClipPlan, image: Tensor, wish: Wish) -> Clip:
-    """From a picture to the clip that the user gets."""
-    reading = plan.reading
-    waveform = play(image, model.config, bpm=plan.bpm, seed=plan.seed, quality=wish.quality, loop=plan.loop)
-    lost = {"ignored_words": reading.ignored_words, "dropped_words": reading.dropped_words}
+def _to_clip(model: DiffusionModel, plan: ClipPlan, image: Tensor) -> Clip:
+    prompt, request = plan.prompt, plan.request
+    waveform = image_to_waveform(
+        image,
+        model.config,
+        bpm=plan.bpm,
+        seed=plan.seed,
+        quality=request.quality,
+        loop=request.loop,
+        vocoder=model.vocoder,
+    )
     return Clip(
         waveform=waveform[..., : plan.samples],
         sample_rate=model.config.sample_rate,
         image=image,
         config=model.config,
-        prompt=reading.prompt,
+        prompt=prompt.prompt,
         seed=plan.seed,
         bpm=plan.bpm,
-        settings={**wish.settings, **lost, "beats_per_bar": reading.beats_per_bar},
+        settings={
+            **model.facts(),
+            **recorded(request),
+            "ignored_words": prompt.ignored_words,
+            "dropped_words": prompt.dropped_words,
+            "beats_per_bar": prompt.beats_per_bar,
+        },
     )
-
-
-# WAS riff/verified.py: A key and a tempo that are obeyed: measured, drawn again, and at the last transposed.
-
-TEMPO_TOLERANCE = 0.01
-
-
-def retry_until_in_key(
-    draw: Callable[[int], Clip], keyscale: str, *, tries: int, quality: Quality, has_tempo: bool = False
-) -> Clip:
-    """The first of ``tries`` clips whose measured key is the asked one, else the nearest, transposed.
-
-    A model knows keys only as well as it learned them, and two bars often leave a key open. The grid gives every clip
-    its tempo, but of music that floats another one may be heard: where a tempo was asked for, a clip in the key whose
-    pulse is another is drawn again too, and of all that are in the key the one nearest to the tempo is taken. The clip
-    says in its settings what was measured, how often it was drawn, and by how many semitones it was moved.
-
-    Args:
-        draw: draws candidate number 0, 1, ...
-        keyscale: one of :data:`riff.music.theory.KEYS`.
-        tries: candidates at most, at least 1.
-        quality: of the sound of a transposed picture.
-        has_tempo: whether a tempo was asked for, which is the clips' own.
-    """
-    wanted = KEYS.index(keyscale)
-    found: list[_Candidate] = []
-    for number in range(tries):
-        clip = draw(number)
-        scores = _scores(clip)
-        heard = max(range(len(KEYS)), key=scores.__getitem__)
-        off = _off(clip) if has_tempo and heard == wanted else 0.0
-        found.append(_Candidate(clip, scores[wanted], heard == wanted, off))
-        if heard == wanted and off == 0.0:
-            break
-    best = min(found, key=lambda one: (not one.in_key, one.off if one.in_key else -one.score))
-    if best.in_key:
-        return _told(best.clip, keyscale, tries=len(found), semitones=0)
-    return _transposed(best.clip, keyscale, tries=tries, quality=quality)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    """A drawing and what was measured of it.
-
-    Attributes:
-        clip: itself.
-        score: how well the asked key fits.
-        in_key: whether it is the one that fits best.
-        off: relative distance of its pulse from the clip's tempo, infinite where none is heard; 0 where it counts as
-            the same, and where no tempo was asked for.
-    """
-
-    clip: Clip
-    score: float
-    in_key: bool
-    off: float
-
-
-def _off(clip: Clip) -> float:
-    """How far the pulse that is heard is from the clip's tempo, at any metrical level; 0 within a hundredth."""
-    try:
-        error = tempo_error(measure_tempo(clip.waveform, clip.sample_rate), clip.bpm)
-    except RiffError:
-        return math.inf
-    return error if error > TEMPO_TOLERANCE else 0.0
-
-
-def _transposed(clip: Clip, keyscale: str, *, tries: int, quality: Quality) -> Clip:
-    """The clip moved so that its best key of the asked mode is the asked one, if that is what is then heard."""
-    tonic, mode = keyscale.split()
-    scores = _scores(clip)
-    same_mode = [index for index, key in enumerate(KEYS) if key.endswith(mode)]
-    heard = max(same_mode, key=scores.__getitem__)
-    semitones = (TONICS.index(tonic) - TONICS.index(KEYS[heard].split()[0]) + 6) % 12 - 6
-    image = transpose_image(clip.image, clip.config, semitones)
-    loop = bool(clip.settings.get("loop"))
-    waveform = play(image, clip.config, bpm=clip.bpm, seed=clip.seed, quality=quality, loop=loop)
-    moved = dataclasses.replace(clip, image=image, waveform=waveform[..., : clip.waveform.shape[-1]])
-    scores = _scores(moved)
-    return _told(moved, KEYS[max(range(len(KEYS)), key=scores.__getitem__)], tries=tries, semitones=semitones)
-
-
-def _scores(clip: Clip) -> list[float]:
-    """How well each of the 24 keys fits; silence fits none."""
-    try:
-        return [float(score) for score in key_scores(pitch_classes(clip.waveform, clip.sample_rate))]
-    except RiffError:
-        return [0.0] * len(KEYS)
-
-
-def _told(clip: Clip, heard: str, *, tries: int, semitones: int) -> Clip:
-    told = {"key_measured": heard, "key_drawn": tries, "key_moved": semitones}
-    return dataclasses.replace(clip, settings={**clip.settings, **told})

@@ -6,34 +6,36 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from riff.music.theory import canonical_key
-from riff.prompt.syntax import parse_prompt, parse_weights
-from riff.utils.errors import RiffError
-from riff.utils.validation import (
-    BPM_RANGE,
-    MAX_SEED,
-    check_fields,
-    check_number,
-    check_text,
-    non_default_fields,
-    read_fields,
-    show,
-    write_fields,
+from annotated_types import Interval
+
+from riff.tasks.requests import (
+    OLD_NAMES,
+    Bars,
+    Bpm,
+    Easing,
+    Guidance,
+    Key,
+    LoraWeight,
+    NegativePrompt,
+    Prompt,
+    Seed,
+    Share,
 )
+from riff.utils.errors import RiffError
+from riff.utils.schema import accept_old_names, check_value, rename, validate
+from riff.utils.validation import check_fields, non_default_fields, read_fields, show, write_fields
 
 MAX_KEYFRAMES = 256
+MAX_SECONDS = 600.0
 JUMP = 2.0**-20  # beats over which a tempo jumps: a millionth, and exact in binary
 NEAREST = 2.0**-4  # beats between keyframes, at least
 EXAMPLE = 'for example {"bars": 8, "keyframes": [{"bar": 0, "prompt": "church bells"}, {"bar": 4, "prompt": "techno"}]}'
+BarPlace = Annotated[float, Interval(ge=0, le=512)]
 
 
-# WAS riff/keyframe.py: A keyframe: what the music is at one place of a timeline, every value checked.
-
-Easing = Literal["linear", "smooth", "step"]
-
-
+@accept_old_names(OLD_NAMES)
 @dataclasses.dataclass(frozen=True)
 class Keyframe:
     """What the music is at one place of a timeline.
@@ -42,12 +44,12 @@ class Keyframe:
         prompt: what to play, at most 10,000 characters.
         bar: where, in bars from the start, 0..512; it may lie inside a bar. Exactly one of ``bar`` and ``seconds``.
         seconds: where, in seconds from the start, 0..600; the nearest beat is taken.
-        negative_prompt: what to stay away from.
+        negative_prompt: what to stay away from; if empty, the call's.
         seed: of the noise, 0..2^63-1; None is that of the keyframe before, and of the first the timeline's.
         guidance_scale: weight of the prompt, 0..50; None is the call's.
         lora_weight: of the LoRA that is loaded, 0..2; None is the call's.
         bpm: tempo in beats per minute, 20..400; None is the prompt's or that of the keyframe before.
-        keyscale: key as in ``"F# minor"``; None leaves it open.
+        key: as in ``"F# minor"``; None leaves it open.
         easing: how the music goes to this keyframe from the one before: ``"linear"``, ``"smooth"``, or ``"step"``,
             which stays until the keyframe and jumps.
         hold: bars, 0..512, that it stays as it is before the way to the next keyframe begins.
@@ -56,44 +58,21 @@ class Keyframe:
         RiffError: a value is out of range or of another kind.
     """
 
-    prompt: str
-    bar: float | None = None
-    seconds: float | None = None
-    negative_prompt: str = ""
-    seed: int | None = None
-    guidance_scale: float | None = None
-    lora_weight: float | None = None
-    bpm: float | None = None
-    keyscale: str | None = None
+    prompt: Prompt
+    bar: BarPlace | None = None
+    seconds: Annotated[float, Interval(ge=0, le=600)] | None = None
+    negative_prompt: NegativePrompt = ""
+    seed: Seed | None = None
+    guidance_scale: Guidance | None = None
+    lora_weight: LoraWeight | None = None
+    bpm: Bpm | None = None
+    key: Key | None = None
     easing: Easing = "smooth"
-    hold: float = 0.0
+    hold: BarPlace = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "negative_prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise RiffError(f"{name} is {show(getattr(self, name))}; use text (in YAML, put it in quotes)")
-            check_text(getattr(self, name), name)
-        parse_weights(self.negative_prompt, "negative_prompt")
-        if not any(clause.text.strip() for clause in parse_prompt(self.prompt)):
-            raise RiffError('prompt is empty; say what to play, e.g. "mellow jazz"')
+        validate(self)
         check_one_of("bar", self.bar, "seconds", self.seconds, "say where the keyframe is")
-        ranges: dict[str, tuple[float, float]] = {
-            "bar": (0, MAX_BARS),
-            "seconds": (0, MAX_SECONDS),
-            "guidance_scale": (0, 50),
-            "lora_weight": (0, 2),
-            "bpm": BPM_RANGE,
-        }
-        for name, (low, high) in ranges.items():
-            if getattr(self, name) is not None:
-                check_number(getattr(self, name), name, low, high)
-        check_number(self.hold, "hold", 0, MAX_BARS)
-        if self.seed is not None:
-            check_number(self.seed, "seed", 0, MAX_SEED, whole=True)
-        if self.keyscale is not None:
-            canonical_key(self.keyscale)
-        if self.easing not in get_args(Easing):
-            raise RiffError(f"easing is {show(self.easing)}; use {', '.join(get_args(Easing))}")
 
     @property
     def where(self) -> str:
@@ -119,12 +98,12 @@ class Timeline:
     """
 
     keyframes: tuple[Keyframe, ...]
-    bars: int | None = None
-    seconds: float | None = None
+    bars: Bars | None = None
+    seconds: Annotated[float, Interval(ge=0.1, le=600)] | None = None
     loop: bool = False
-    seed: int | None = None
-    variation: float = 0.25
-    beats_per_bar: int | None = None
+    seed: Seed | None = None
+    variation: Share = 0.25
+    beats_per_bar: Literal[3, 4] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.keyframes, (tuple, list)) or not all(isinstance(k, Keyframe) for k in self.keyframes):
@@ -132,18 +111,8 @@ class Timeline:
         object.__setattr__(self, "keyframes", tuple(self.keyframes))
         if not 1 <= len(self.keyframes) <= MAX_KEYFRAMES:
             raise RiffError(f"there are {len(self.keyframes)} keyframes; use 1 to {MAX_KEYFRAMES}")
+        validate(self)
         check_one_of("bars", self.bars, "seconds", self.seconds, "say how long the music is")
-        if self.bars is not None:
-            check_number(self.bars, "bars", 1, MAX_BARS, whole=True)
-        if self.seconds is not None:
-            check_number(self.seconds, "seconds", 0.1, MAX_SECONDS)
-        if not isinstance(self.loop, bool):
-            raise RiffError(f"loop is {show(self.loop)}; use true or false")
-        if self.seed is not None:
-            check_number(self.seed, "seed", 0, MAX_SEED, whole=True)
-        check_number(self.variation, "variation", 0, 1)
-        if self.beats_per_bar is not None and (type(self.beats_per_bar) is not int or self.beats_per_bar not in (3, 4)):
-            raise RiffError(f"beats_per_bar is {show(self.beats_per_bar)}; use 3 or 4")
         self._check_order()
 
     def _check_order(self) -> None:
@@ -253,7 +222,7 @@ def place(timeline: Timeline, bpms: Sequence[float], beats_per_bar: int) -> Plac
     if len(bpms) != count:
         raise RiffError(f"there are {len(bpms)} tempi for {count} keyframes; give one for each")
     for bpm in bpms:
-        check_number(bpm, "bpm", *BPM_RANGE)
+        check_value(bpm, Bpm, "bpm")
     holds = [frame.hold * beats_per_bar for frame in frames]
     beats, times, knots = [0.0], [0.0], [(0.0, float(bpms[0]))]
     for number in range(1, count):
@@ -373,16 +342,16 @@ def _total(timeline: Timeline, way: _Way, beat: float, time: float, beats_per_ba
 
 def _keyframe(number: int, row: Any) -> Keyframe:
     try:
+        if isinstance(row, dict):
+            row = rename(row, OLD_NAMES)
         check_fields(row, Keyframe, what="it", example=EXAMPLE)
         if "prompt" not in row:
             raise RiffError("prompt is missing; say what to play")
         return Keyframe(**row)
     except RiffError as error:
-        raise RiffError(f"keyframe {number}: {error}") from error
-
-
-MAX_BARS = 512
-MAX_SECONDS = 600.0
+        # YAML takes words such as no for something else than text.
+        hint = str(error).replace("use text, in quotes", "use text (in YAML, put it in quotes)")
+        raise RiffError(f"keyframe {number}: {hint}") from error
 
 
 def check_one_of(name: str, value: object, other: str, another: object, why: str) -> None:

@@ -276,6 +276,6 @@ def _draw_samples(run: Path, recipe: FineTuneConfig, folder: Path) -> list[Path]
         clip = pipe(prompt, seed=recipe.seed + number).clips[0]
         for suffix in (".png", ".wav"):
             samples.append(places[0] / f"sample-{number:02d}{suffix}")
-            clip.save(samples[-1], force=True)
+            clip.save(samples[-1], overwrite=True)
             shutil.copyfile(samples[-1], places[1] / samples[-1].name)
     return samples

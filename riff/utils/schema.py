@@ -197,7 +197,26 @@ def as_dict(record: Any) -> dict[str, Any]:
     return {field.name: value for field, value in values if field.required or value != field.default}
 
 
-def rename(fields: Mapping[str, Any], old: Mapping[str, str]) -> dict[str, Any]:
+def accept_old_names(old: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
+    """A decorator: a dataclass takes earlier names of its fields as keywords, and has them as properties; both warn."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        init = cls.__init__
+
+        @functools.wraps(init)
+        def renaming_init(self: T, *args: Any, **fields: Any) -> None:
+            init(self, *args, **rename(fields, old, stacklevel=3))
+
+        cls.__init__ = renaming_init  # type: ignore[method-assign]
+        for name, new in old.items():
+            if new in [field.name for field in dataclasses.fields(cls)]:  # type: ignore[arg-type]
+                setattr(cls, name, renamed_property(name, new))
+        return cls
+
+    return decorate
+
+
+def rename(fields: Mapping[str, Any], old: Mapping[str, str], *, stacklevel: int = 5) -> dict[str, Any]:
     """Fields with earlier spellings replaced, each with a FutureWarning."""
     renamed: dict[str, Any] = {}
     for name, value in fields.items():
@@ -205,9 +224,21 @@ def rename(fields: Mapping[str, Any], old: Mapping[str, str]) -> dict[str, Any]:
         if new != name:
             if new in fields:
                 raise RiffError(f"{name} is now {new}, and both are given; give {new}")
-            warnings.warn(f"{name} is now {new}; the old name goes in the next release", FutureWarning, stacklevel=5)
+            warnings.warn(
+                f"{name} is now {new}; the old name goes in the next release", FutureWarning, stacklevel=stacklevel
+            )
         renamed[new] = value
     return renamed
+
+
+def renamed_property(old: str, new: str) -> Any:
+    """A property that an attribute's earlier name is: it works, with a FutureWarning."""
+
+    def read(self: Any) -> Any:
+        warnings.warn(f"{old} is now {new}; the old name goes in the next release", FutureWarning, stacklevel=2)
+        return getattr(self, new)
+
+    return property(read, doc=f"The earlier name of ``{new}``.")
 
 
 def parse_text(text: str, field: FieldInfo) -> Any:
@@ -216,12 +247,14 @@ def parse_text(text: str, field: FieldInfo) -> Any:
     Raises:
         FieldError: it is none that the field allows.
     """
-    if field.many and text.startswith("["):
+    value: Any
+    if field.kind is dict or (field.many and text.startswith("[")):
         try:
-            return check_value(json.loads(text), field.hint, field.name)
+            value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise FieldError(field.name, f"is {show(text)}", "use a JSON list") from error
-    value: Any = text
+            raise FieldError(field.name, f"is {show(text)}", "use JSON") from error
+        return check_value(value, field.hint, field.name)
+    value = text
     if field.kind is bool:
         value = {"true": True, "false": False}.get(text.lower(), text)
     elif field.kind in (int, float):
@@ -278,7 +311,7 @@ def _describe(field: "dataclasses.Field[Any]", hint: Any) -> FieldInfo:
         name=field.name,
         hint=hint,
         default=field.default,
-        kind=str if choices else kind,
+        kind=str if choices else get_origin(kind) or kind,
         many=bool(lists),
         single=bool(scalars),
         optional=optional,
@@ -310,7 +343,9 @@ def _check_list(value: Any, member: Any, metadata: tuple[Any, ...], name: str) -
         raise FieldError(name, f"is {show(value)}", "use a list")
     length = next((each for each in metadata if isinstance(each, Len)), Len())
     if len(value) < length.min_length or (length.max_length is not None and len(value) > length.max_length):
-        raise FieldError(name, f"has {len(value)} values", f"use {length.min_length} to {length.max_length}")
+        least, most = length.min_length, length.max_length
+        amount = f"{least} to {most}" if least != most else f"exactly {most}"
+        raise FieldError(name, f"has {len(value)} value{'s' if len(value) != 1 else ''}", f"use {amount}")
     return [check_value(each, member, name) for each in value]
 
 

@@ -324,7 +324,7 @@ def test_a_wrong_part_is_one_line(pipe, options, message):
 @pytest.mark.parametrize(
     ("audio", "options", "message"),
     [
-        (torch.zeros(1, 8), {"sampling_rate": None}, "give sampling_rate"),
+        (torch.zeros(1, 8), {"sampling_rate": None}, "give sample_rate"),
         (torch.zeros(3, 8), {}, r"use \(T,\), \(1, T\) or \(2, T\)"),
         (torch.full((1, 800), float("nan")), {}, "NaN"),
         (3, {}, "audio is a int"),

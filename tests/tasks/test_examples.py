@@ -63,10 +63,9 @@ def test_the_song_is_a_minute_long_and_can_be_drawn(tmp_path: Path, mini_checkpo
 
 
 def test_the_bundled_model_knows_every_word_of_the_song():
-    from riff.prompt.interpret import known_phrase
     from riff.prompt.syntax import parse_weights
 
     model = riff.RiffPipeline.from_pretrained(device="cpu").model
     for frame in riff.Timeline.load(ROOT / "examples" / "song.yaml").keyframes:
         for text in (frame.prompt, frame.negative_prompt):
-            assert known_phrase(parse_weights(text), model.components, model.prior)[1] == []
+            assert model.prompts.known(parse_weights(text))[1] == []

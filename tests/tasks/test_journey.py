@@ -94,7 +94,7 @@ def test_stations_of_a_walk_differ_and_a_walk_is_repeatable(pipe):
         ({"bpm": [100.0]}, "bpm has 1 values for 2 prompts"),
         ({"bpm": 1000.0}, "bpm is 1000"),
         ({"easing": "bouncy"}, "easing is"),
-        ({"keyscale": "H major"}, "key is"),
+        ({"key": "H major"}, "key is"),
     ],
 )
 def test_a_wrong_walk_is_one_line(pipe, options, message):
@@ -103,14 +103,14 @@ def test_a_wrong_walk_is_one_line(pipe, options, message):
 
 
 def test_one_prompt_is_no_walk(pipe):
-    with pytest.raises(RiffError, match="two prompts or more; got 1"):
+    with pytest.raises(RiffError, match="prompts has 1 value; use 2 to 256"):
         pipe.walk(["techno"], 1, **QUICK)
 
 
 SONG = Timeline(
     keyframes=(
         Keyframe("techno", bar=0.0, bpm=120.0, seed=5, hold=2.0),
-        Keyframe("jazz", bar=4.0, guidance_scale=3.0, keyscale="A minor", easing="step"),
+        Keyframe("jazz", bar=4.0, guidance_scale=3.0, key="A minor", easing="step"),
         Keyframe("lullaby", bar=6.0, bpm=90.0, negative_prompt="drums"),
     ),
     bars=8,
@@ -238,7 +238,7 @@ def test_a_mask_keeps_the_ground_where_it_is_black(pipe):
     ("options", "message"),
     [
         ({"alpha": 1.5}, "alpha is 1.5"),
-        ({"prompts": ["techno"]}, "between two prompts"),
+        ({"prompts": ["techno"]}, "prompts has . values?; use exactly 2"),
         ({"strength": -1}, "strength is -1"),
         ({"image": torch.zeros(1, 31, 64)}, "this model needs"),
         ({"image": torch.full((1, 32, 64), float("nan"))}, "NaN"),

@@ -1,11 +1,13 @@
 """Everything a user calls, on models with random weights: what is promised of any model."""
 
 import base64
+import io
 import math
 import re
 import resource
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from riff.spectrogram.image import image_to_mel
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.png import read_png
 from riff.tasks.provenance import read_sound_tags
+from riff.tasks.requests import RenderRequest
 from riff.tasks.text_to_music import batches, make_plan, plan_length
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
@@ -182,19 +185,17 @@ def test_a_tempo_that_contradicts_the_prompt_wins_with_a_warning(pipe):
 
 
 def text_of(pipe, prompt, **options) -> str:
-    options = {"bpm": None, "bars": None, "duration": None, "keyscale": None, **options}
-    plan = make_plan(prompt, seed=0, parts=pipe.components, config=pipe.config, prior=pipe.prior, **options)
-    return plan.reading.text
+    return make_plan(pipe.model, RenderRequest(prompt=prompt, seed=0, **options)).prompt.text
 
 
 def test_the_model_is_told_tempo_and_key_where_the_prompt_leaves_them_open(pipe):
-    assert text_of(pipe, "techno", bpm=84.4, keyscale="F# minor") == "techno, 84 bpm, in F# minor"
+    assert text_of(pipe, "techno", bpm=84.4, key="F# minor") == "techno, 84 bpm, in F# minor"
     assert text_of(pipe, "techno") == "techno, 91 bpm"
-    assert text_of(pipe, "techno in C major, 84 bpm", bpm=84, keyscale="C major") == "techno in C major, 84 bpm"
+    assert text_of(pipe, "techno in C major, 84 bpm", bpm=84, key="C major") == "techno in C major, 84 bpm"
 
 
 def test_a_riffusion_model_is_told_the_prompt_as_it_is(riffusion_pipe):
-    assert text_of(riffusion_pipe, "funky zydeco", bpm=84, keyscale="F# minor") == "funky zydeco"
+    assert text_of(riffusion_pipe, "funky zydeco", bpm=84, key="F# minor") == "funky zydeco"
 
 
 def test_a_clip_is_made_again_from_its_prompt_seed_and_tempo(pipe):
@@ -221,19 +222,9 @@ def test_words_past_the_length_are_named(pipe):
 
 def test_the_tempo_is_told_to_the_model_however_long_the_prompt_is(pipe):
     long = "techno jazz " * 12
-    plan = make_plan(
-        long,
-        seed=1,
-        bpm=91,
-        bars=None,
-        duration=None,
-        keyscale=None,
-        parts=pipe.components,
-        config=pipe.config,
-        prior=pipe.prior,
-    )
-    assert plan.reading.text.endswith("91 bpm")
-    assert plan.reading.dropped_words and set(plan.reading.dropped_words) <= {"techno", "jazz"}
+    plan = make_plan(pipe.model, RenderRequest(prompt=long, seed=1, bpm=91))
+    assert plan.prompt.text.endswith("91 bpm")
+    assert plan.prompt.dropped_words and set(plan.prompt.dropped_words) <= {"techno", "jazz"}
 
 
 def test_a_negative_prompt_changes_the_clip_and_an_empty_one_does_not(pipe):
@@ -399,7 +390,7 @@ BAD = {
     "bpm high": ({"bpm": 401}, "bpm is 401"),
     "bpm nan": ({"bpm": math.nan}, "bpm is nan"),
     "bpm text": ({"bpm": "fast"}, "bpm is 'fast'"),
-    "bpm in prompt": ({"prompt": "techno, 900 bpm"}, "the prompt's bpm is 900"),
+    "bpm in prompt": ({"prompt": "techno, 900 bpm"}, "the prompt's tempo is 900"),
     "bars 0": ({"bars": 0}, "bars is 0; use a whole number from 1 to 512"),
     "bars 1.5": ({"bars": 1.5}, "bars is 1.5"),
     "bars true": ({"bars": True}, "bars is True"),
@@ -407,7 +398,7 @@ BAD = {
     "duration inf": ({"duration": math.inf}, "duration is inf"),
     "duration long": ({"duration": 601}, "duration is 601"),
     "both": ({"bars": 2, "duration": 4.0}, "give one of them"),
-    "key": ({"keyscale": "H minor"}, "H minor"),
+    "key": ({"key": "H minor"}, "H minor"),
     "seed -1": ({"seed": -1}, "seed is -1"),
     "seed 2**63": ({"seed": 2**63}, "seed is 9223372036854775808"),
     "seed float": ({"seed": 1.0}, "seed is 1.0"),
@@ -437,7 +428,7 @@ def test_a_bad_argument_is_one_line_with_its_value(pipe, case):
 
 @pytest.fixture(scope="module")
 def clip(pipe):
-    return pipe("<mellow> zydeco & piano, 120 bpm", seed=7, keyscale="A minor", **QUICK).clips[0]
+    return pipe("<mellow> zydeco & piano, 120 bpm", seed=7, key="A minor", **QUICK).clips[0]
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
@@ -464,8 +455,11 @@ def test_a_saved_picture_has_its_config_and_says_how_it_was_made(clip, tmp_path)
 
 def test_saving_keeps_an_existing_file_on_request(clip, tmp_path):
     clip.save(tmp_path / "clip.wav")
-    with pytest.raises(RiffError, match="--force"):
-        clip.save(tmp_path / "clip.wav", force=False)
+    with pytest.raises(RiffError, match="exists already; give another name, or overwrite=True"):
+        clip.save(tmp_path / "clip.wav")
+    clip.save(tmp_path / "clip.wav", overwrite=True)
+    with pytest.warns(FutureWarning, match="force is now overwrite"):
+        clip.save(tmp_path / "clip.wav", force=True)
     with pytest.raises(RiffError):
         clip.save(tmp_path / "clip.xyz")
 
@@ -475,9 +469,14 @@ def test_a_notebook_gets_one_snippet_with_player_picture_and_escaped_facts(clip)
     assert "&lt;mellow&gt; zydeco &amp; piano" in snippet
     assert "seed 7" in snippet
     assert "120 bpm" in snippet
-    wav, png = (re.search(rf"data:{kind};base64,([A-Za-z0-9+/=]+)", snippet)[1] for kind in ("audio/wav", "image/png"))
-    assert base64.b64decode(wav)[:4] == b"RIFF"
-    assert base64.b64decode(png)[:4] == b"\x89PNG"
+    wav, image = (
+        base64.b64decode(re.search(rf"data:{kind};base64,([A-Za-z0-9+/=]+)", snippet)[1])
+        for kind in ("audio/wav", "image/webp")
+    )
+    assert wav[:4] == b"RIFF"
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(image)).convert("RGB"), dtype=int)
+    assert pixels.shape[1] >= 900, "it is wide"
+    assert np.ptp(pixels, axis=2).max() > 60, "it is coloured"
     assert "http" not in snippet
 
 

@@ -60,14 +60,14 @@ def least(task: Any) -> dict[str, Any]:
         (RenderRequest, {"time_signature": "5/4"}, "time_signature is '5/4'; use 3/4 or 4/4"),
         (RenderRequest, {"quality": "bst"}, "quality is 'bst'; use fast, default"),
         (RenderRequest, {"seed": 2**63}, f"seed is {2**63}; use a whole number from 0 to {2**63 - 1}"),
-        (WalkRequest, {"prompts": ["jazz"]}, "prompts has 1 values; use 2"),
+        (WalkRequest, {"prompts": ["jazz"]}, "prompts has 1 value; use 2"),
         (WalkRequest, {"bpm": [90.0, 100.0, 110.0]}, "bpm has 3 values for 2 prompts; give one, or one for each"),
         (WalkRequest, {"seeds": [1]}, "seeds has 1 values for 2 prompts"),
         (WalkRequest, {"bars": 16, "bars_per_step": 8}, "bars is 16 and bars_per_step 8; give one of them"),
         (WalkRequest, {"easing": "step"}, "easing is 'step'; use linear or smooth"),
         (RemixRequest, {"strength": 1.1}, "strength is 1.1; use a number from 0 to 1"),
         (ExtendRequest, {"bars": 513}, "bars is 513"),
-        (InterpolateRequest, {"prompts": ["a", "b", "c"]}, "prompts has 3 values"),
+        (InterpolateRequest, {"prompts": ["a", "b", "c"]}, "prompts has 3 values; use exactly 2"),
         (StreamRequest, {"prompt": "jazz, 5 bpm"}, "the prompt's tempo is 5"),
     ],
 )
@@ -187,10 +187,11 @@ def test_keywords_of_the_methods_are_the_fields(
     task: Any, options: Any, own: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = {field.name: field.hint for field in describe_fields(task)}
-    keywords = set(options.__annotations__) - {"callback_on_step_end", "progress", "sample_rate", "separator"}
+    keywords = set(options.__annotations__) - {"callback_on_step_end", "progress", "sample_rate", "separator", "mask"}
     assert keywords == set(fields) - own
     monkeypatch.setattr(requests, "StepCallback", Any, raising=False)
-    monkeypatch.setattr(requests, "Separator", Any, raising=False)
+    for name in ("Separator", "Path", "Tensor"):
+        monkeypatch.setattr(requests, name, Any, raising=False)
     typed = typing.get_type_hints(options)
     plain = typing.get_type_hints(task)
     for name in keywords:

@@ -22,9 +22,9 @@ from riff.tasks.stems import (
     choose_stems,
     demucs_separator,
     load_htdemucs,
-    separate,
+    recorded_stems,
     separator_of,
-    told_stems,
+    split_stems,
 )
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
@@ -56,7 +56,7 @@ def planted(truth: dict[str, torch.Tensor], *, leak: float = 0.0):
 def test_kept_and_chosen_add_up_to_the_recording_and_what_is_left_over_is_kept(names):
     truth = parts(2, channels=2)
     whole = truth["drums"] + truth["bass"]
-    kept, chosen = separate(whole, RATE, StemSelection(tuple(names), planted(truth, leak=0.25), {}))
+    kept, chosen = split_stems(whole, RATE, StemSelection(tuple(names), planted(truth, leak=0.25), {}))
     torch.testing.assert_close(kept + chosen, whole, rtol=0, atol=1e-7)
     torch.testing.assert_close(chosen, 0.75 * sum(truth[name] for name in names), rtol=0, atol=1e-6)
 
@@ -128,14 +128,14 @@ def test_a_remix_of_stems_says_so_and_an_own_separator_cannot_be_replayed(pipe, 
     )
     with pytest.raises(RiffError, match="separated by a function that was given"):
         read_recipe(clip.save(tmp_path / "a.wav"))
-    assert told_stems({"stems": '["drums", "bass"]', "separator": "htdemucs"}) == ["drums", "bass"]
-    assert told_stems({"strength": "0.5"}) is None
+    assert recorded_stems({"stems": '["drums", "bass"]', "separator": "htdemucs"}) == ["drums", "bass"]
+    assert recorded_stems({"strength": "0.5"}) is None
 
 
 @pytest.mark.parametrize("stems", ["{", "[]", '"drums"', "3", '["triangle"]', "[[" * 400 + "]]" * 400, "null"])
 def test_stems_in_a_file_that_are_none_are_one_line(stems):
     with pytest.raises(RiffError) as caught:
-        told_stems({"stems": stems, "separator": "htdemucs"})
+        recorded_stems({"stems": stems, "separator": "htdemucs"})
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
@@ -147,7 +147,7 @@ def test_stems_in_a_file_that_are_none_are_one_line(stems):
         (["Vocals"], "did you mean vocals"),
         ([], "use a list of one or more of"),
         ("drums", "use a list"),
-        ([3], "there is no stem 3"),
+        ([3], "stems is 3; use text"),
     ],
 )
 def test_a_stem_that_is_not_known_is_one_line_before_anything_is_loaded(pipe, stems, message, monkeypatch):
@@ -265,7 +265,7 @@ def test_demucs_gives_stems_of_the_recordings_rate_channels_and_length(small_dem
         found = separate(whole, rate)
         assert tuple(found) == STEMS
         assert all(part.shape == whole.shape and bool(part.isfinite().all()) for part in found.values())
-        kept, chosen = separate(whole, rate, StemSelection(("drums", "vocals"), separate, {}))
+        kept, chosen = split_stems(whole, rate, StemSelection(("drums", "vocals"), separate, {}))
         torch.testing.assert_close(kept + chosen, whole, rtol=0, atol=1e-6)
         torch.testing.assert_close(chosen, found["drums"] + found["vocals"])  # the same again, without chance
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-import riff.tasks.checks
-import riff.tasks.timeline
 from riff.spectrogram.tempo import TempoMap
+from riff.tasks.requests import RenderRequest
 from riff.tasks.timeline import JUMP, Keyframe, Timeline, ease, place, progress
 from riff.utils.errors import RiffError
 
 FULL = Timeline(
     keyframes=(
-        Keyframe("église: bells # no comment", bar=0, seed=2**63 - 1, hold=1.5, keyscale="F# minor"),
+        Keyframe("église: bells # no comment", bar=0, seed=2**63 - 1, hold=1.5, key="F# minor"),
         Keyframe("no", seconds=12.5, negative_prompt='say "hush"\nnow', guidance_scale=3, lora_weight=0.5),
         Keyframe("techno 🎹", bar=20.25, bpm=133.3, easing="step"),
     ),
@@ -62,11 +61,11 @@ def test_a_dict_holds_plain_values_without_defaults_and_is_the_inverse() -> None
 
 def test_yaml_as_people_write_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "song.yaml").write_text(
-        "# my song\nbars: 16\nloop: yes\nkeyframes:\n  - {bar: 0, prompt: church bells, keyscale: F# minor}\n"
+        "# my song\nbars: 16\nloop: yes\nkeyframes:\n  - {bar: 0, prompt: church bells, key: F# minor}\n"
         "  - bar: 8\n    prompt: techno, 130 bpm\n    easing: linear\n    hold: 2\n"
     )
     timeline = Timeline.load(tmp_path / "song.yaml")
-    assert timeline.loop and timeline.keyframes[0].keyscale == "F# minor" and timeline.keyframes[1].hold == 2
+    assert timeline.loop and timeline.keyframes[0].key == "F# minor" and timeline.keyframes[1].hold == 2
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({"guidance_scale": 51}, "guidance_scale is 51"),
         ({"lora_weight": 2.1}, "lora_weight is 2.1"),
         ({"bpm": 19}, "bpm is 19; use a number from 20 to 400"),
-        ({"keyscale": "H minor"}, "key is 'H minor'"),
+        ({"key": "H minor"}, "key is 'H minor'"),
         ({"easing": "cubic"}, "easing is 'cubic'; use linear, smooth, step"),
     ],
 )
@@ -238,9 +237,7 @@ def test_tempi_are_checked() -> None:
 
 def test_ranges_are_those_of_a_call() -> None:
     def call(bpm: float = 120.0, seed: int = 0, prompt: str = "x") -> None:
-        riff.tasks.checks.check_sampling(bpm, 20, None, 1, "fast")
-        riff.tasks.checks.clip_seeds(1, seed, None)
-        riff.tasks.checks.check_prompts(prompt)
+        RenderRequest(prompt=prompt, bpm=bpm, seed=seed)
 
     for inside in ({"bpm": 20.0}, {"bpm": 400.0}, {"seed": 2**63 - 1}, {"prompt": "x" * 10_000}):
         call(**inside)

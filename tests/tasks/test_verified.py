@@ -10,8 +10,8 @@ from riff import SpectrogramConfig
 from riff.spectrogram.image import image_to_mel, mel_to_image, transpose_image
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
+from riff.tasks.candidates import retry_until_in_key
 from riff.tasks.clip import Clip
-from riff.tasks.text_to_music import retry_until_in_key
 from riff.utils.errors import RiffError
 
 CONFIG = SpectrogramConfig()
@@ -140,7 +140,7 @@ def test_a_moved_picture_keeps_its_sound_playable():
 
 
 def test_a_verified_clip_says_what_was_measured_and_is_made_again_from_its_seed(pipe):
-    options = {"keyscale": "A minor", "key_tries": 3, "bpm": 120.0, **QUICK}
+    options = {"key": "A minor", "key_tries": 3, "bpm": 120.0, **QUICK}
     first, again = (pipe("techno", seed=5, **options).clips[0] for _ in range(2))
     assert torch.equal(first.waveform, again.waveform)
     assert first.seed == 5
@@ -150,7 +150,7 @@ def test_a_verified_clip_says_what_was_measured_and_is_made_again_from_its_seed(
 
 
 def test_without_tries_nothing_is_measured(pipe):
-    assert "key_measured" not in pipe("techno", seed=5, keyscale="A minor", bpm=120.0, **QUICK).clips[0].settings
+    assert "key_measured" not in pipe("techno", seed=5, key="A minor", bpm=120.0, **QUICK).clips[0].settings
 
 
 def test_a_time_signature_decides_the_metre_and_is_told_to_the_model(pipe):
@@ -164,9 +164,9 @@ def test_a_time_signature_decides_the_metre_and_is_told_to_the_model(pipe):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key_tries": 2}, "key_tries is 2 without a keyscale"),
-        ({"key_tries": 17, "keyscale": "C major"}, "key_tries is 17"),
-        ({"timesignature": "5/4"}, "timesignature is '5/4'"),
+        ({"key_tries": 2}, "key_tries is 2 without a key"),
+        ({"key_tries": 17, "key": "C major"}, "key_tries is 17"),
+        ({"time_signature": "5/4"}, "time_signature is '5/4'"),
     ],
 )
 def test_wrong_wishes_are_one_line(pipe, options, message):

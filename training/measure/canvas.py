@@ -209,7 +209,7 @@ def clip_by_clip(pipe: RiffPipeline, pair: tuple[str, str], bars: int, bpm: floa
     from riff.diffusion.conditioning import CanvasConditioning
     from riff.diffusion.model import DenoiseOptions
     from riff.prompt.interpret import interpret_prompt
-    from riff.tasks.clip import play
+    from riff.tasks.clip import image_to_waveform
 
     model, count, pieces = pipe.model, bars // 2, []
     texts = [interpret_prompt(p, bpm=bpm, keyscale=None, parts=model.components, prior=model.prior).text for p in pair]
@@ -219,7 +219,7 @@ def clip_by_clip(pipe: RiffPipeline, pair: tuple[str, str], bars: int, bpm: floa
         told = torch.lerp(first, last, number / (count - 1))[None, None]
         conditions = CanvasConditioning(told, torch.tensor([model.default_guidance]), model.embed([""])[None])
         image = model.sample_images(model.noise(layout, seed), layout, conditions, [seed], DenoiseOptions())[0]
-        pieces.append(play(image, pipe.config, bpm=bpm, seed=seed))
+        pieces.append(image_to_waveform(image, pipe.config, bpm=bpm, seed=seed))
     return torch.cat(pieces, dim=1)
 
 
@@ -297,7 +297,7 @@ def measure_edits(pipe: RiffPipeline, count: int) -> str:
         kept = whole[:, :length]
         prompt = f"{NAMES[genre][0]}, {truth.lead}" if truth.lead else NAMES[genre][0]
         longer = pipe.extend(
-            kept, prompt, bars=4, bpm=score.bpm, downbeat=0.0, sampling_rate=SAMPLE_RATE, keyscale=truth.keyscale,
+            kept, prompt, bars=4, bpm=score.bpm, downbeat=0.0, sample_rate=SAMPLE_RATE, key=truth.keyscale,
             seed=number,
         ).waveform  # fmt: skip
         new = longer[:, length:]
@@ -335,8 +335,8 @@ def measure_keys(pipe: RiffPipeline, count: int, seeds: int = 4) -> str:
         prompt = NAMES[genre][0]
         for seed in range(seeds):
             bpm = float(70 + (number * 13 + seed * 29) % 80)
-            once = pipe(prompt, bpm=bpm, keyscale=key, seed=100 * number + seed).clips[0]
-            sure = pipe(prompt, bpm=bpm, keyscale=key, seed=100 * number + seed, key_tries=4).clips[0]
+            once = pipe(prompt, bpm=bpm, key=key, seed=100 * number + seed).clips[0]
+            sure = pipe(prompt, bpm=bpm, key=key, seed=100 * number + seed, key_tries=4).clips[0]
             found["tempo, drawn once"].append(_is_steady(once))
             found["tempo, verified"].append(_is_steady(sure))
             found["key, drawn once"].append(_key_of(once) == key)
@@ -471,7 +471,7 @@ def measure_stereo(pipe: RiffPipeline, genres: Sequence[str], first_seed: int) -
 
 def _remixed(pipe: RiffPipeline, prompt: str, bpm: float, seed: int, strength: float, sound: Tensor) -> Tensor:
     return pipe.remix(
-        sound, prompt, strength=strength, sampling_rate=SAMPLE_RATE, bpm=bpm, downbeat=0.0, seed=seed
+        sound, prompt, strength=strength, sample_rate=SAMPLE_RATE, bpm=bpm, downbeat=0.0, seed=seed
     ).waveform
 
 

@@ -164,8 +164,8 @@ def keep(clips: list[Clip], folder: Path, name: str) -> None:
     """Pictures and sounds to look at and to listen to."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, clip in enumerate(clips):
-        clip.save(folder / f"{name}-{number:02d}.png")
-        clip.save(folder / f"{name}-{number:02d}.flac")
+        clip.save(folder / f"{name}-{number:02d}.png", overwrite=True)
+        clip.save(folder / f"{name}-{number:02d}.flac", overwrite=True)
 
 
 def compare(asked: Asked, before: list[str], after: list[str]) -> tuple[Row, Row]:

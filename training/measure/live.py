@@ -28,7 +28,8 @@ from riff.music.tagger import BUNDLED
 from riff.music.tagger_net import TaggerNet, load_net
 from riff.pipeline import RiffPipeline
 from riff.prompt.interpret import interpret_prompt
-from riff.tasks.stream import WAY, Bar, MusicStream, StreamOptions, StreamPacer, StreamTarget, next_wanted
+from riff.tasks.requests import StreamRequest
+from riff.tasks.stream import WAY, Bar, MusicStream, StreamPacer, next_wanted
 from training.composer.genre_words import NAMES
 from training.measure.riff_mini import judge_clips
 
@@ -85,7 +86,7 @@ def play(
 
     def ask(number: int) -> None:
         changes.append(Change(time.monotonic(), genres[number]))
-        music.lead_to(StreamTarget(NAMES[genres[number]][0], bpm[number % len(bpm)]))
+        music.set_target(StreamRequest(prompt=NAMES[genres[number]][0], bpm=bpm[number % len(bpm)]))
 
     heard = [_next_bar(music, pace, changes) for _ in range(2)]
     for number, genre in enumerate(genres[1:], 1):
@@ -176,7 +177,8 @@ def main(argv: list[str] | None = None) -> None:
     pipe = RiffPipeline.from_pretrained(arguments.model)
     net = load_net(BUNDLED, pipe.config)
     genres = genres_in_four(pipe, net, arguments.changes, seed=arguments.seed)
-    music = MusicStream(pipe, StreamTarget(NAMES[genres[0]][0], arguments.bpm[0]), StreamOptions(arguments.seed))
+    first = StreamRequest(prompt=NAMES[genres[0]][0], bpm=arguments.bpm[0], seed=arguments.seed)
+    music = MusicStream(pipe.model, first)
     pace = StreamPacer(arguments.steps)
     print(f"{len(genres)} genres, a few bars each", file=sys.stderr)
     heard, changes = play(music, pace, genres, arguments.bpm, seed=arguments.seed)

@@ -91,7 +91,7 @@ def draw_all(pipe: RiffPipeline, held_out: Clips, arguments: argparse.Namespace)
         if arguments.samples is not None:
             arguments.samples.mkdir(parents=True, exist_ok=True)
             for place, clip in enumerate(clips[:30]):
-                clip.save(arguments.samples / f"{kind}-{place:02d}.png")
+                clip.save(arguments.samples / f"{kind}-{place:02d}.png", overwrite=True)
     return drawn
 
 

@@ -291,7 +291,7 @@ class _Run:
             for job in jobs:
                 try:
                     clip = generate(pipe, job.request, bar.callback(job.request.num_inference_steps))
-                    clip.save(job.output, force=self.args.force, metadata=not self.args.no_metadata)
+                    clip.save(job.output, overwrite=self.args.force, metadata=not self.args.no_metadata)
                 except SystemProblem:
                     raise
                 except RiffError as error:

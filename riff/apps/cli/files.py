@@ -155,10 +155,10 @@ def run_decode(args: argparse.Namespace) -> None:
     """Play every input."""
 
     def read(source: Path, place: int) -> Any:
-        import torch
 
         from riff.audio.io import save_audio
         from riff.audio.tags import MACHINE_MADE
+        from riff.diffusion.latents import seeded_generator
         from riff.spectrogram.codec import Encoded, SpectrogramCodec
         from riff.spectrogram.png import read_png
         from riff.tasks.provenance import handed_on, sound_tags
@@ -175,7 +175,7 @@ def run_decode(args: argparse.Namespace) -> None:
             samples=found.samples,
             quality=args.quality,
             loop=args.loop,
-            generator=torch.Generator().manual_seed(args.seed),
+            generator=seeded_generator(args.seed),
         )
         tags = sound_tags(handed_on(made, "decode")) if made.get("origin") == MACHINE_MADE else None
         bpm = found.bpm

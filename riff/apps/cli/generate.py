@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riff.apps.cli.options import check_outputs
-from riff.tasks.requests import ExtendRequest, InpaintRequest, RemixRequest, RenderRequest, Sampling, WalkRequest
+from riff.tasks.requests import RenderRequest, Sampling
 from riff.utils.errors import ModelError
 
 if TYPE_CHECKING:
@@ -123,18 +123,9 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def generate(pipe: "RiffPipeline", request: Sampling, step_done: Any, audio: str | None = None) -> "Clip":
     """The clip of a request; ``audio`` is the recording that an edit works on."""
-    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    options = {_OLD.get(name, name): value for name, value in fields.items()} | {"callback_on_step_end": step_done}
-    if isinstance(request, RenderRequest):
-        return pipe(options.pop("prompt"), **options).clips[0]
-    if isinstance(request, WalkRequest):
-        del options["seeds"]
-        return pipe.walk(options.pop("prompts"), options.pop("seed"), **options)
-    edits: dict[type, Any] = {RemixRequest: pipe.remix, ExtendRequest: pipe.extend, InpaintRequest: pipe.inpaint}
-    return edits[type(request)](audio, options.pop("prompt"), **options)
+    from riff.tasks.run import run
 
-
-_OLD = {"key": "keyscale", "time_signature": "timesignature"}
+    return run(pipe.model, request, audio, callback=step_done)
 
 
 def choose_seed(args: argparse.Namespace) -> int:
@@ -174,7 +165,7 @@ def run_one(args: argparse.Namespace, request: Sampling, *, parts: int = 1, audi
     pipe = load_pipeline(args)
     with progress(args, total=request.num_inference_steps * parts) as bar:
         clip = generate(pipe, request, bar.callback(request.num_inference_steps), audio)
-    clip.save(output, force=args.force, metadata=not args.no_metadata)
+    clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
     print_seed(request.seed, args)
     result = describe(clip, output)
     warn_unknown_words(result, args)

@@ -70,7 +70,7 @@ class Renderer:
         clip = generate(self._pipe, job.request, None)
         with tempfile.TemporaryDirectory(prefix="riff-") as folder:
             path = Path(folder) / f"clip{job.output.suffix}"
-            clip.save(path, metadata=self._metadata)
+            clip.save(path, overwrite=True, metadata=self._metadata)
             return describe(clip, job.output), path.read_bytes()
 
 

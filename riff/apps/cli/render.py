@@ -117,7 +117,7 @@ def run_render(args: argparse.Namespace) -> None:
     with progress(args, total=args.num_inference_steps * len(requests)) as bar:
         for request, output in zip(requests, outputs, strict=True):
             clip = generate(pipe, request, bar.callback(request.num_inference_steps))
-            clip.save(output, force=args.force, metadata=not args.no_metadata)
+            clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
             result = describe(clip, output)
             _print_result(result, args, first=not results or results[-1]["prompt"] != result["prompt"])
             results.append(result)
@@ -165,7 +165,7 @@ def _run_timeline(args: argparse.Namespace) -> None:
     with progress(args, total=args.num_inference_steps) as bar:
         options = {name: getattr(request, name) for name in ("seed", *SAMPLING)}
         clip = pipe.render(timeline, **options, callback_on_step_end=bar.callback(request.num_inference_steps))
-        clip.save(output, force=args.force, metadata=not args.no_metadata)
+        clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
     if own_seed is None:
         print_seed(request.seed, args)
     result = describe(clip, output)

@@ -1,15 +1,21 @@
 """``riff replay``: a file that riff wrote, made again and compared."""
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riff.apps.cli.generate import progress
 from riff.apps.cli.options import SUFFIXES, add_command, check_outputs
 from riff.utils.errors import RiffError
+
+if TYPE_CHECKING:
+    from riff.pipeline import RiffPipeline
+    from riff.tasks.provenance import Recipe
 
 EXIT_DIFFERS = 3
 _EXAMPLES = """\
@@ -50,9 +56,16 @@ def add_replay(verbs: Any) -> None:
 
 def run_replay(args: argparse.Namespace) -> None:
     """Read the recipe, check that it can be followed, follow it, and compare."""
-    from riff.pipeline import choose_model, open_pipeline
     from riff.tasks.provenance import read_recipe
-    from riff.tasks.replay import check_model, check_version, choose_loras, differences, open_source, replay
+    from riff.tasks.replay import (
+        check_model,
+        check_version,
+        choose_loras,
+        choose_model,
+        differences,
+        open_source,
+        replay,
+    )
 
     recipe = read_recipe(args.file)
     (output,) = check_outputs(_output(args), count=1, force=args.force)
@@ -63,17 +76,55 @@ def run_replay(args: argparse.Namespace) -> None:
         check_version(recipe)
         check_model(recipe, model)
     pipe = open_pipeline(recipe, model, loras, device=args.device)
-    parts = len(recipe.arguments.get("mask_start_seconds", [0]))
-    steps = recipe.arguments["num_inference_steps"]
+    parts = len(getattr(recipe.request, "mask_start_seconds", [0]))
+    steps = recipe.request.num_inference_steps
     with progress(args, total=steps * parts) as bar:
-        clip = replay(recipe, pipe, recording, callback_on_step_end=bar.callback(steps))
+        clip = replay(recipe, pipe.model, recording, callback=bar.callback(steps))
     with tempfile.TemporaryDirectory(prefix="riff-") as folder:
         draft = clip.save(Path(folder) / output.name)
         same = _compare(args.file, draft)
-    changed = differences(recipe, pipe)
+    changed = differences(recipe, pipe.model)
     if same != "different" or args.anyway or args.output is not None:
-        clip.save(output, force=args.force)
+        clip.save(output, overwrite=args.force)
     _report(args, output, same, changed)
+
+
+def open_pipeline(
+    recipe: "Recipe", source: str, loras: Sequence[tuple[Path, float]], *, device: str | None = None
+) -> "RiffPipeline":
+    """The model as it was: its scheduler, on the same device its number format, and its LoRAs.
+
+    Where the weights are the same it gets the names that the file says, so that the new file says them too.
+
+    Raises:
+        ModelError: it cannot be used.
+        SystemProblem: there is no such device, or peft is not installed.
+    """
+    import torch
+
+    from riff.diffusion.model import device_kind, find_device
+    from riff.pipeline import RiffPipeline
+
+    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    same_device = device_kind(find_device(device)) == recipe.device
+    pipe = RiffPipeline.from_pretrained(
+        source,
+        device=device,
+        dtype=dtypes.get(recipe.dtype or "") if same_device else None,
+        scheduler=recipe.scheduler,
+        guidance_interval=recipe.guidance_interval,
+    )
+    for path, weight in loras:
+        pipe.load_lora(path, weight=weight)
+    if recipe.compiled:
+        pipe.compile()
+    if pipe.origin.model_hash == recipe.model_hash is not None:
+        pipe.model.name = recipe.model
+    names = {adapter.digest: adapter.name for adapter in recipe.loras}
+    pipe.origin.adapters = tuple(
+        dataclasses.replace(adapter, name=names[adapter.digest]) for adapter in pipe.origin.adapters
+    )
+    return pipe
 
 
 def _output(args: argparse.Namespace) -> str:

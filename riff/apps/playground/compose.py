@@ -54,7 +54,7 @@ class Wish:
         return {
             "prompt": self.prompt, "bpm": self.bpm, "bars": self.bars, "loop": self.loop or None, "seed": self.seed,
             "num_inference_steps": self.steps, "guidance_scale": self.guidance, "negative_prompt": self.negative,
-            "keyscale": self.key,
+            "key": self.key,
         }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Edit:
         """As the pipeline takes them, without the recording."""
         return {
             "prompt": self.prompt, "seed": self.seed, "num_inference_steps": self.steps,
-            "guidance_scale": self.guidance, "negative_prompt": self.negative, "keyscale": self.key,
+            "guidance_scale": self.guidance, "negative_prompt": self.negative, "key": self.key,
         }  # fmt: skip
 
 

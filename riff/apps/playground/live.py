@@ -19,8 +19,10 @@ from riff.audio.io import save_audio
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.tasks.clip import Clip
-from riff.tasks.provenance import sound_tags
-from riff.tasks.stream import STEPS, MusicStream, StreamOptions, StreamTarget, fitting_steps
+from riff.tasks.provenance import recorded, sound_tags
+from riff.tasks.requests import StreamRequest
+from riff.tasks.stream import STEPS, MusicStream, fitting_steps
+from riff.tasks.text_to_music import resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Playing:
 
 
 def next_bar(
-    pipe: RiffPipeline, before: Playing | None, asked: StreamTarget, count_step: StepCallback | None = None
+    pipe: RiffPipeline, before: Playing | None, asked: StreamRequest, count_step: StepCallback | None = None
 ) -> Playing:
     """The bar after ``before``, which walks to what is asked for; ``before`` stays as it was.
 
@@ -56,20 +58,18 @@ def next_bar(
     """
     began = time.monotonic()
     if before is None:
-        music = MusicStream(pipe, asked, StreamOptions(roll(), STEPS[0]))
+        music = MusicStream(pipe.model, dataclasses.replace(asked, seed=roll(), num_inference_steps=STEPS[0]))
     else:
         music = copy.copy(before.music)
-        steps = fitting_steps(music.bar_seconds, before.step_s)
-        music.manner = dataclasses.replace(music.manner, steps=steps)
-        music.lead_to(asked)
+        music.steps = fitting_steps(music.bar_seconds, before.step_s)
+        music.set_target(asked)
     bar = music.next(count_step)
-    guidance = pipe.model.default_guidance if asked.guidance_scale is None else asked.guidance_scale
-    settings = pipe.model.settings(music.manner.steps, guidance, music.manner.quality)
+    made = recorded(dataclasses.replace(resolve(pipe.model, asked), num_inference_steps=music.steps))
     clip = Clip(
-        bar.waveform, music.sample_rate, bar.image, pipe.config, asked.prompt, music.manner.seed, music.bpm,
-        settings | {"keyscale": asked.keyscale, "beats_per_bar": len(bar.beats) - 1, "task": "live"},
+        bar.waveform, music.sample_rate, bar.image, pipe.config, asked.prompt, music.seed, music.bpm,
+        {**pipe.model.facts(), **made, "beats_per_bar": len(bar.beats) - 1, "task": "live"},
     )  # fmt: skip
-    return Playing(music, clip, bar.beats, (time.monotonic() - began) / music.manner.steps)
+    return Playing(music, clip, bar.beats, (time.monotonic() - began) / music.steps)
 
 
 def keep(shelf: Shelf, clip: Clip) -> str:
@@ -99,7 +99,7 @@ def build(stage: Stage) -> None:
     with gr.Row():
         gr.Button("Start", variant="primary", size="lg", elem_id="live-go", scale=3, min_width=140)
         stop = gr.Button("Stop", size="lg", elem_id="live-stop", scale=1, min_width=80)
-    gr.HTML(now("Press Start. It plays until you stop it", stage.pipe.sampling_rate), elem_id="live-now")
+    gr.HTML(now("Press Start. It plays until you stop it", stage.pipe.sample_rate), elem_id="live-now")
     following = gr.Button("next", visible="hidden", elem_id="live-next")
     cancel = gr.Button("cancel", visible="hidden", elem_id="live-cancel")
     part, before = gr.HTML("", elem_id="live-feed"), gr.State(None)
@@ -107,7 +107,8 @@ def build(stage: Stage) -> None:
     def work(
         request: gr.Request, was: Playing | None, prompt: str, bpm: float, guidance: float, key: str
     ) -> tuple[object, object]:
-        asked = StreamTarget((prompt or "").strip(), float(bpm), None if key == KEYS[0] else key, float(guidance))
+        wanted = {"bpm": float(bpm), "key": None if key == KEYS[0] else key, "guidance_scale": float(guidance)}
+        asked = StreamRequest(prompt=(prompt or "").strip(), **wanted)
 
         def make(count_step: StepCallback) -> Iterator[Playing]:
             yield next_bar(stage.pipe, was, asked, count_step)

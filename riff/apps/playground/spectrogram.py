@@ -126,17 +126,19 @@ class Heard(Clip):
 
     sheet: Sheet | None = None
 
-    def save(self, path: str | Path, *, force: bool = True, metadata: bool = True) -> Path:
+    def save(
+        self, path: str | Path, *, overwrite: bool = False, metadata: bool = True, force: bool | None = None
+    ) -> Path:
         """Write the sound, or the picture if ``path`` ends in .png."""
         sheet = self.sheet
         if sheet is None:
-            return super().save(path, force=force, metadata=metadata)
+            return super().save(path, overwrite=overwrite, metadata=metadata)
         if Path(path).suffix.lower() == ".png":
             encoded = Encoded(sheet.image, sheet.max_value, sheet.bpm)
             told = handed_on(sheet.made, "encode") | encoded.metadata | {"source": sheet.name}
-            return write_png(path, sheet.image, sheet.config, metadata=told, force=force)
+            return write_png(path, sheet.image, sheet.config, metadata=told, force=overwrite)
         tags = sound_tags(handed_on(sheet.made, "decode")) if sheet.made else None
-        return save_audio(path, self.waveform, self.sample_rate, metadata=tags, force=force)
+        return save_audio(path, self.waveform, self.sample_rate, metadata=tags, force=overwrite)
 
 
 def hear(sheet: Sheet) -> Heard:

@@ -96,7 +96,7 @@ class Shelf:
             raise RiffError(f"a clip's file is named ID.FORMAT, with a format of {', '.join(FORMATS)}")
         path = Path(self._folder.name) / name
         with self._lock:
-            return path if path.exists() else self.get(found[1]).save(path)
+            return path if path.exists() else self.get(found[1]).save(path, overwrite=True)
 
     def close(self) -> None:
         """Remove the files."""

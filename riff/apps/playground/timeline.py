@@ -177,7 +177,7 @@ def _python(timeline: Timeline, steps: int, source: Source) -> str:
 
 def _without_defaults(frame: Keyframe) -> str:
     plain = Keyframe(frame.prompt, bar=0.0)
-    told = [f"{name}={getattr(frame, name)!r}" for name in ("bpm", "hold", "easing", "keyscale")
+    told = [f"{name}={getattr(frame, name)!r}" for name in ("bpm", "hold", "easing", "key")
             if getattr(frame, name) != getattr(plain, name)]  # fmt: skip
     return f"Keyframe({', '.join([repr(frame.prompt), f'bar={frame.bar:g}', *told])})"
 
@@ -194,7 +194,7 @@ def _keyframe(number: int, cells: dict[str, str]) -> Keyframe:
     try:
         return Keyframe(
             cells.get("prompt", ""), bar=numbers["bar"], bpm=numbers["bpm"], hold=numbers["hold"] or 0.0,
-            easing=cells.get("easing") or "smooth", keyscale=cells.get("key") or None,  # type: ignore[arg-type]
+            easing=cells.get("easing") or "smooth", key=cells.get("key") or None,  # type: ignore[arg-type]
         )  # fmt: skip
     except RiffError as error:
         raise RiffError(f"keyframe {number}: {error}") from error

@@ -182,7 +182,7 @@ def build(stage: Stage) -> None:
             steps = gr.Slider(1, 100, 20, step=1, label="Steps")
             go, stop, status = buttons("Walk", "walk")
         with gr.Column(scale=6, min_width=320):
-            gr.HTML(now("What is done is heard here", stage.pipe.sampling_rate), elem_id="walk-now")
+            gr.HTML(now("What is done is heard here", stage.pipe.sample_rate), elem_id="walk-now")
             result = gr.HTML(EMPTY.format(_HINT), elem_id="walk-result")
     current, part = gr.State(None), gr.HTML("", elem_id="walk-feed")
     del listen  # the page's script reads it

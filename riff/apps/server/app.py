@@ -184,7 +184,7 @@ def _model_facts(pipe: "RiffPipeline") -> dict[str, Any]:
         "model": pipe.name,
         "model_hash": pipe.origin.model_hash,
         "loras": [dataclasses.asdict(adapter) for adapter in pipe.origin.adapters],
-        "sample_rate": pipe.sampling_rate,
+        "sample_rate": pipe.sample_rate,
         "device": pipe.device.type,
     }
 

@@ -12,17 +12,14 @@ from riff.apps.server.queue import Job, Result, step_counter
 from riff.apps.server.settings import Metrics, Settings
 from riff.apps.server.uploads import Picture, Sound
 from riff.audio.io import resample, save_audio
-from riff.diffusion.model import DenoiseOptions
-from riff.music.theory import canonical_key, parse_bpm
-from riff.prompt.syntax import plain_prompt
+from riff.diffusion.latents import seeded_generator
 from riff.spectrogram.codec import Encoded, SpectrogramCodec
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import write_png
-from riff.tasks.checks import Wish, check_negative, check_prompts, clip_seeds
+from riff.tasks import requests
 from riff.tasks.text_to_music import ClipPlan, generate_clips, make_plan
 from riff.tasks.timeline import Timeline
 from riff.utils.errors import RiffError
-from riff.utils.validation import BPM_RANGE
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
@@ -76,7 +73,7 @@ class Handlers:
         return step_counter(jobs, self.metrics.steps.inc)
 
     def render(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> list[Outcome]:
-        """Prompts of one group, drawn side by side; what is wrong with one of them is its own fault."""
+        """Prompts of one group, side by side; what is wrong with one of them concerns it alone."""
         outcomes: dict[str, Outcome] = {}
         plans: list[tuple[Job, ClipPlan]] = []
         for job in jobs:
@@ -84,69 +81,20 @@ class Handlers:
                 plans.append((job, self._plan(pipe, job.request)))
             except RiffError as error:
                 outcomes[job.id] = error
-        if len(jobs) == 1 and plans:
-            outcomes[jobs[0].id] = self._alone(pipe, jobs)
-        elif plans:
-            asked = plans[0][0].request
-            clips = generate_clips(pipe.model, [plan for _, plan in plans], self._wish(pipe, asked, jobs))
+        if plans:
+            clips = generate_clips(pipe.model, [plan for _, plan in plans], callback=self.counter(jobs))
             for (job, _), clip in zip(plans, clips, strict=True):
                 outcomes[job.id] = clip_result(clip, job.request.format)
         return [outcomes[job.id] for job in jobs]
 
-    def _alone(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> Result:
-        """One prompt, by the call that a user would make."""
-        asked = jobs[0].request
-        names = (
-            *("negative_prompt", "bpm", "bars", "duration", "keyscale", "key_tries"),
-            *("timesignature", "loop", "seed"),
-        )
-        options = {name: getattr(asked, name) for name in names}
-        return clip_result(pipe(asked.prompt, **options, **self._common(jobs)).clips[0], asked.format)
-
     def _plan(self, pipe: "RiffPipeline", asked: Any) -> ClipPlan:
-        check_prompts(asked.prompt)
-        stated = parse_bpm(plain_prompt(asked.prompt))
-        if asked.bpm is None and stated is not None and not BPM_RANGE[0] <= stated <= BPM_RANGE[1]:
-            raise RiffError(f"the prompt's tempo is {stated:g} bpm; use {BPM_RANGE[0]:g} to {BPM_RANGE[1]:g}")
-        if asked.bars is not None and asked.duration is not None:
-            raise RiffError(f"bars is {asked.bars} and duration {asked.duration:g}; give one of them")
-        plan = make_plan(
-            asked.prompt,
-            seed=clip_seeds(1, asked.seed, None)[0],
-            bpm=asked.bpm,
-            bars=asked.bars,
-            duration=asked.duration,
-            keyscale=None if asked.keyscale is None else canonical_key(asked.keyscale),
-            parts=pipe.components,
-            config=pipe.config,
-            prior=pipe.prior,
-            loop=asked.loop,
-            timesignature=asked.timesignature,
-        )
+        fields = asked.model_dump(exclude={"format", "timeline"})
+        fields |= {"key": fields.pop("keyscale"), "time_signature": fields.pop("timesignature")}
+        plan = make_plan(pipe.model, requests.RenderRequest(**fields))
         seconds = plan.samples / pipe.config.sample_rate
         if seconds > self.settings.max_seconds:
             raise RiffError(f"this would last {seconds:.1f} s; this server allows up to {self.settings.max_seconds:g}")
         return plan
-
-    def _wish(self, pipe: "RiffPipeline", asked: Any, jobs: Sequence[Job]) -> Wish:
-        """What a group has in common; as RiffPipeline's own call has it."""
-        guidance = pipe.model.default_guidance if asked.guidance_scale is None else asked.guidance_scale
-        keyscale = None if asked.keyscale is None else canonical_key(asked.keyscale)
-        if asked.key_tries and keyscale is None:
-            raise RiffError(f"key_tries is {asked.key_tries} without a keyscale; say which key to look for")
-        settings = pipe.model.settings(asked.num_inference_steps, guidance, asked.quality) | {
-            "negative_prompt": asked.negative_prompt,
-            "bpm_asked": asked.bpm,
-            "keyscale": keyscale,
-            "key_tries": asked.key_tries or None,
-            "timesignature": asked.timesignature,
-            "bars": asked.bars,
-            "duration": asked.duration,
-            "loop": asked.loop or None,
-        }
-        sampling = DenoiseOptions(asked.num_inference_steps, self.counter(jobs))
-        negative = check_negative(asked.negative_prompt)
-        return Wish(negative, guidance, sampling, asked.quality, keyscale, asked.key_tries, settings)
 
     def timeline(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> list[Outcome]:
         """Music that changes as a timeline says."""
@@ -166,7 +114,7 @@ class Handlers:
             bars=asked.bars,
             negative_prompt=asked.negative_prompt,
             bpm=asked.bpm,
-            keyscale=asked.keyscale,
+            key=asked.keyscale,
             easing=asked.easing,
             variation=asked.variation,
             loop=asked.loop,
@@ -231,7 +179,7 @@ class Edits:
         """A recording that goes on."""
         asked, audio, options = self._opened(jobs)
         if asked.bpm is not None:
-            seconds = audio.shape[-1] / options["sampling_rate"] + asked.bars * 4 * 60.0 / asked.bpm
+            seconds = audio.shape[-1] / options["sample_rate"] + asked.bars * 4 * 60.0 / asked.bpm
             if seconds > self.works.settings.max_seconds:
                 raise RiffError(f"this would last {seconds:.0f} s; ask for fewer bars")
         clip = pipe.extend(audio, asked.prompt, bars=asked.bars, **options)
@@ -249,13 +197,13 @@ class Edits:
         (job,) = jobs
         asked, (audio, rate, known) = job.request.asked, job.request.upload
         names = (
-            *("negative_prompt", "bpm", "downbeat", "keyscale", "seed"),
+            *("negative_prompt", "bpm", "downbeat", "seed"),
             *("num_inference_steps", "guidance_scale", "quality"),
         )
-        options = {name: getattr(asked, name) for name in names}
+        options = {name: getattr(asked, name) for name in names} | {"key": asked.keyscale}
         if asked.bpm is None and known is not None:
             options |= {"bpm": known, "downbeat": 0.0 if asked.downbeat is None else asked.downbeat}
-        return asked, audio, {**options, "sampling_rate": rate, "callback_on_step_end": self.works.counter(jobs)}
+        return asked, audio, {**options, "sample_rate": rate, "callback_on_step_end": self.works.counter(jobs)}
 
     def encode(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> Outcomes:
         """A recording drawn as a picture."""
@@ -285,7 +233,7 @@ class Edits:
             max_value=found.max_value,
             quality=asked.quality,
             loop=asked.loop,
-            generator=torch.Generator().manual_seed(asked.seed),
+            generator=seeded_generator(asked.seed),
         )
         content = file_bytes(lambda path: save_audio(path, waveform, config.sample_rate), asked.format)
         facts = {"duration_s": waveform.shape[-1] / config.sample_rate, "sample_rate": config.sample_rate}

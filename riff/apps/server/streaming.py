@@ -31,7 +31,8 @@ from riff.apps.server.schemas import (
     validate,
 )
 from riff.apps.server.settings import ApiError, Metrics, Settings, refusal
-from riff.tasks.stream import MusicStream, StreamOptions, StreamPacer, StreamTarget, next_wanted
+from riff.tasks import requests
+from riff.tasks.stream import MusicStream, StreamPacer, next_wanted
 from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ class Stream:
     def _work(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> list[Result | Exception]:
         asked, counter = self.asked, self.works.counter(jobs)
         if self.music is None:
-            seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
-            station = StreamTarget(asked.prompt, asked.bpm, guidance_scale=asked.guidance_scale)
-            self.music = MusicStream(pipe, station, StreamOptions(seed, quality=asked.quality))
+            names = ("prompt", "bpm", "seed", "num_inference_steps", "guidance_scale", "quality")
+            self.music = MusicStream(
+                pipe.model, requests.StreamRequest(**{name: getattr(asked, name) for name in names})
+            )
         bar, steps, wasted_s = next_wanted(self.music, self.pace, counter)
         sound = bar.waveform
         if self._encoder is None:
@@ -166,7 +168,7 @@ class Streams:
         if change.prompt is None and change.bpm is None:
             raise ApiError(422, "send a prompt, a bpm, or both")
         try:
-            found.music.steer(change.prompt, change.bpm)
+            found.music.update(change.prompt, change.bpm)
         except RiffError as error:
             raise refusal(error, [change.prompt or ""]) or error from None
         return {"id": stream_id, "bar_seconds": round(found.music.bar_seconds, 3), "within_bars": 2}

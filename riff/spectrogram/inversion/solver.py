@@ -8,7 +8,6 @@ A long canvas is worked through block by block; each block holds on to the sound
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +27,6 @@ from riff.spectrogram.inversion.stft import CircularSTFT
 from riff.utils.interrupt import checkpoint
 from riff.utils.parallel import Map, mapping
 
-Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
 BLOCK = 1024  # frames that are worked on at once
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.config import Quality, SpectrogramConfig
 from riff.spectrogram.inversion.filters import filters_of, inversion_geometry, is_fast, mel_to_linear
 from riff.spectrogram.inversion.griffin_lim import griffin_lim
-from riff.spectrogram.inversion.solver import BLOCK, PRESETS, QUALITIES, Preset, Quality, RingProblem, invert
+from riff.spectrogram.inversion.solver import BLOCK, PRESETS, QUALITIES, Preset, RingProblem, invert
 from riff.spectrogram.inversion.stft import CircularSTFT, fourier_resample
 from riff.spectrogram.mel import channels_to_stereo, samples_to_columns
 from riff.spectrogram.tempo import TempoMap
@@ -19,6 +19,8 @@ from riff.utils.errors import RiffError
 
 _SLACK = 64
 MAX_SECONDS = 7200.0  # a tempo in a file may make days of a few columns
+# From a mel (C, M, N) with a frame every ``config.hop_length`` samples to the sound (C, T) at ``config.sample_rate``.
+Vocoder = Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +200,7 @@ def mel_to_waveform(
     n_iter: int | None = None,
     loop: bool = False,
     generator: torch.Generator | None = None,
+    vocoder: Vocoder | None = None,
 ) -> Tensor:
     """A sound with the given mel magnitudes: inverse mel, then phase recovery, then exact length.
 
@@ -214,6 +217,7 @@ def mel_to_waveform(
         n_iter: iterations in place of the quality's, >= 0; Griffin-Lim's are 32.
         loop: whether the end leads back into the start.
         generator: CPU generator of phases that the magnitudes do not tell; ``None`` is one seeded with 0.
+        vocoder: in place of all that.
 
     Returns:
         (..., C, T) float32, T = ``config.frames_to_samples(N, bpm=bpm)``.
@@ -223,7 +227,7 @@ def mel_to_waveform(
     """
     _check_mel(mel, config)
     preset = _preset(quality, n_iter)
-    if preset is None and loop:
+    if preset is None and loop and vocoder is None:
         raise RiffError("quality 'griffin-lim' cannot loop; use fast, default, high or best")
     generator = generator or torch.Generator().manual_seed(0)
     n_samples = config.frames_to_samples(mel.shape[-1], bpm=bpm)
@@ -238,7 +242,9 @@ def mel_to_waveform(
         return samples_to_columns(frames * step, config, bpm)
 
     frames = MelFrames(mel.float().flatten(0, -3), columns_at, n_frames, loop=loop)
-    if preset is None:
+    if vocoder is not None:
+        waveform = _vocode(vocoder, frames.at(torch.arange(n_frames)).transpose(1, 2), n_samples)
+    elif preset is None:
         every = torch.arange(n_frames, device=mel.device)
         linear = mel_to_linear(frames.at(every), filters_of(config, 1, 1.0, mel.device))
         waveform = _griffin_lim(linear, config, n_samples, 32 if n_iter is None else n_iter, generator)
@@ -251,6 +257,24 @@ def mel_to_waveform(
     else:
         waveform = frames_to_waveform(frames, config, preset, length=n_samples, generator=generator)
     return channels_to_stereo(waveform.reshape(*mel.shape[:-2], n_samples), config)
+
+
+def _vocode(vocoder: Vocoder, mel: Tensor, n_samples: int) -> Tensor:
+    """The sound (B, n_samples) that a vocoder makes of ``mel`` (B, M, N), cut or filled up with silence.
+
+    Raises:
+        RiffError: it does not give a finite sound for each spectrogram.
+    """
+    sound = vocoder(mel)
+    if not isinstance(sound, Tensor) or sound.dim() != 2 or len(sound) != len(mel):
+        shape = tuple(sound.shape) if isinstance(sound, Tensor) else type(sound).__name__
+        raise RiffError(
+            f"the vocoder returned {shape} for a mel of shape {tuple(mel.shape)}; return (channels, samples)"
+        )
+    sound = sound.detach().float().cpu()[:, :n_samples]
+    if not bool(torch.isfinite(sound).all()):
+        raise RiffError("the vocoder returned NaN or infinite samples")
+    return functional.pad(sound, (0, n_samples - sound.shape[-1]))
 
 
 def _check_mel(mel: Tensor, config: SpectrogramConfig) -> None:
