@@ -231,8 +231,7 @@ def _pairs(gram: np.ndarray, times: np.ndarray) -> float:
     return float(total / pairs) if pairs else 0.0  # one clip drawn again and again
 
 
-# WAS riff/evaluate/closeness.py: Where single clips stand among others: how near to a reference, and where on
-# the two main axes of all.
+# Where single clips stand among others: how near to a reference, and where on the two main axes of all.
 
 NEIGHBOURS = 5
 

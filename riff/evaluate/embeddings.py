@@ -173,7 +173,7 @@ def _descriptors(sound: Sound) -> np.ndarray:
     return np.concatenate(rows).astype(np.float64)
 
 
-# WAS riff/evaluate/choices.py: The embeddings that can be asked for by name, found and loaded.
+# The embeddings that can be asked for by name, found and loaded.
 
 OFFLINE = ("mel", "descriptors", "latents", "tagger")
 FOREIGN = ("clap", "encodec")
@@ -237,8 +237,7 @@ def load_embedding(name: str, checkpoint: str | None, *, download: bool = False)
         raise _how_to_get("encodec", source or ENCODEC) from error
 
 
-# WAS riff/evaluate/foreign.py: Networks of others as embeddings: CLAP and EnCodec, through transformers, from a
-# folder or the local cache.
+# Networks of others as embeddings: CLAP and EnCodec, through transformers, from a folder or the local cache.
 #
 # Nothing is fetched unless that is asked for, and weights are read as safetensors only.
 

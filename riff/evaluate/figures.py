@@ -14,11 +14,9 @@ from riff.utils.errors import RiffError
 RESAMPLINGS = 1000
 
 
-# WAS riff/evaluate/accuracy.py: How often the detectors behind the figures of an evaluation are right
-# themselves, where that is known.
+# How often the detectors behind the figures of an evaluation are right themselves, where that is known.
 #
-# ``python -m training.measure.detectors --ship`` measures it on composed music of held-out seeds and writes the
-# file.
+# ``python -m training.measure.detectors --ship`` measures it on composed music of held-out seeds and writes the file.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +164,7 @@ def _shipped() -> dict[str, tuple[Accuracy, ...]]:
     return found
 
 
-# WAS riff/evaluate/sets.py: Statistics of sets: the Fréchet distance between two sets of features, and how sure
-# a counted share is.
+# Statistics of sets: the Fréchet distance between two sets of features, and how sure a counted share is.
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -222,8 +222,7 @@ def _key(text: str | None) -> str | None:
         return None
 
 
-# WAS riff/evaluate/words.py: The genres and instruments of riff's tagger that a prompt asks for, by the words
-# it uses.
+# The genres and instruments of riff's tagger that a prompt asks for, by the words it uses.
 
 # The words of a prompt that mean one of the tagger's genres, beside the genre's own name.
 GENRE_WORDS = {

@@ -187,8 +187,7 @@ def _root(generated: str | Path | None) -> Path:
     return path if path.is_dir() else path.parent
 
 
-# WAS riff/evaluate/collect.py: From measured files to figures: the sections of an evaluation, and its clips
-# with the best first.
+# From measured files to figures: the sections of an evaluation, and its clips with the best first.
 
 FEWEST = 20  # clips on each side, below which a distance says nothing
 FIRM = (

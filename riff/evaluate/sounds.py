@@ -111,8 +111,7 @@ def load_sounds(paths: Sequence[str | Path]) -> Iterator[Sound | RiffError]:
             yield error
 
 
-# WAS riff/evaluate/asked.py: What each clip of a folder should have been: read from a list of prompts, if the
-# files do not say it themselves.
+# What each clip of a folder should have been: read from a list of prompts, if the files do not say it themselves.
 
 FIELDS = ("prompt", "bpm", "keyscale", "genre")
 MAX_BYTES = 64_000_000

@@ -397,16 +397,13 @@ def main(argv: list[str] | None = None) -> None:
     print(ways[arguments.what](pipe, arguments.count))
 
 
-# WAS training/measure_stereo.py: Which two channels of a stereo recording are drawn side by side: left and
-# right, or mid and side.
+# Which two channels of a stereo recording are drawn side by side: left and right, or mid and side.
 #
-#     python -m training.measure.canvas stereo --count 6
+# python -m training.measure.canvas stereo --count 6
 #
-# Composed stereo pieces are remixed as mid and side, which is what riff does, and left and right each by
-# itself, from the
-# same noise: how the channels hang together, how wide they are, and what their sum sounds like, against the
-# piece's own
-# and against the same piece remixed in mono.
+# Composed stereo pieces are remixed as mid and side, which is what riff does, and left and right each by itself, from
+# the same noise: how the channels hang together, how wide they are, and what their sum sounds like, against the
+# piece's own and against the same piece remixed in mono.
 
 STRENGTHS = (0.0, 0.3, 0.6)
 

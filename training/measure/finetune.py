@@ -284,8 +284,7 @@ def main(argv: list[str] | None = None) -> None:
         report(arguments)
 
 
-# WAS training/finetune_judge.py: A judge who knows the reserved world too: the classifier of the thirty genres
-# with one more class.
+# A judge who knows the reserved world too: the classifier of the thirty genres with one more class.
 #
 # It starts from the trained classifier, so it takes minutes; only its verdict on the genre is meant to be read.
 

@@ -270,13 +270,10 @@ def main(argv: list[str] | None = None) -> None:
                 print(worst_lead(results, "Riffusion"))
 
 
-# WAS training/inversion_drawn.py: Pictures of a model, composed ones through its autoencoder and ones that it
-# drew, to sound and back to pictures.
+# Pictures of a model, composed ones through its autoencoder and ones that it drew, to sound and back to pictures.
 #
-# There is no original, so only the picture itself can be compared: ``mel`` as in training.measure.inversion,
-# and
-# ``codes``, the root mean square difference between the asked picture and one made anew from the sound, in
-# steps of 8
+# There is no original, so only the picture itself can be compared: ``mel`` as in training.measure.inversion, and
+# ``codes``, the root mean square difference between the asked picture and one made anew from the sound, in steps of 8
 # bits.
 
 
@@ -335,15 +332,12 @@ def pictures_table(results: dict[str, dict[str, list[Figures]]]) -> str:
     return "\n".join(lines)
 
 
-# WAS training/inversion_parameters.py: Pictures like riff-mini's with one parameter changed, through 8 bits and
-# the default inversion and back.
+# Pictures like riff-mini's with one parameter changed, through 8 bits and the default inversion and back.
 #
-# Bins, columns and the band change what a model has to draw; the window and the transform change only what is
-# in the
+# Bins, columns and the band change what a model has to draw; the window and the transform change only what is in the
 # picture. Figures do not depend on the picture's own geometry: ``linear`` and ``onsets`` are those of
 # training.measure.inversion, up to 10 kHz; ``spectrum`` is the mean difference of log-spectra up to 20 kHz in
-# decibels,
-# in 23 ms frames, of what is within 60 dB of the loudest.
+# decibels, in 23 ms frames, of what is within 60 dB of the loudest.
 
 BPM = 112.0
 OWN = SpectrogramConfig()
@@ -405,12 +399,10 @@ def parameters_table(clips: list[Tensor]) -> str:
     return "\n".join(lines)
 
 
-# WAS training/inversion_pictures.py: The pictures of docs/sound-from-pictures.md: what goes in, what comes out,
-# and where the phase errs.
+# The pictures of docs/sound-from-pictures.md: what goes in, what comes out, and where the phase errs.
 #
-# In the pictures of phase, brightness is loudness and colour is the error of the phase, red where it is right
-# and cyan
-# where it is opposite. A note of one colour is right but for a constant, which cannot be heard.
+# In the pictures of phase, brightness is loudness and colour is the error of the phase, red where it is right and
+# cyan where it is opposite. A note of one colour is right but for a constant, which cannot be heard.
 
 SPAN = slice(60, 316)  # columns that are shown: 2.56 s
 TOP = 256  # rows of 10 Hz that are shown of the phase: to 2.5 kHz

@@ -49,8 +49,7 @@ from training.measure import riff_mini as measure
 from training.recipes.dataset import Clips, load_clips
 from training.recipes.tagger import check, obtain_classifier
 
-# WAS training/measure_mini.py: Does riff-mini obey? Prompts from held-out truths, clips drawn from them, shares
-# counted on the clips.
+# Does riff-mini obey? Prompts from held-out truths, clips drawn from them, shares counted on the clips.
 
 
 @dataclass(frozen=True)
@@ -270,7 +269,7 @@ def _plain(row: Row) -> dict[str, Any]:
     }
 
 
-# WAS training/likeness_mini.py: Are riff-mini's pictures like composed ones, sharp, various, and not copies?
+# Are riff-mini's pictures like composed ones, sharp, various, and not copies?
 
 
 @torch.inference_mode()

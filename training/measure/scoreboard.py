@@ -166,12 +166,10 @@ def _ratio_line(ratio: dict[str, Any]) -> str:
     return f"- {ratio['value']:.3g}{'x' if ratio['times'] else ''} {ratio['meaning']}"
 
 
-# WAS training/published.py: What others have published about themselves: the scoreboard's figures, each with
-# its source and what it compares to.
+# What others have published about themselves: the scoreboard's figures, each with its source and what it compares to.
 #
-# Papers marked "quoted" were not read themselves: the number is one that later papers quote from them, and
-# where several
-# do, they agree.
+# Papers marked "quoted" were not read themselves: the number is one that later papers quote from them, and where
+# several do, they agree.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -145,18 +145,13 @@ def latent_magnitude(vae: Any, pictures: PictureSet, *, n: int = 256) -> float:
     return float(torch.stack(squares).mean().sqrt())
 
 
-# WAS training/polish.py: Teaching the decoder to paint what the denoiser draws the way composed pictures are
-# painted.
+# Teaching the decoder to paint what the denoiser draws the way composed pictures are painted.
 #
-# The latents that a denoiser draws are a little flatter than those of pictures, so decoded as they are they
-# lack contrast
-# and attacks. No picture belongs to a drawn latent, so there is no error to make smaller. But patches of what
-# is drawn
-# should be distributed as patches of composed pictures are, and the sliced Wasserstein distance tells how far
-# they are
-# from that (Rabin et al., 2011; of patches of pictures, Elnekave & Weiss, 2022). Composed pictures are rebuilt
-# beside
-# them, so that the autoencoder stays as true as it was.
+# The latents that a denoiser draws are a little flatter than those of pictures, so decoded as they are they lack
+# contrast and attacks. No picture belongs to a drawn latent, so there is no error to make smaller. But patches of
+# what is drawn should be distributed as patches of composed pictures are, and the sliced Wasserstein distance tells
+# how far they are from that (Rabin et al., 2011; of patches of pictures, Elnekave & Weiss, 2022). Composed pictures
+# are rebuilt beside them, so that the autoencoder stays as true as it was.
 
 PLACES = 25  # of the quarter of the bands that the patches are taken from; 32 are the whole height
 

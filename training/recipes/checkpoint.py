@@ -51,8 +51,7 @@ def write_checkpoint(
     return save_checkpoint(pipeline, config, folder, prior=MusicPrior(prior["weight"], prior["bias"]), force=True)
 
 
-# WAS riff/train/tokenizer.py: A CLIP tokenizer with a closed vocabulary: every word it was given is one token,
-# the rest is letters.
+# A CLIP tokenizer with a closed vocabulary: every word it was given is one token, the rest is letters.
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"

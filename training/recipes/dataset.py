@@ -111,8 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     make_split(arguments.out / "train", arguments.first, arguments.pieces, config, arguments.workers)
 
 
-# WAS training/clips.py: Reading the dataset that training/make_dataset.py wrote: pictures and the truth about
-# each.
+# Reading the dataset that training/make_dataset.py wrote: pictures and the truth about each.
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,7 @@ def _tells(text: str, lead: str) -> tuple[bool, bool]:
     return any(name.lower() in small for name in names), _KEY.search(small) is not None
 
 
-# WAS training/latent_judge.py: A judge of latents, small enough to stand in the denoiser's training loop:
-# genre, lead instrument and key.
+# A judge of latents, small enough to stand in the denoiser's training loop: genre, lead instrument and key.
 
 
 class LatentJudge(nn.Module):

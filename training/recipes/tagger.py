@@ -199,8 +199,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name}: {value}")
 
 
-# WAS training/classifier.py: Composed clips as lessons for riff's tagger: which classes there are, and which
-# are true of each clip.
+# Composed clips as lessons for riff's tagger: which classes there are, and which are true of each clip.
 
 
 def labels_of(clips: Clips) -> Labels:
