@@ -117,7 +117,7 @@ def tagger_embedding(tagger: Tagger) -> Embedding:
             bpm = measure_tempo(sound.middle(30.0).waveform, sound.sample_rate)
         except RiffError:  # no onsets, or too short
             bpm = EVEN
-        image = tagger.picture(sound.waveform, sound.sample_rate, bpm=bpm, downbeat=0.0)
+        image = tagger.image_of(sound.waveform, sound.sample_rate, bpm=bpm, downbeat=0.0)
         return np.asarray(tagger.embed(image[None])[0], dtype=np.float64)
 
     return Embedding("riff's tagger", of)

@@ -114,8 +114,8 @@ def _tags(sound: Sound, tagger: Tagger, measured: float | None) -> Tags:
     first = sound.waveform[..., : round(MOST * sound.sample_rate)]
 
     def on_grid(bpm: float) -> Tags:
-        image = tagger.picture(first, sound.sample_rate, bpm=min(max(bpm, 20.0), 400.0), downbeat=0.0)
-        return tagger.tag_pictures(image[None])[0]
+        image = tagger.image_of(first, sound.sample_rate, bpm=min(max(bpm, 20.0), 400.0), downbeat=0.0)
+        return tagger.tag_images(image[None])[0]
 
     told = _number(sound.metadata.get("bpm"))
     if told is not None and "model" in sound.metadata and "task" not in sound.metadata:

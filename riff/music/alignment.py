@@ -1,4 +1,4 @@
-"""A recording laid on the model's grid through its own beats, and brought to the level that the model knows."""
+"""A recording aligned with the model's grid through its own beats, and brought to the level that the model knows."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from riff.spectrogram.tempo import TempoMap
 
 # Root mean square level of composed music, which riff's own models were trained on, in decibels of full scale.
 LEVEL = -20.3
-MOST_WIDENING = 4.0  # of a drawn side, which may have come out nearly silent
+MOST_WIDENING = 4.0  # of a generated side, which may have come out nearly silent
 Source = Literal["given", "found", "none"]
 
 
@@ -39,14 +39,14 @@ class AlignedAudio:
 
     Attributes:
         waveform: ``(R, C, T)``, silence before the first downbeat included: C channels as the model's config has them;
-            R is 2 where a model of one channel draws mid and side of a stereo recording, half the sum and half the
+            R is 2 where a model of one channel works on mid and side of a stereo recording, half the sum and half the
             difference of left and right; else 1.
         tempo: from beats of the canvas, which begins on a downbeat, to seconds of ``waveform``.
         lead: samples of ``waveform`` before the recording begins.
         gain: that brought the recording to the model's level.
         beats_per_bar: 3 or 4.
         rate: samples of ``waveform`` per second.
-        beats: where they come from: "given" by the caller, "found" in the sound, or "none", where the grid lies in
+        beats: where they come from: "given" by the caller, "found" in the sound, or "none", where the grid is in
             seconds.
     """
 
@@ -74,7 +74,7 @@ def align_to_grid(
     beats_per_bar: int,
     fallback_bpm: float = 120.0,
 ) -> AlignedAudio:
-    """Lay a recording on the grid.
+    """Align a recording with the grid.
 
     Args:
         recording: at any rate.
@@ -83,7 +83,7 @@ def align_to_grid(
         downbeat: seconds to a first beat of a bar; None finds it.
         beats_per_bar: 3 or 4.
         fallback_bpm: where no beat is found, the grid is one in seconds: its columns are equally long, as at this
-            tempo, and begin with the recording or lie on its ``downbeat``. A warning says so.
+            tempo, and begin with the recording or on its ``downbeat``. A warning says so.
     """
     rate, fitted = config.sample_rate, to_model_channels(recording, config)
     mono = _mono(fitted)
@@ -101,7 +101,7 @@ def align_to_grid(
             tempo, lead = _even(fallback_bpm, downbeat or 0.0, beats_per_bar, rate)
             beats = "none"
             warnings.warn(
-                f"{error.problem}; it is laid on seconds instead, as an even grid of {fallback_bpm:.4g} bpm "
+                f"{error.problem}; it is aligned with seconds instead, as an even grid of {fallback_bpm:.4g} bpm "
                 f"({60.0 / fallback_bpm:.3g} s a beat); {REMEDY}",
                 stacklevel=2,
             )
@@ -109,17 +109,17 @@ def align_to_grid(
     return AlignedAudio(padded, tempo, lead, gain, beats_per_bar, rate, beats)
 
 
-def align_stem(part: Recording, laid: AlignedAudio, config: SpectrogramConfig) -> AlignedAudio:
-    """A part of a recording on the grid of the whole, by itself at the level that the model knows.
+def align_stem(stem: Recording, whole: AlignedAudio, config: SpectrogramConfig) -> AlignedAudio:
+    """A stem of a recording on the grid of the whole, by itself at the level that the model knows.
 
     Args:
-        part: as long as the recording that ``laid`` was made of, at its rate and in its channels.
-        laid: the whole, whose beats say more than a part's.
+        stem: as long as the recording that ``whole`` was made of, at its rate and in its channels.
+        whole: aligned, since its beats are clearer than a stem's.
         config: of the model.
     """
-    fitted = to_model_channels(part, config)
+    fitted = to_model_channels(stem, config)
     gain = _gain(fitted, config)
-    return dataclasses.replace(laid, waveform=torch.nn.functional.pad(fitted * gain, (laid.lead, 0)), gain=gain)
+    return dataclasses.replace(whole, waveform=torch.nn.functional.pad(fitted * gain, (whole.lead, 0)), gain=gain)
 
 
 def _mono(fitted: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _mono(fitted: Tensor) -> Tensor:
 
 
 def _gain(mono: Tensor, config: SpectrogramConfig) -> float:
-    """What brings a sound to the model's level; 1 where it knows none, or where there is silence."""
+    """The gain that brings a sound to the model's level; 1 where the model has no level, or the sound is silent."""
     if config.amplitude != "decibel":
         return 1.0
     loudness = 20.0 * math.log10(float(mono.square().mean().sqrt()) + 1e-9)
@@ -138,7 +138,7 @@ def _gain(mono: Tensor, config: SpectrogramConfig) -> float:
 
 
 def to_model_channels(recording: Recording, config: SpectrogramConfig) -> Tensor:
-    """``(R, C, T)`` at the config's rate, in its channels; see :class:`Laid`."""
+    """``(R, C, T)`` at the config's rate, in its channels; see :class:`AlignedAudio`."""
     waveform = resample(recording.waveform, recording.sample_rate, config.sample_rate)
     if config.channels == 2:
         return waveform.expand(2, -1)[None]
@@ -148,7 +148,7 @@ def to_model_channels(recording: Recording, config: SpectrogramConfig) -> Tensor
 
 
 def to_stereo(fitted: Tensor) -> Tensor:
-    """The inverse of :func:`fit`: ``(1|2, T)``, left and right of a stereo recording."""
+    """The inverse of :func:`to_model_channels`: ``(1|2, T)``, left and right of a stereo recording."""
     if len(fitted) == 1:
         return fitted[0]
     mid, side = fitted[:, 0]
@@ -165,14 +165,14 @@ def _even(bpm: float, downbeat: float, beats_per_bar: int, rate: int) -> tuple[T
     return TempoMap.constant(bpm), round((math.ceil(downbeat / bar - 1e-6) * bar - downbeat) * rate)
 
 
-def match_stereo_width(sound: Tensor, laid: AlignedAudio, where: slice = slice(None)) -> Tensor:
-    """What was drawn, ``(R, C, T)``, as wide there as the recording is: with the same level of side against mid.
+def match_stereo_width(sound: Tensor, aligned: AlignedAudio, where: slice = slice(None)) -> Tensor:
+    """Generated sound ``(R, C, T)``, as wide there as the recording is: with the same level of side against mid.
 
-    A model that knows no sides draws one as loud as any music. The side of what is in the middle stays silent.
+    A model of one channel makes a side as loud as any music. The side of what is in the middle stays silent.
     """
     if len(sound) == 1:
         return sound
-    (old_mid, old_side), (mid, side) = (x[:, 0].square().mean(-1) for x in (laid.waveform, sound[..., where]))
+    (old_mid, old_side), (mid, side) = (x[:, 0].square().mean(-1) for x in (aligned.waveform, sound[..., where]))
     if not bool(old_mid > 0) or not bool(side > 0):
         return sound
     share = (old_side * mid / (old_mid * side)).sqrt().clamp(max=MOST_WIDENING)

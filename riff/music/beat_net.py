@@ -1,7 +1,7 @@
-"""A small network that hears where beats and bars are: dilated convolutions over time (Davies & Böck 2019).
+"""A small network that finds where beats and bars are: dilated convolutions over time (Davies & Böck 2019).
 
-It gives each fiftieth of a second three likelihoods, that nothing, a beat or a bar begins there; :mod:`riff.music.beat_decoding`
-makes beats and bars of them. It was trained on composed music by `training/train_beats.py`.
+It gives each fiftieth of a second three likelihoods, that nothing, a beat or a bar begins there;
+:mod:`riff.music.beat_decoding` makes beats and bars of them. It was trained by :mod:`training.recipes.beat_net`.
 """
 
 import functools
@@ -67,7 +67,7 @@ class _Layer(nn.Module):
 
 
 def magnitudes(mono: Tensor, sample_rate: int) -> Tensor:
-    """What the network hears, before its logarithm: (F, N) magnitudes over the sound's own level, 50 frames a second.
+    """What the network reads, before its logarithm: (F, N) magnitudes over the sound's own level, 50 frames a second.
 
     Args:
         mono: (T,).
@@ -132,7 +132,7 @@ def save_net(net: BeatNet, path: Path) -> None:
 
 @functools.lru_cache(maxsize=2)
 def load_net(path: Path = WEIGHTS) -> BeatNet:
-    """Read what :func:`save_net` wrote, ready to hear.
+    """Read what :func:`save_net` wrote, in evaluation mode.
 
     Raises:
         ModelError: the file is missing, damaged, incomplete, or holds other, NaN or infinite weights.

@@ -52,14 +52,14 @@ def measure_key(waveform: Tensor | np.ndarray, sample_rate: int) -> str:
 def detect_key(
     waveform: Tensor | np.ndarray, sample_rate: int, *, tagger: Tagger | None = None, bpm: float | None = None
 ) -> str:
-    """The key as a network hears it that was trained on composed music in all keys alike (Tagger's key net).
+    """The key by the tagger's network for keys, which was trained on composed music in all keys alike.
 
-    The sound is drawn on an even grid, which need not be its own: the net hears pitch classes half-beat by half-beat.
+    The sound is put on an even grid, which need not be its own: the network reads pitch classes by half beats.
 
     Args:
         waveform: sound, shape (C, T) or (T,), any scale; at least half a second.
         sample_rate: samples per second, in Hz.
-        tagger: hears; None is :func:`measure_key`, which is right less often.
+        tagger: has the network; None is :func:`measure_key`, which is right less often.
         bpm: beats per minute of the grid, as known or measured; None is 120.
 
     Returns:
@@ -72,14 +72,15 @@ def detect_key(
     if tagger is None or mono.size < sample_rate // 2 or not np.abs(mono).max() >= 1e-4:
         return measure_key(mono, sample_rate)
     tempo = bpm if bpm is not None and math.isfinite(bpm) and 20.0 <= bpm <= 400.0 else 120.0
-    image = tagger.picture(torch.from_numpy(mono)[None], sample_rate, bpm=tempo, downbeat=0.0)
-    return tagger.tag_pictures(image[None])[0].keyscale
+    image = tagger.image_of(torch.from_numpy(mono)[None], sample_rate, bpm=tempo, downbeat=0.0)
+    return tagger.tag_images(image[None])[0].key
 
 
 def key_scores(chroma: np.ndarray) -> np.ndarray:
     """Correlation of a pitch-class vector, shape (12,) with C first, with each of ``KEYS``, shape (24,)."""
-    heard = [np.convolve(np.tile(profile, 2), _OVERTONES)[12:24] for profile in (_MAJOR, _MINOR)]
-    profiles = np.stack([np.roll(profile, tonic) for profile in heard for tonic in range(12)])
+    # With what the notes' overtones add: a circular convolution over the twelve pitch classes.
+    sounding = [np.convolve(np.tile(profile, 2), _OVERTONES)[12:24] for profile in (_MAJOR, _MINOR)]
+    profiles = np.stack([np.roll(profile, tonic) for profile in sounding for tonic in range(12)])
     profiles = profiles - profiles.mean(1, keepdims=True)
     centred = chroma - chroma.mean()
     norm = np.linalg.norm(profiles, axis=1) * max(float(np.linalg.norm(centred)), 1e-12)

@@ -1,7 +1,7 @@
 """riff's own tagger: the genre, the instruments, the lead and the key of music, without a download.
 
-It was trained on music that riff's composer wrote and a General MIDI soundfont played, and has heard nothing else: of
-recorded music it says what that is most like among the things it knows, however sure it sounds.
+It was trained on music that riff's composer wrote and a General MIDI soundfont played, and on nothing else: of recorded
+music it names what is most like it among the things it knows, however high the probability.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BUNDLED = Path(__file__).parents[1] / "models" / "tagger.safetensors"
 
 @dataclass(frozen=True)
 class Tags:
-    """What was heard in a clip; each mapping is name to probability, the most probable first.
+    """The tags of a clip; each mapping is name to probability, the most probable first.
 
     Attributes:
         genres: add up to 1.
@@ -50,7 +50,7 @@ class Tags:
         return next(iter(self.leads))
 
     @property
-    def keyscale(self) -> str:
+    def key(self) -> str:
         """The most probable key."""
         return next(iter(self.keys))
 
@@ -60,7 +60,7 @@ class Tagger:
 
     Attributes:
         net: the network.
-        config: the pictures that it reads; riff-mini's.
+        config: of the images that it reads; riff-mini's.
     """
 
     def __init__(self, net: TaggerNet, config: SpectrogramConfig) -> None:
@@ -88,25 +88,25 @@ class Tagger:
         return self.net.labels
 
     def reads(self, config: SpectrogramConfig) -> bool:
-        """Whether pictures of a config are such as it was trained on; their width and channels do not matter."""
+        """Whether images of a config are like those of its training; their width and channels do not matter."""
         names = "sample_rate win_length n_mels f_min f_max mel_scale norm amplitude reference db_range grid"
         names += " frames_per_beat"
         return all(getattr(config, name) == getattr(self.config, name) for name in names.split())
 
-    def tag_pictures(self, images: Tensor, columns: Sequence[int] | None = None) -> list[Tags]:
-        """Tag pictures on riff-mini's beats grid.
+    def tag_images(self, images: Tensor, columns: Sequence[int] | None = None) -> list[Tags]:
+        """Tag images on riff-mini's beats grid.
 
         Args:
-            images: (B, 1 or 2, M, N) in [0, 1], beginning with a bar; of two channels the first is heard, which is the
-                mid of a mid-side picture. What is longer than 8 beats is heard by windows, whose probabilities are
+            images: (B, 1 or 2, M, N) in [0, 1], beginning with a bar; of two channels the first is read, which is the
+                mid of a mid-side image. What is longer than 8 beats is read by windows, whose probabilities are
                 averaged.
-            columns: how many columns of each picture hold music, where they were padded; None is all.
+            columns: how many columns of each image hold music, where they were padded; None is all.
 
         Returns:
-            Tags of each picture.
+            Tags of each image.
 
         Raises:
-            RiffError: pictures of another shape, or columns that are not theirs.
+            RiffError: images of another shape, or columns that are not theirs.
         """
         import torch
 
@@ -122,8 +122,8 @@ class Tagger:
     def tag(self, waveform: Tensor, sample_rate: int, *, bpm: float | None = None) -> Tags:
         """Tag a sound.
 
-        Its beats are tracked, and windows of two bars of 4 are averaged; where no beat is heard an even grid at
-        ``bpm``, or (which is warned of) at 120, is used. The sound is brought to the level that the tagger knows.
+        Its beats are tracked, and windows of two bars of 4 are averaged; where no beat is found an even grid at
+        ``bpm``, or (with a warning) at 120, is used. The sound is brought to the level that the tagger knows.
 
         Args:
             waveform: (C, T) or (T,), one channel or two.
@@ -133,10 +133,10 @@ class Tagger:
         Raises:
             RiffError: the sound is empty, silent, or holds NaN or infinite samples.
         """
-        return self.tag_pictures(self.picture(waveform, sample_rate, bpm=bpm)[None])[0]
+        return self.tag_images(self.image_of(waveform, sample_rate, bpm=bpm)[None])[0]
 
     def embed(self, images: Tensor, columns: Sequence[int] | None = None) -> Tensor:
-        """What the tagger hears genre and instruments by, (B, 2048), averaged over windows; as for tag_pictures."""
+        """The features that give genre and instruments, (B, 2048), averaged over windows; as for tag_images."""
         import torch
 
         from riff.music.tagger_net import embed
@@ -145,10 +145,10 @@ class Tagger:
         features, owner = embed(self.net, windows), torch.tensor(owners)
         return torch.stack([features[owner == index].mean(0) for index in range(len(images))])
 
-    def picture(
+    def image_of(
         self, waveform: Tensor, sample_rate: int, *, bpm: float | None = None, downbeat: float | None = None
     ) -> Tensor:
-        """The picture (1, M, N) by which :meth:`tag` hears a sound, from the bar it begins in; arguments as there.
+        """The image (1, M, N) by which :meth:`tag` reads a sound, from the bar it begins in; arguments as there.
 
         With ``downbeat``, seconds to a first beat of a bar, and ``bpm`` nothing is tracked.
         """
@@ -163,21 +163,21 @@ class Tagger:
             raise RiffError("a sound to be tagged is empty or holds NaN or infinite samples; use another")
         if float(mono.abs().max()) < 1e-4:
             raise RiffError("a silent sound cannot be tagged; use one with music in it")
-        laid = align_to_grid(Recording(mono, sample_rate), self.config, bpm=bpm, downbeat=downbeat, beats_per_bar=4)
-        return mel_to_image(waveform_to_mel(laid.waveform[0], self.config, bpm=laid.tempo), self.config)
+        aligned = align_to_grid(Recording(mono, sample_rate), self.config, bpm=bpm, downbeat=downbeat, beats_per_bar=4)
+        return mel_to_image(waveform_to_mel(aligned.waveform[0], self.config, bpm=aligned.tempo), self.config)
 
     def _windows(self, images: Tensor, columns: Sequence[int] | None) -> tuple[Tensor, list[int]]:
-        """Pieces of pictures, (n, M, 256), and which picture each is of."""
+        """Pieces of images, (n, M, 256), and which image each is of."""
         import torch
 
         from riff.music.tagger_net import WINDOW
 
         rows = self.config.n_mels
         if images.ndim != 4 or images.shape[1] not in (1, 2) or images.shape[2] != rows or not images.shape[3]:
-            raise RiffError(f"pictures have shape {tuple(images.shape)}; the tagger reads (B, 1 or 2, {rows}, N)")
+            raise RiffError(f"images have shape {tuple(images.shape)}; the tagger reads (B, 1 or 2, {rows}, N)")
         lengths = [images.shape[-1]] * len(images) if columns is None else list(columns)
         if len(lengths) != len(images) or not all(0 < length <= images.shape[-1] for length in lengths):
-            raise RiffError(f"columns are {lengths}; give 1 to {images.shape[-1]} for each of {len(images)} pictures")
+            raise RiffError(f"columns are {lengths}; give 1 to {images.shape[-1]} for each of {len(images)} images")
         windows, owners = [], []
         for index, length in enumerate(lengths):
             # A last stub of less than a bar says little.

@@ -1,4 +1,4 @@
-"""The network that hears pictures: which genre, which instruments, which lead and which key."""
+"""The network that tags images of music: which genre, which instruments, which lead and which key."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import ModelError
 from riff.utils.files import check_safetensors, first_line, write_bytes
 
-WINDOW = 256  # columns that are heard at once: 8 beats of 32
+WINDOW = 256  # columns that are read at once: 8 beats of 32
 _LOWEST_PITCH, _OCTAVES = 36, 5  # C2 to B6
 
 
@@ -28,7 +28,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Logits for n pictures: genre (n, G), instruments (n, I, independent), lead (n, L), key (n, 24)."""
+    """Logits for n images: genre (n, G), instruments (n, I, independent), lead (n, L), key (n, 24)."""
 
     genre: Tensor
     instruments: Tensor
@@ -37,7 +37,7 @@ class Verdict:
 
 
 class TaggerNet(nn.Module):
-    """Convolutions over the picture for genre, instruments and lead; a net alike in all keys for the key."""
+    """Convolutions over the image for genre, instruments and lead; a net alike in all keys for the key."""
 
     def __init__(self, labels: Labels, config: SpectrogramConfig) -> None:
         super().__init__()
@@ -56,17 +56,17 @@ class TaggerNet(nn.Module):
         self.lead = nn.Linear(width, len(labels.leads))
         self.key = KeyNet(config)
 
-    def features(self, pictures: Tensor) -> Tensor:
-        """What genre, instruments and lead are read from: (n, 2048) for pictures (n, M, 256) in [0, 1]."""
-        small = functional.avg_pool2d(pictures[:, None], (2, 4))  # eighths of a beat
-        height = torch.linspace(1.0, -1.0, small.shape[-2], device=pictures.device)[:, None].expand_as(small)
+    def features(self, images: Tensor) -> Tensor:
+        """What genre, instruments and lead are read from: (n, 2048) for images (n, M, 256) in [0, 1]."""
+        small = functional.avg_pool2d(images[:, None], (2, 4))  # eighths of a beat
+        height = torch.linspace(1.0, -1.0, small.shape[-2], device=images.device)[:, None].expand_as(small)
         found = self.body(torch.cat([4.0 * small - 1.0, height], dim=1))
         return torch.cat([found.mean(-1), found.amax(-1)], dim=1).flatten(1)
 
-    def forward(self, pictures: Tensor) -> Verdict:
-        """Judge pictures, shape (n, M, 256), float in [0, 1]."""
-        pooled = self.dropout(self.features(pictures))
-        return Verdict(self.genre(pooled), self.instruments(pooled), self.lead(pooled), self.key(pictures))
+    def forward(self, images: Tensor) -> Verdict:
+        """Judge images, shape (n, M, 256), float in [0, 1]."""
+        pooled = self.dropout(self.features(images))
+        return Verdict(self.genre(pooled), self.instruments(pooled), self.lead(pooled), self.key(images))
 
 
 class KeyNet(nn.Module):
@@ -84,9 +84,9 @@ class KeyNet(nn.Module):
         self.chords = nn.Conv2d(48, 48, (12, 1))
         self.modes = nn.Conv2d(96, 2, (12, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Key logits, shape (n, 24), of pictures (n, M, N)."""
-        halves = functional.avg_pool1d(pictures, pictures.shape[-1] // 16)
+    def forward(self, images: Tensor) -> Tensor:
+        """Key logits, shape (n, 24), of images (n, M, N)."""
+        halves = functional.avg_pool1d(images, images.shape[-1] // 16)
         notes = self.norm((self.semitones @ halves).unflatten(1, (_OCTAVES, 12)))
         hidden = functional.relu(self.octaves(_wrapped(notes)))
         hidden = functional.relu(self.time(hidden))
@@ -107,7 +107,7 @@ def _wrapped(notes: Tensor) -> Tensor:
 
 
 def semitone_weights(config: SpectrogramConfig) -> Tensor:
-    """Rows of a picture to the 60 semitones from C2, shape (60, M): triangles one row or semitone wide."""
+    """Rows of a image to the 60 semitones from C2, shape (60, M): triangles one row or semitone wide."""
     mel = [2595.0 * math.log10(1.0 + hertz / 700.0) for hertz in (config.f_min, config.f_max)]
     step = (mel[1] - mel[0]) / (config.n_mels + 1)
     centres = 700.0 * (10.0 ** ((mel[0] + step * torch.arange(1, config.n_mels + 1).double()) / 2595.0) - 1.0)
@@ -116,24 +116,24 @@ def semitone_weights(config: SpectrogramConfig) -> Tensor:
     row_width = rows.diff(append=rows[-1:] + (rows[-1] - rows[-2])).clamp_min(0.5)
     weights = (1.0 - (rows - pitches[:, None]).abs() / row_width).clamp_min(0.0)
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-6)
-    return weights.flip(1).float()  # row 0 of a picture is the highest frequency
+    return weights.flip(1).float()  # row 0 of a image is the highest frequency
 
 
 @torch.inference_mode()
-def judge(net: TaggerNet, pictures: Tensor, *, batch: int = 64) -> Verdict:
-    """Logits for pictures (n, M, N), uint8 or float in [0, 1]; N < 256 is padded with silence."""
-    parts = [net(_floats(part)) for part in pictures.split(batch)]
+def judge(net: TaggerNet, images: Tensor, *, batch: int = 64) -> Verdict:
+    """Logits for images (n, M, N), uint8 or float in [0, 1]; N < 256 is padded with silence."""
+    parts = [net(_floats(part)) for part in images.split(batch)]
     return Verdict(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Verdict)))
 
 
 @torch.inference_mode()
-def embed(net: TaggerNet, pictures: Tensor, *, batch: int = 64) -> Tensor:
-    """Features (n, 2048) of pictures as :func:`judge` takes them."""
-    return torch.cat([net.features(_floats(part)) for part in pictures.split(batch)])
+def embed(net: TaggerNet, images: Tensor, *, batch: int = 64) -> Tensor:
+    """Features (n, 2048) of images as :func:`judge` takes them."""
+    return torch.cat([net.features(_floats(part)) for part in images.split(batch)])
 
 
-def _floats(pictures: Tensor) -> Tensor:
-    floats = pictures.float() / 255.0 if pictures.dtype == torch.uint8 else pictures.float()
+def _floats(images: Tensor) -> Tensor:
+    floats = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
     return functional.pad(floats, (0, max(0, WINDOW - floats.shape[-1])))
 
 

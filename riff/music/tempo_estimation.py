@@ -41,7 +41,7 @@ def measure_tempo(waveform: Tensor | np.ndarray, sample_rate: int, *, expected: 
     if not envelope.max() > 0:
         raise RiffError("the clip has no onsets, so no tempo can be measured; use sound that changes")
     tempi = _SLOWEST * np.exp(np.arange(0.0, math.log(_FASTEST / _SLOWEST), _STEP))
-    # A very wide prior: which period it is, is for the sound alone to say.
+    # A very wide prior: the sound alone decides which period it is.
     resemblance = _resemblance(bands, rate, tempi)
     coarse = float(tempi[int(np.argmax(resemblance * _prior(tempi, 115.0, 4.0)))])
     coarse = _level_of(coarse, resemblance, tempi)
@@ -52,23 +52,23 @@ def measure_tempo(waveform: Tensor | np.ndarray, sample_rate: int, *, expected: 
     return min((measured * level for level in _LEVELS), key=lambda tempo: abs(math.log(tempo / expected)))
 
 
-def tempo_error(measured: float, asked: float) -> float:
+def tempo_error(measured: float, wanted: float) -> float:
     """Relative difference of two tempi, smallest over the metrical levels 1/3, 1/2, 2/3, 1, 3/2, 2 and 3.
 
     Args:
         measured: beats per minute, > 0.
-        asked: beats per minute, > 0.
+        wanted: beats per minute, > 0.
 
     Returns:
-        ``min |measured * level / asked - 1|``; 0.01 is one per cent.
+        ``min |measured * level / wanted - 1|``; 0.01 is one per cent.
 
     Raises:
         RiffError: a tempo is not a positive number.
     """
-    for tempo in (measured, asked):
+    for tempo in (measured, wanted):
         if not (math.isfinite(tempo) and tempo > 0):
             raise RiffError(f"a tempo is {tempo!r}; use beats per minute greater than 0")
-    return min(abs(measured * level / asked - 1.0) for level in _LEVELS)
+    return min(abs(measured * level / wanted - 1.0) for level in _LEVELS)
 
 
 def onset_envelopes(waveform: Tensor | np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
@@ -111,8 +111,8 @@ def _level_of(found: float, resemblance: np.ndarray, tempi: np.ndarray) -> float
 
 
 def _resemblance(bands: np.ndarray, rate: float, tempi: np.ndarray) -> np.ndarray:
-    # Blurred, so that humanised onsets still meet; each lag is divided by how much of the clip overlaps
-    # there.
+    """How much the envelopes resemble themselves one to four periods of each tempo later."""
+    # Blurred, so that humanised onsets still meet; each lag is divided by how much of the clip overlaps there.
     offsets = np.arange(-round(0.06 * rate), round(0.06 * rate) + 1) / rate
     blur = np.exp(-0.5 * (offsets / 0.015) ** 2)
     soft = np.stack([np.convolve(band, blur, mode="same") for band in bands])
@@ -129,6 +129,7 @@ def _resemblance(bands: np.ndarray, rate: float, tempi: np.ndarray) -> np.ndarra
 
 
 def _comb(envelope: np.ndarray, rate: float, tempi: np.ndarray) -> np.ndarray:
+    """Energy of the envelope at each tempo's harmonics, the higher ones counting less."""
     size = 1 << 18  # zero padding: 0.0013 Hz between bins, much finer than the peaks
     energy = np.abs(np.fft.rfft(envelope / envelope.sum(), n=size)) ** 2
     weights = 0.9 ** np.arange(_HARMONICS)

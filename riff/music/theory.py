@@ -71,11 +71,11 @@ def parse_key(text: str) -> str | None:
     return None
 
 
-def canonical_key(keyscale: str) -> str:
+def canonical_key(key: str) -> str:
     """One of :data:`KEYS` for a key given as an argument.
 
     Args:
-        keyscale: a key and nothing else, in any spelling: ``"F# minor"``, ``"g flat major"``, ``"Bbm"``.
+        key: a key and nothing else, in any spelling: ``"F# minor"``, ``"g flat major"``, ``"Bbm"``.
 
     Returns:
         The key with its sharps spelling.
@@ -83,12 +83,12 @@ def canonical_key(keyscale: str) -> str:
     Raises:
         RiffError: the text is not one of the 24 keys.
     """
-    if isinstance(keyscale, str):
-        stripped = keyscale.strip()
+    if isinstance(key, str):
+        stripped = key.strip()
         found = _KEY.fullmatch(stripped) or _CHORD_KEY.fullmatch(stripped[:1].upper() + stripped[1:])
         if found:
             return _spell(found)
-    raise RiffError(f"key is {keyscale!r}; use a note (C, C#, Db, ... B) and major or minor, for example 'F# minor'")
+    raise RiffError(f"key is {key!r}; use a note (C, C#, Db, ... B) and major or minor, for example 'F# minor'")
 
 
 def parse_time_signature(prompt: str) -> int:

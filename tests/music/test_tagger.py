@@ -61,7 +61,7 @@ def test_the_package_carries_a_tagger_of_under_five_megabytes(tagger: Tagger) ->
 @pytest.mark.parametrize(("tonic", "minor"), [(0, False), (7, False), (9, True), (3, True)])
 def test_the_key_of_plain_cadences_is_heard(tagger: Tagger, tonic: int, minor: bool) -> None:
     tags = tagger.tag(song(tonic, minor=minor), RATE, bpm=120.0)
-    assert tags.keyscale == KEYS[tonic + 12 * minor]
+    assert tags.key == KEYS[tonic + 12 * minor]
     assert tags.instruments["drums"] < 0.5
 
 
@@ -81,30 +81,30 @@ def test_loudness_and_rate_and_channels_do_not_matter(tagger: Tagger) -> None:
     plain = tagger.tag(sound, RATE, bpm=120.0)
     for other, rate in ((0.1 * sound, RATE), (sound.expand(2, -1), RATE), (resample(sound, RATE, 48000), 48000)):
         heard = tagger.tag(other, rate, bpm=120.0)
-        assert heard.keyscale == plain.keyscale
+        assert heard.key == plain.key
         assert heard.genres[plain.genre] == pytest.approx(plain.genres[plain.genre], abs=0.05)
 
 
 def test_a_long_picture_is_the_mean_of_its_windows_and_padding_is_not_heard(tagger: Tagger) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, 1, 256, 512, generator=generator)
-    first, second = tagger.tag_pictures(images[..., :256])[0], tagger.tag_pictures(images[..., 256:])[0]
-    both = tagger.tag_pictures(images)[0]
+    first, second = tagger.tag_images(images[..., :256])[0], tagger.tag_images(images[..., 256:])[0]
+    both = tagger.tag_images(images)[0]
     genre = first.genre
     assert both.genres[genre] == pytest.approx((first.genres[genre] + second.genres[genre]) / 2, abs=1e-5)
     # A stub of less than a bar is left out; what columns leave out is not heard.
-    assert tagger.tag_pictures(images, [300])[0].genres == pytest.approx(first.genres, abs=1e-5)
+    assert tagger.tag_images(images, [300])[0].genres == pytest.approx(first.genres, abs=1e-5)
     stereo = torch.cat([images, 0.0 * images], dim=1)
-    assert tagger.tag_pictures(stereo)[0].genres == pytest.approx(both.genres, abs=1e-5)
+    assert tagger.tag_images(stereo)[0].genres == pytest.approx(both.genres, abs=1e-5)
     assert tagger.embed(images).shape == (1, 2048)
-    assert tagger.tag_pictures(torch.zeros(0, 1, 256, 256)) == []
+    assert tagger.tag_images(torch.zeros(0, 1, 256, 256)) == []
 
 
 def test_a_sound_without_a_beat_is_tagged_on_an_even_grid(tagger: Tagger) -> None:
     drone = torch.from_numpy(0.1 * np.sin(2 * math.pi * 220.0 * np.arange(4 * RATE) / RATE)).float()
     with pytest.warns(UserWarning, match="even grid"):
         tags = tagger.tag(drone, RATE)
-    assert tags.keyscale in KEYS
+    assert tags.key in KEYS
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_sounds_that_hold_no_music_are_one_clear_error(tagger: Tagger, sound: to
 
 def test_pictures_of_another_kind_are_refused(tagger: Tagger) -> None:
     with pytest.raises(RiffError, match="256, N"):
-        tagger.tag_pictures(torch.zeros(1, 1, 512, 256))
+        tagger.tag_images(torch.zeros(1, 1, 512, 256))
     with pytest.raises(RiffError, match="columns are"):
-        tagger.tag_pictures(torch.zeros(1, 1, 256, 256), [257])
+        tagger.tag_images(torch.zeros(1, 1, 256, 256), [257])
     assert tagger.reads(SpectrogramConfig(channels=2, width=512))
     assert not tagger.reads(SpectrogramConfig.riffusion())
     assert not tagger.reads(dataclasses.replace(SpectrogramConfig(), grid="seconds"))
@@ -133,7 +133,7 @@ def test_half_precision_halves_the_file_and_keeps_the_verdict(tmp_path: Path) ->
     assert sizes[1] < 0.55 * sizes[0]
     images = torch.rand(2, 1, 256, 256, generator=torch.Generator().manual_seed(0))
     full, half = (Tagger.load(tmp_path / name) for name in ("new/full.safetensors", "half.safetensors"))
-    pairs = zip(full.tag_pictures(images), half.tag_pictures(images), strict=True)
+    pairs = zip(full.tag_images(images), half.tag_images(images), strict=True)
     assert all(a.genres == pytest.approx(b.genres, abs=0.01) for a, b in pairs)
 
 
@@ -169,4 +169,4 @@ def test_a_damaged_file_is_named(tmp_path: Path, harm: str, message: str) -> Non
 def test_a_picture_and_its_sound_are_heard_alike(tagger: Tagger) -> None:
     sound = song(9, minor=True, bars=2)[:, : 4 * RATE]
     picture = mel_to_image(waveform_to_mel(0.3 * sound / sound.abs().max(), tagger.config, bpm=120.0), tagger.config)
-    assert tagger.tag_pictures(picture[None])[0].keyscale == tagger.tag(sound, RATE, bpm=120.0).keyscale == "A minor"
+    assert tagger.tag_images(picture[None])[0].key == tagger.tag(sound, RATE, bpm=120.0).key == "A minor"

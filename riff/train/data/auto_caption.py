@@ -187,7 +187,7 @@ def _listen(
     """What the tagger hears, the key and the families it is sure of; by a picture of its own where there is none."""
     tagger = _tagger()
     if image is not None:
-        heard = tagger.tag_pictures(image[None])[0]
+        heard = tagger.tag_images(image[None])[0]
         return heard, _sure(heard.keys, SURE_OF_KEY), _families(heard, SURE_OF_INSTRUMENT)
     heard = _tracked(tagger, waveform, sample_rate, bpm)
     return heard, _untracked_key(tagger, waveform, sample_rate), _families(heard, SURE_OF_INSTRUMENT_TRACKED)
@@ -206,8 +206,8 @@ def _tracked(tagger: Tagger, waveform: Tensor, sample_rate: int, bpm: float | No
 
 def _untracked_key(tagger: Tagger, waveform: Tensor, sample_rate: int) -> str | None:
     """The key by an even grid: measured better than by beats tracked in a clip, or by pitch classes alone."""
-    picture = tagger.picture(waveform, sample_rate, bpm=EVEN_BPM, downbeat=0.0)
-    return _sure(tagger.tag_pictures(picture[None])[0].keys, SURE_OF_KEY_UNTRACKED)
+    picture = tagger.image_of(waveform, sample_rate, bpm=EVEN_BPM, downbeat=0.0)
+    return _sure(tagger.tag_images(picture[None])[0].keys, SURE_OF_KEY_UNTRACKED)
 
 
 def _sure(ranked: dict[str, float], least: float) -> str | None:
