@@ -239,7 +239,10 @@ def test_without_a_beat_the_grid_lies_in_seconds_and_that_is_said(pipe, name):
         laid = align_to_grid(recording, config, bpm=None, downbeat=None, beats_per_bar=4, fallback_bpm=96.0)
     assert len(said) == 1
     line = str(said[0].message)
-    assert "aligned with seconds instead, as an even grid of 96 bpm (0.625 s a beat); pass bpm" in line and "\n" not in line
+    assert (
+        "aligned with seconds instead, as an even grid of 96 bpm (0.625 s a beat); pass bpm" in line
+        and "\n" not in line
+    )
     # Columns are equally long, and the first one begins with the recording.
     columns = torch.arange(0, 96, dtype=torch.float64)
     seconds = laid.tempo.seconds_at(columns / config.frames_per_beat)
