@@ -127,7 +127,7 @@ def test_imports_go_down_the_rooms() -> None:
     assert set(upward) <= KNOWN_UPWARD
 
 
-@pytest.mark.parametrize("top", ["riff", "benchmarks"])
+@pytest.mark.parametrize("top", ["riff", "training", "benchmarks"])
 def test_no_files_import_each_other_in_a_circle(top: str) -> None:
     list(graphlib.TopologicalSorter(uses(top)).static_order())
 

@@ -4,7 +4,6 @@
     python -m training.measure.inversion --own
     python -m training.measure.inversion --audio MUSIC/
     python -m training.measure.inversion --drawn 8 --model riff/models/riff-mini
-    python -m training.measure.inversion --librosa
     python -m training.measure.inversion --memory
     python -m training.measure.inversion --parameters --clips 8
     python -m training.measure.inversion --pictures docs/pictures
@@ -16,10 +15,9 @@ that of the sound's own magnitudes up to 10 kHz, ``onsets`` the correlation of o
 energy in the 10 to 60 ms before strong onsets over that in the original.
 
 ``--own`` leaves out Riffusion's algorithm, which takes nine tenths of the time, and with it the speeds.
-``--drawn`` measures pictures of a model (training/inversion_drawn.py), ``--librosa`` librosa's ``mel_to_audio``
-(training/inversion_librosa.py). ``--memory`` gives every way a process of its own and prints its peak. ``--parameters``
-compares pictures like riff-mini's (training/inversion_parameters.py), and ``--pictures`` draws those of the docs
-(training/inversion_pictures.py).
+``--drawn`` measures images of a model. ``--memory`` gives every way a process of its own and prints its peak.
+``--parameters`` compares images like riff-mini's, and ``--pictures`` draws those of the docs.
+``python -m training.measure.inversion_librosa`` compares with librosa's ``mel_to_audio``.
 """
 
 from __future__ import annotations
@@ -233,7 +231,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, help="a folder of recordings, in place of composed clips")
     parser.add_argument("--drawn", type=int, metavar="N", help="pictures of a model instead: N of each kind")
     parser.add_argument("--model", help="of --drawn; default riff-mini")
-    parser.add_argument("--librosa", action="store_true", help="against librosa's mel_to_audio instead")
     parser.add_argument("--memory", action="store_true", help="peak memory instead")
     parser.add_argument("--parameters", action="store_true", help="pictures like riff-mini's instead")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the pictures of the docs instead")
@@ -242,32 +239,21 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.memory:
         print(memory_table())
     elif arguments.drawn:
-        pass
-
         pictures, config = models_pictures(arguments.model, arguments.drawn)
         print(pictures_table({kind: measure_pictures(images, config) for kind, images in pictures.items()}))
     elif arguments.parameters:
-        pass
-
         print(parameters_table(composed_clips(arguments.clips)))
     elif arguments.pictures:
-        pass
-
         draw_pictures(composed_clips(4)[-1], arguments.pictures)
     else:
         clips = recorded_clips(arguments.audio) if arguments.audio else composed_clips(arguments.clips)
         if not clips:
             parser.error(f"there is no sound file in {arguments.audio}")
         report = functools.partial(print, file=sys.stderr, flush=True)
-        if arguments.librosa:
-            from training.measure.inversion_librosa import librosa_table
-
-            print(librosa_table(clips))
-        else:
-            results = measure(clips, own=arguments.own, report=report)
-            print(table(results))
-            if not arguments.own:
-                print(worst_lead(results, "Riffusion"))
+        results = measure(clips, own=arguments.own, report=report)
+        print(table(results))
+        if not arguments.own:
+            print(worst_lead(results, "Riffusion"))
 
 
 # Pictures of a model, composed ones through its autoencoder and ones that it drew, to sound and back to pictures.

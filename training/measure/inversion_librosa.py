@@ -1,10 +1,13 @@
 """riff's default against librosa's ``mel_to_audio`` at librosa's own parameters, clip by clip.
 
+    python -m training.measure.inversion_librosa --clips 24
+
 At Riffusion's parameters librosa cannot be compared: its least squares solver asks for 155 GiB at once, and takes 12 s
 a column when columns are given one at a time. So these are ``librosa.feature.melspectrogram``'s defaults: 22.05 kHz,
 128 bands, Slaney's scale and norm, windows of 2,048 samples and hops of 512, of magnitudes.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +19,7 @@ from torchaudio.functional import resample
 from benchmarks.baselines import LIBROSAS
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
-from training.measure.inversion import CONFIG, Figures, convergence, mean, onset_strength, worst_lead
+from training.measure.inversion import CONFIG, Figures, composed_clips, convergence, mean, onset_strength, worst_lead
 
 
 def librosas_way(mel: Tensor) -> Tensor:
@@ -62,3 +65,16 @@ def librosa_table(clips: list[Tensor]) -> str:
         seconds = statistics.median(row["seconds"] for row in rows)
         lines.append(f"| {name} | {seconds:.3f} | {means['mel']:.2f} | {means['linear']:.2f} | {means['onsets']:.3f} |")
     return "\n".join([*lines, worst_lead(results, "librosa")])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=24, help="composed clips; default 24")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    print(librosa_table(composed_clips(arguments.clips)))
+
+
+if __name__ == "__main__":
+    main()
