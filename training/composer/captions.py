@@ -9,43 +9,17 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from training.composer import genre_words, phrases, words
 from training.composer.associations import ASSOCIATIONS
+from training.composer.phrases import GenreWording, Wording
 
 if TYPE_CHECKING:
     from training.composer.score import Truth
 
 EvalKind = Literal["plain", "paraphrase", "lead", "key", "tempo", "full"]
-GenreWording = Literal["name", "paraphrase", "association", "keywords", "family", ""]
-
-
-@dataclass(frozen=True)
-class Wording:
-    """The attributes a caption mentions, each already in words; an empty string is an attribute left out."""
-
-    genre: str = ""
-    genre_wording: GenreWording = ""
-    extra_genre: str = ""
-    mood: str = ""
-    lead: str = ""
-    alone: bool = False
-    others: tuple[str, ...] = ()
-    key: str = ""
-    bpm: str = ""
-    tempo: str = ""
-    density: str = ""
-    drums: str = ""
-    section: str = ""
-    place: str = ""
-    absence: str = ""
-    use: str = ""
-    has_drums: bool = False
-    metre: str = ""
-    feel: str = ""
 
 
 def caption(truth: Truth, rng: random.Random) -> str:

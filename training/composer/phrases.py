@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Literal
 
 from training.composer import words
 
-if TYPE_CHECKING:
-    from training.composer.captions import Wording
+GenreWording = Literal["name", "paraphrase", "association", "keywords", "family", ""]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The attributes a caption mentions, each already in words; an empty string is an attribute left out."""
+
+    genre: str = ""
+    genre_wording: GenreWording = ""
+    extra_genre: str = ""
+    mood: str = ""
+    lead: str = ""
+    alone: bool = False
+    others: tuple[str, ...] = ()
+    key: str = ""
+    bpm: str = ""
+    tempo: str = ""
+    density: str = ""
+    drums: str = ""
+    section: str = ""
+    place: str = ""
+    absence: str = ""
+    use: str = ""
+    has_drums: bool = False
+    metre: str = ""
+    feel: str = ""
+
 
 SOME = "some"
 OPENERS = (
