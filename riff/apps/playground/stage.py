@@ -22,7 +22,7 @@ from torch import Tensor
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.tasks.clip import Clip
-from riff.utils.errors import RiffError
+from riff.utils.errors import RiffError, is_out_of_memory
 
 EMPTY = '<div class="riff-empty"><span>{}</span></div>'
 
@@ -418,6 +418,6 @@ def human(error: BaseException) -> str:
     """An error as one line for the page."""
     if isinstance(error, RiffError):
         return " ".join(str(error).split())
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return "not enough memory; use fewer bars"
     return f"{type(error).__name__}: {' '.join(str(error).split())} (a defect in riff)"

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from torch import Tensor
 
 from riff.apps.server.settings import ApiError, Metrics, Settings, note, note_defect, refusal
+from riff.utils.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
@@ -371,7 +372,7 @@ class WorkQueue:
     def _clean(self, error: BaseException) -> None:
         """Let go of what a failed drawing held, so that the next one has the memory."""
         error.__traceback__ = None
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        if is_out_of_memory(error):
             gc.collect()
             import torch
 

@@ -1,4 +1,4 @@
-"""What a server allows: every limit in one place, with the value that holds unless another is asked for."""
+"""What all of the server shares: its limits, the errors it answers with, its log and its metrics."""
 
 import dataclasses
 import json
@@ -12,9 +12,13 @@ from typing import Any, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from riff.utils.errors import ModelError, RiffError, SystemProblem
+from riff.tasks.requests import RenderRequest
+from riff.utils.errors import ModelError, RiffError, SystemProblem, is_out_of_memory
+from riff.utils.schema import describe_fields
 
 MB = 1 << 20
+# The largest value that riff itself allows for each option of a render.
+_LARGEST: dict[str, Any] = {field.name: field.high for field in describe_fields(RenderRequest)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +27,13 @@ class Settings:
 
     Attributes:
         host: address to listen on.
-        port: of it; 0 takes a free one.
-        token: that every request but the health probes must bring; None asks for none.
-        allow_hosts: names, besides localhost and addresses in digits, that a Host header may give.
+        port: 0 takes a free one.
+        token: required of every request except the health probes; None requires none.
+        allow_hosts: names accepted in the Host header, besides localhost and numeric addresses.
         allow_origins: web origins (``https://example.org``) whose pages may call; ``*`` is all.
         queue_size: requests that may wait for the model.
-        batch_size: requests that are alike drawn side by side; None is 1 on a CPU and 4 elsewhere.
+        queue_bytes: of the uploads of all requests that wait or run.
+        batch_size: similar requests generated side by side; None is 1 on a CPU and 4 elsewhere.
         deadline_s: seconds from a request's arrival to its result.
         grace_s: seconds that running work has left after SIGTERM.
         max_prompt: characters of a prompt.
@@ -36,13 +41,13 @@ class Settings:
         max_bars: length of a result in bars.
         max_seconds: length of a recording or a result in seconds.
         max_body: bytes of a request's body.
-        max_connections: open connections, and requests in work.
+        max_connections: requests handled at a time; health probes do not count.
         max_streams: endless streams at a time.
         idle_s: seconds that a client may pause while it sends its request.
         keep_jobs: finished jobs whose results are kept.
-        keep_bytes: of their results in all.
-        keep_s: seconds that each is kept.
-        log_prompts: whether the log may hold what people asked for.
+        keep_bytes: size of all kept results.
+        keep_s: seconds that each result is kept.
+        log_prompts: whether the log may contain prompts.
     """
 
     host: str = "127.0.0.1"
@@ -51,13 +56,14 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     queue_size: int = 8
+    queue_bytes: int = 512 * MB
     batch_size: int | None = None
     deadline_s: float = 300.0
     grace_s: float = 30.0
     max_prompt: int = 1000
-    max_steps: int = 150
-    max_bars: int = 512
-    max_seconds: float = 600.0
+    max_steps: int = _LARGEST["num_inference_steps"]
+    max_bars: int = _LARGEST["bars"]
+    max_seconds: float = _LARGEST["duration"]
     max_body: int = 16 * MB
     max_connections: int = 64
     max_streams: int = 2
@@ -67,9 +73,6 @@ class Settings:
     keep_s: float = 600.0
     log_prompts: bool = False
 
-
-# WAS riff/server/faults.py: What a client is told when something fails: one human line that holds no path, no
-# prompt and no traceback.
 
 _QUOTED = re.compile(r"'(?P<a>[^']*)'|\"(?P<b>[^\"]*)\"")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"]+){2,}[/\\]?")
@@ -119,7 +122,7 @@ def refusal(error: BaseException, secrets: Iterable[str] = ()) -> ApiError | Non
         return ApiError(503, "the server is short of disk space or memory; try again later", retry_after=30)
     if isinstance(error, RiffError):
         return ApiError(422, human(str(error), secrets))
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return ApiError(503, "there is not enough memory for this request; ask for less at once", retry_after=5)
     if isinstance(error, OSError):
         return ApiError(503, "the server has a problem with its disk; try again later", retry_after=30)
