@@ -376,7 +376,9 @@ def _check_text(value: Any, metadata: tuple[Any, ...], name: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise FieldError(name, f"holds half a surrogate pair at character {error.start}", "remove it") from error
+        raise FieldError(
+            name, f"holds half a surrogate pair at character {error.start}", "remove half surrogate pairs"
+        ) from error
     return value
 
 

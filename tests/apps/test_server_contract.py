@@ -23,13 +23,9 @@ httpx = pytest.importorskip("httpx")
 
 import torch  # noqa: E402
 
-from riff.apps.server.queue import (  # noqa: E402
-    Job,
-    Result,
-    Stopped,
-    WorkQueue,
-)
-from riff.apps.server.riffusion import MASKS, SCORES, seed_mask, seed_picture  # noqa: E402
+from riff.apps.server.jobs import JobStopped, ModelJob, Result  # noqa: E402
+from riff.apps.server.queue import WorkQueue  # noqa: E402
+from riff.apps.server.riffusion import MASKS, SEEDS, seed_image, seed_mask  # noqa: E402
 from riff.apps.server.settings import (  # noqa: E402
     ApiError,
     Metrics,
@@ -44,8 +40,7 @@ class InProcess:
     """A server in a thread, around a pipeline that is there already."""
 
     def __init__(self, pipe: Any, **limits: Any) -> None:
-        from riff.apps.server.app import make_server
-        from riff.apps.server.security import listen
+        from riff.apps.server.app import listen, make_server
 
         settings = Settings(port=0, grace_s=5, **limits)
         bound = listen("127.0.0.1", 0)
@@ -190,12 +185,12 @@ def test_baseten_s_wrapping(server: InProcess) -> None:
 
 
 def test_seeds_are_ours_distinct_deterministic_and_close_round(mini_config) -> None:
-    assert set(SCORES) == {"og_beat", "agile", "marim", "motorway", "vibes"}
-    pictures = {name: seed_picture(name, mini_config) for name in SCORES}
-    for name, picture in pictures.items():
-        assert picture.shape == (1, 32, 64) and torch.equal(picture, seed_picture(name, mini_config))
-        assert sum(torch.equal(picture, other) for other in pictures.values()) == 1
-        assert float(picture.std()) > 0.05
+    assert set(SEEDS) == {"og_beat", "agile", "marim", "motorway", "vibes"}
+    images = {name: seed_image(name, mini_config) for name in SEEDS}
+    for name, image in images.items():
+        assert image.shape == (1, 32, 64) and torch.equal(image, seed_image(name, mini_config))
+        assert sum(torch.equal(image, other) for other in images.values()) == 1
+        assert float(image.std()) > 0.05
     for name in MASKS:
         mask = seed_mask(name, mini_config)
         assert mask.shape == (32, 64) and 0.1 <= float(mask.min()) < float(mask.max()) <= 1.0
@@ -274,14 +269,14 @@ def wav(code: int, *, rate: int = 8000, channels: int = 1, data: bytes = bytes(6
         ("audio", wav(1, rate=0)),
         ("audio", wav(1, channels=65535)),
         ("audio", wav(1, data=b"")),
-        ("picture", b"GIF89a" + bytes(100)),
-        ("picture", bomb(60_000, 60_000)),
-        ("picture", b"%!PS-Adobe-3.0 EPSF-3.0"),
-        ("picture", bomb(64, 64)[:60]),
+        ("image", b"GIF89a" + bytes(100)),
+        ("image", bomb(60_000, 60_000)),
+        ("image", b"%!PS-Adobe-3.0 EPSF-3.0"),
+        ("image", bomb(64, 64)[:60]),
     ],
     ids=["empty", "text", "png", "adpcm", "rate 0", "65535 channels", "no samples", "gif", "bomb", "eps", "cut off"],
 )
-def test_what_is_no_sound_or_picture_is_refused_by_one_line(server: InProcess, field: str, content: bytes) -> None:
+def test_what_is_no_sound_or_image_is_refused_by_one_line(server: InProcess, field: str, content: bytes) -> None:
     reply = server.http.post("/v1/encode" if field == "audio" else "/v1/decode", files={field: ("x", content)})
     assert reply.status_code == 422, reply.text
     assert "/" not in reply.json()["error"] and "riff-upload" not in reply.text
@@ -322,7 +317,7 @@ def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(pipe)
 
 
 def test_a_defect_is_told_by_its_id_alone(server: InProcess, monkeypatch) -> None:
-    def broken(job: Job) -> Job:
+    def broken(job: ModelJob) -> ModelJob:
         raise RuntimeError("my secret at /root/place.py")
 
     monkeypatch.setattr(server.queue, "submit", broken)
@@ -386,8 +381,8 @@ class Model:
     origin = CheckpointOrigin()
 
 
-def made(queue: WorkQueue, work: Any, **options: Any) -> Job:
-    return queue.submit(Job("render", None, work, deadline_s=20, **options))
+def made(queue: WorkQueue, work: Any, **options: Any) -> ModelJob:
+    return queue.submit(ModelJob("render", None, work, time.monotonic() + 20, **options))
 
 
 @pytest.fixture
@@ -404,7 +399,7 @@ def good(pipe: Any, jobs: Any) -> list[Result]:
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("boom"), MemoryError(), torch.OutOfMemoryError("CUDA"), OSError(28, "full"), Stopped()]
+    "error", [RuntimeError("boom"), MemoryError(), torch.OutOfMemoryError("CUDA"), OSError(28, "full"), JobStopped()]
 )
 def test_a_job_that_fails_leaves_the_worker_alive_and_tells_nothing(queue: WorkQueue, error: Exception) -> None:
     def bad(pipe: Any, jobs: Any) -> list[Result]:
@@ -440,14 +435,18 @@ def test_like_jobs_that_wait_together_are_drawn_together_and_one_s_failure_is_it
 
 def test_a_batch_is_byte_for_byte_what_its_jobs_are_alone(pipe) -> None:
     from riff.apps.server.handlers import Handlers, render_group
-    from riff.apps.server.schemas import RenderRequest
+    from riff.apps.server.schemas import Call, Reply
+    from riff.tasks.requests import RenderRequest
 
-    works = Handlers(Settings(), Metrics())
-    asked = [RenderRequest(prompt=text, seed=7, num_inference_steps=2, quality="fast") for text in ("jazz", "techno")]
-    assert len({render_group(each) for each in asked}) == 1
-    jobs = [Job("render", each, works.render, deadline_s=60) for each in asked]
-    together = works.render(pipe, jobs)
-    assert [one.content for one in together] == [works.render(pipe, [job])[0].content for job in jobs]
+    handlers = Handlers(Settings(), Metrics())
+    requests = [
+        RenderRequest(prompt=text, seed=7, num_inference_steps=2, quality="fast") for text in ("jazz", "techno")
+    ]
+    assert len({render_group(each) for each in requests}) == 1
+    calls = [Call(each, Reply()) for each in requests]
+    jobs = [ModelJob("render", each, handlers.render, time.monotonic() + 60) for each in calls]
+    together = handlers.render(pipe, jobs)
+    assert [one.content for one in together] == [handlers.render(pipe, [job])[0].content for job in jobs]
 
 
 def test_a_message_holds_no_path_and_no_prompt() -> None:

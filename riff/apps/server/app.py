@@ -1,36 +1,68 @@
-"""The routes: what may be asked of a server, and how it answers."""
+"""The routes: what a server can do, and how it answers. And its process: how it starts and ends."""
 
 import asyncio
 import contextlib
 import dataclasses
-import html
 import json
+import os
+import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 
 import riff
-from riff.apps.server import schemas
-from riff.apps.server.handlers import Editing, Edits, Handlers, render_group
-from riff.apps.server.queue import Job, Work, WorkQueue, wait_for
+from riff.apps.server.handlers import MEDIA_TYPES, Handlers, render_group
+from riff.apps.server.jobs import ModelJob, Work
+from riff.apps.server.openapi import JobReply, documented, documented_call, documented_change, documented_query
+from riff.apps.server.queue import WorkQueue, wait_for
 from riff.apps.server.riffusion import Inference, read_inference
-from riff.apps.server.schemas import check_limits, prompt_texts, read_request
-from riff.apps.server.security import Guard, Server, listen, patient_protocol
-from riff.apps.server.settings import ApiError, Metrics, Settings, note, refusal, start_log
-from riff.apps.server.streaming import add_stream_routes
+from riff.apps.server.schemas import (
+    Call,
+    Checked,
+    DecodeRequest,
+    EncodeRequest,
+    Reply,
+    SoundReply,
+    StreamChange,
+    StreamReply,
+    check_limits,
+    make_call,
+    prompt_texts,
+    read_call,
+    read_json,
+    read_query,
+)
+from riff.apps.server.security import Guard, patient_protocol
+from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, start_log
+from riff.apps.server.streaming import Streams
 from riff.apps.server.uploads import Uploads
+from riff.tasks.requests import (
+    ExtendRequest,
+    InpaintRequest,
+    RemixRequest,
+    RenderRequest,
+    StreamRequest,
+    TimelineRequest,
+    WalkRequest,
+)
+from riff.utils.errors import RiffError, SystemProblem
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
 
-_PHRASES = {404: "there is nothing here; /docs says what there is", 405: "this address does not take that method"}
+_PHRASES = {404: "there is nothing here; see /docs", 405: "this address does not support that method"}
+_SOUNDS = [MEDIA_TYPES[name] for name in ("wav", "flac", "ogg", "mp3")]
+_IMAGE = [MEDIA_TYPES["png"]]
 
 
 class Service:
@@ -40,34 +72,27 @@ class Service:
         settings: limits.
         metrics: counters.
         queue: the model and what waits for it.
-        works: how each kind is drawn.
+        handlers: how each kind of job is done.
+        uploads: how files are decoded.
     """
 
     def __init__(self, queue: WorkQueue, settings: Settings, metrics: Metrics) -> None:
         self.queue, self.settings, self.metrics = queue, settings, metrics
-        self.works = Handlers(settings, metrics)
-        self.edits = Edits(self.works)
-        self.inference = Inference(self.works)
+        self.handlers = Handlers(settings, metrics)
         self.uploads = Uploads(settings)
 
-    def job(self, kind: str, asked: Any, work: Work, request: Request, **options: Any) -> Job:
-        """A job for what a request asks, in the queue."""
-        request.state.asked = [text for _, text in prompt_texts(asked)] or None
-        job = Job(
-            kind,
-            asked,
-            work,
-            deadline_s=self.settings.deadline_s,
-            kept=request.query_params.get("wait", "true") == "false",
-            request_id=request.state.request_id,
-            texts=[text for _, text in prompt_texts(asked)],
-            **options,
-        )
-        return self.queue.submit(job)
+    def check(self, call: Call, request: Request) -> None:
+        """Refuse what this server does not allow, and note the prompts for the log."""
+        check_limits(call.request, self.settings)
+        request.state.prompts = [text for _, text in prompt_texts(call.request)] or None
 
-    async def answer(self, job: Job, request: Request) -> Response:
-        """The file of a job once it is done; or, with ``?wait=false``, the job at once."""
-        if job.kept:
+    async def run(self, kind: str, call: Any, work: Work, request: Request, *, group: Any = None) -> Response:
+        """The file that a job makes; or, with ``?wait=false``, the job at once."""
+        texts = [text for _, text in prompt_texts(call)]
+        kept = kind != "inference" and request.query_params.get("wait", "true") == "false"
+        deadline = request.state.arrived + self.settings.deadline_s
+        job = self.queue.submit(ModelJob(kind, call, work, deadline, group, kept, texts, request.state.request_id))
+        if kept:
             return JSONResponse(self.describe(job), 202, {"location": f"/v1/jobs/{job.id}"})
         try:
             await wait_for(job, request, self.queue)
@@ -76,16 +101,16 @@ class Service:
             self.queue.cancel(job, ApiError(409, "the client went away"))
             self.queue.forget(job)
 
-    def describe(self, job: Job) -> dict[str, Any]:
+    def describe(self, job: ModelJob) -> dict[str, Any]:
         """State and progress."""
         return job.describe(self.queue.place(job))
 
 
-def deliver(job: Job) -> Response:
+def deliver(job: ModelJob) -> Response:
     """The result of a finished job as a file.
 
     Raises:
-        Refusal: it has none: it failed, was cancelled, or is not finished.
+        ApiError: it has none: it failed, was cancelled, or is not finished.
     """
     if job.fault is not None:
         raise job.fault
@@ -103,10 +128,10 @@ def build_app(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Guard:
         yield
         await asyncio.to_thread(queue.close, settings.grace_s)
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="riff",
         version=riff.__version__,
-        docs_url=None,
+        description="A sentence becomes music. Errors are one line of JSON; `wait=false` turns a request into a job.",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
@@ -116,11 +141,11 @@ def build_app(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Guard:
     app.add_exception_handler(Exception, _fault)  # goes on to the guard, which notes it
     service = Service(queue, settings, metrics)
     _add_state(app, service)
-    _add_drawing(app, service)
+    _add_rendering(app, service)
     _add_editing(app, service)
     _add_jobs(app, service)
+    _add_streams(app, service)
     _add_riffusion(app, service)
-    add_stream_routes(app, queue, settings, metrics)
     return Guard(app, settings, metrics)
 
 
@@ -132,49 +157,36 @@ async def _http_fault(request: Request, error: Exception) -> Response:
 
 async def _fault(request: Request, error: Exception) -> Response:
     name = request.state.request_id
-    told = refusal(error) or ApiError(500, f"something went wrong in the server; if you report it, say {name}")
-    return JSONResponse({"error": told.message, "id": name}, told.status, told.headers)
-
-
-def _body(schema: type[BaseModel], file_field: str | None = None) -> dict[str, Any]:
-    """How OpenAPI tells a body that is read by us and not by FastAPI."""
-    told = schema.model_json_schema()
-    content: dict[str, Any] = {"application/json": {"schema": told}}
-    if file_field is not None:
-        fields = {**told["properties"], file_field: {"type": "string", "format": "binary"}}
-        content["multipart/form-data"] = {"schema": {**told, "properties": fields}}
-    wait = {"name": "wait", "in": "query", "schema": {"type": "boolean", "default": True},
-            "description": "false answers at once with a job, whose result is fetched later"}  # fmt: skip
-    return {"requestBody": {"required": True, "content": content}, "parameters": [wait]}
+    fault = as_api_error(error) or ApiError(500, f"something went wrong in the server; if you report it, say {name}")
+    return JSONResponse({"error": fault.message, "id": name}, fault.status, fault.headers)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", summary="Whether the process lives")
+    @app.get("/healthz", **documented("Whether the process lives"))
     async def healthz() -> Response:
         return JSONResponse({"state": service.queue.state, "version": riff.__version__})
 
-    @app.get("/readyz", summary="Whether requests are taken")
+    @app.get("/readyz", **documented("Whether requests are accepted"))
     async def readyz() -> Response:
         ready = service.queue.state == "ready"
         return JSONResponse(
             {"state": service.queue.state}, 200 if ready else 503, {} if ready else {"retry-after": "5"}
         )
 
-    @app.get("/v1/info", summary="Which model draws, and the LoRAs on top of it")
+    @app.get("/v1/info", **documented("The model, and the LoRAs on top of it"))
     async def info() -> Response:
         pipe = service.queue.pipe
         if pipe is None:
             raise ApiError(503, "the model is still loading; try again", retry_after=5)
         return JSONResponse(await asyncio.to_thread(_model_facts, pipe))
 
-    @app.get("/metrics", summary="For Prometheus")
+    @app.get("/metrics", **documented("Metrics for Prometheus", media=["text/plain"]))
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/docs", include_in_schema=False)
     @app.get("/", include_in_schema=False)
-    async def docs() -> Response:
-        return Response(page(app.openapi()), media_type="text/html; charset=utf-8")
+    async def home() -> Response:
+        return RedirectResponse("/docs")
 
 
 def _model_facts(pipe: "RiffPipeline") -> dict[str, Any]:
@@ -189,142 +201,109 @@ def _model_facts(pipe: "RiffPipeline") -> dict[str, Any]:
     }
 
 
-def _add_drawing(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/render", summary="A sentence becomes music", openapi_extra=_body(schemas.RenderRequest))
-    async def render(request: Request) -> Response:
-        asked, _ = await read_request(request, schemas.RenderRequest)
-        check_limits(asked, service.settings)
-        if (asked.prompt is None) == (asked.timeline is None):
-            raise ApiError(422, "send either a prompt or a timeline")
-        if asked.timeline is not None:
-            job = service.job("timeline", asked, service.works.timeline, request)
-        else:
-            job = service.job("render", asked, service.works.render, request, group=render_group(asked))
-        return await service.answer(job, request)
+def _add_rendering(app: FastAPI, service: Service) -> None:
+    kinds = (RenderRequest, TimelineRequest)
 
-    @app.post("/v1/walk", summary="From prompt to prompt", openapi_extra=_body(schemas.WalkRequest))
+    @app.post("/v1/render", **documented_call("A prompt or a timeline becomes music", kinds, Reply, _SOUNDS + _IMAGE))
+    async def render(request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise ApiError(415, "the content type is not supported; use application/json")
+        fields = {name: value for name, value in (await read_json(request)).items() if value is not None}
+        if "prompt" in fields and "timeline" in fields:
+            raise ApiError(422, "send either a prompt or a timeline")
+        call = make_call(fields, TimelineRequest if "timeline" in fields else RenderRequest)
+        service.check(call, request)
+        if isinstance(call.request, TimelineRequest):
+            return await service.run("timeline", call, service.handlers.timeline, request)
+        group = render_group(call.request)
+        return await service.run("render", call, service.handlers.render, request, group=group)
+
+    @app.post("/v1/walk", **documented_call("From prompt to prompt", [WalkRequest], Reply, _SOUNDS + _IMAGE))
     async def walk(request: Request) -> Response:
-        asked, _ = await read_request(request, schemas.WalkRequest)
-        check_limits(asked, service.settings)
-        return await service.answer(service.job("walk", asked, service.works.walk, request), request)
+        call = await read_call(request, WalkRequest)
+        service.check(call, request)
+        return await service.run("walk", call, service.handlers.walk, request)
 
 
 def _add_editing(app: FastAPI, service: Service) -> None:
-    kinds: list[tuple[str, type[BaseModel], str, Work]] = [
-        ("remix", schemas.RemixRequest, "audio", service.edits.remix),
-        ("extend", schemas.ExtendRequest, "audio", service.edits.extend),
-        ("inpaint", schemas.InpaintRequest, "audio", service.edits.inpaint),
-        ("encode", schemas.EncodeRequest, "audio", service.edits.encode),
-        ("decode", schemas.DecodeRequest, "picture", service.edits.decode),
-    ]
+    def add(kind: type, work: Work, reply: type, media: list[str], file_field: str = "audio") -> None:
+        name = work.__name__
+        route = documented_call((kind.__doc__ or "").splitlines()[0], [kind], reply, media, file_field=file_field)
 
-    def add(kind: str, schema: type[BaseModel], file_field: str, work: Work) -> None:
-        @app.post(f"/v1/{kind}", name=kind, summary=schema.__doc__, openapi_extra=_body(schema, file_field))
-        async def edit(request: Request) -> Response:
-            asked, content = await read_request(request, schema, file_field)
-            check_limits(asked, service.settings)
-            opened = await service.uploads.open(content, file_field)
-            return await service.answer(service.job(kind, Editing(asked, opened), work, request), request)
+        @app.post(f"/v1/{name}", name=name, **route)
+        async def handle(request: Request) -> Response:
+            call = await read_call(request, kind, reply, file_field)
+            service.check(call, request)
+            service.queue.check_room()
+            deadline = request.state.arrived + service.settings.deadline_s
+            upload = await service.uploads.open(call.upload, file_field, deadline=deadline)
+            size = upload[0].numel() * upload[0].element_size()
+            return await service.run(name, dataclasses.replace(call, upload=upload, size=size), work, request)
 
-    for row in kinds:
-        add(*row)
+    handlers = service.handlers
+    add(RemixRequest, handlers.remix, Reply, _SOUNDS + _IMAGE)
+    add(ExtendRequest, handlers.extend, Reply, _SOUNDS + _IMAGE)
+    add(InpaintRequest, handlers.inpaint, Reply, _SOUNDS + _IMAGE)
+    add(EncodeRequest, handlers.encode, Checked, _IMAGE)
+    add(DecodeRequest, handlers.decode, SoundReply, _SOUNDS, "image")
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/jobs/{job_id}", summary="State and progress of a job")
+    @app.get("/v1/jobs/{job_id}", **documented("State and progress of a job", errors=[404], reply=JobReply))
     async def job(job_id: str) -> Response:
         return JSONResponse(service.describe(service.queue.find(job_id)))
 
-    @app.get("/v1/jobs/{job_id}/result", summary="The file that a job made")
+    media = [*_SOUNDS, *_IMAGE]
+
+    @app.get("/v1/jobs/{job_id}/result", **documented("The file that a job made", errors=[404, 409], media=media))
     async def result(job_id: str) -> Response:
         return deliver(service.queue.find(job_id))
 
-    @app.delete("/v1/jobs/{job_id}", summary="Cancel a job; one that has ended stays as it is")
+    @app.delete("/v1/jobs/{job_id}", **documented("Cancel a job", errors=[404], reply=JobReply))
     async def cancel(job_id: str) -> Response:
         found = service.queue.find(job_id)
         service.queue.cancel(found)
         return JSONResponse(service.describe(found))
 
 
+def _add_streams(app: FastAPI, service: Service) -> None:
+    streams = Streams(service.queue, service.handlers)
+    media = ["audio/mpeg", "audio/ogg"]
+
+    @app.get("/v1/stream", **documented_query("Music without end, for a player", StreamRequest, StreamReply, media))
+    async def stream(request: Request) -> Response:
+        call = read_query(request, StreamRequest, StreamReply)
+        service.check(call, request)
+        return await streams.start(call, request)
+
+    @app.patch("/v1/stream/{stream_id}", **documented_change("Lead a stream elsewhere, within two bars", StreamChange))
+    async def steer(stream_id: str, request: Request) -> Response:
+        call = await read_call(request, StreamChange, Checked)
+        service.check(call, request)
+        return JSONResponse(streams.steer(stream_id, call.request))
+
+
 def _add_riffusion(app: FastAPI, service: Service) -> None:
+    inference = Inference(service.handlers)
+
     async def run_inference(request: Request) -> Response:
-        asked = read_inference(await request.body(), service.settings)
-        job = service.job("inference", asked, service.inference.run, request)
-        job.kept = False
-        return await service.answer(job, request)
+        call = read_inference(await request.body(), service.settings)
+        return await service.run("inference", call, inference.run, request)
 
     # Both spellings, since a redirect would turn the app's POST into a GET.
-    app.post("/run_inference", summary="Riffusion's own contract")(run_inference)
+    app.post("/run_inference", **documented("Riffusion's own contract", errors=[400, 429, 504]))(run_inference)
     app.post("/run_inference/", include_in_schema=False)(run_inference)
-
-
-# WAS riff/server/page.py: The page at /docs: OpenAPI as plain HTML, which needs no other file and no script.
-
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#222;background:#fff}
-h2{margin-top:2.5rem;font-size:1.1rem}code,pre{font-family:ui-monospace,monospace;font-size:.9rem}
-pre{background:#f3f3f3;padding:.8rem;overflow:auto}table{border-collapse:collapse;width:100%}
-td{border-top:1px solid #ddd;padding:.3rem .5rem;vertical-align:top}b{color:#05a}
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}pre{background:#222}td{border-color:#333}b{color:#7bf}}"""
-_EXAMPLES = """curl -X POST localhost:3013/v1/render -H 'content-type: application/json' \\
-     -d '{"prompt": "lo-fi hip hop, 84 bpm", "bars": 4, "format": "mp3"}' -o lofi.mp3
-curl -X POST localhost:3013/v1/remix -F audio=@song.wav -F 'prompt=church organ' -o remix.wav
-ffplay 'http://localhost:3013/v1/stream?prompt=slow+jazz'"""
-
-
-def page(openapi: dict[str, Any]) -> str:
-    """The OpenAPI description ``openapi`` as one HTML document."""
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>riff serve</title><style>{_STYLE}</style><h1>riff {html.escape(openapi['info']['version'])}</h1>"
-        f"<p>For machines: <a href=/openapi.json>openapi.json</a>.</p><pre>{html.escape(_EXAMPLES)}</pre>"
-    ]
-    for path, methods in openapi["paths"].items():
-        for method, told in methods.items():
-            parts.append(f"<h2><b>{method.upper()}</b> <code>{html.escape(path)}</code></h2>")
-            parts.append(f"<p>{html.escape(told.get('summary', ''))}</p>{_fields(told)}")
-    return "".join(parts)
-
-
-def _fields(told: dict[str, Any]) -> str:
-    content = told.get("requestBody", {}).get("content", {})
-    if "application/json" not in content:
-        return ""
-    schema = content["application/json"]["schema"]
-    needed = schema.get("required", [])
-    rows = [
-        f"<tr><td><code>{html.escape(name)}</code>{' *' if name in needed else ''}<td>{html.escape(_kind(field))}"
-        f"<td>{html.escape(field.get('description', ''))}"
-        for name, field in schema.get("properties", {}).items()
-    ]
-    takes = html.escape(", ".join(content))
-    return f"<table>{''.join(rows)}</table><p>Takes {takes}; * is needed.</p>"
-
-
-def _kind(field: dict[str, Any]) -> str:
-    """One field's type, range and default in a few words."""
-    kinds = [field, *field.get("anyOf", [])]
-    names = [str(kind["type"]) for kind in kinds if kind.get("type") not in (None, "null")]
-    names += [" | ".join(map(str, kind["enum"])) for kind in kinds if "enum" in kind]
-    ranges = [f"{kind['minimum']:g} to {kind['maximum']:g}" for kind in kinds if "minimum" in kind]
-    default = field.get("default")
-    tail = [] if default is None else [f"default {json.dumps(default)}"]
-    return ", ".join(dict.fromkeys([*names, *ranges, *tail]))
-
-
-# WAS riff/server/run.py: Starting a server and letting it end: the model loads while the health probes already
-# answer.
 
 
 def serve(
     load: Callable[[], "RiffPipeline"], settings: Settings, announce: Callable[[str], None], *, log: TextIO
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT. The model loads while the health probes already answer.
 
     Args:
         load: gives the model; called in the thread that will use it.
         settings: limits and access.
-        announce: is told the address once it is bound.
+        announce: called with the address once it is bound.
         log: gets one JSON object per event.
 
     Raises:
@@ -347,8 +326,40 @@ def serve(
     note("stopped")
     if queue.failure is not None:
         raise queue.failure
+    if queue.busy:  # in code that cannot be stopped, under which an interpreter that ends would abort
+        sys.stdout.flush()
+        log.flush()
+        os._exit(130 if server.interrupted else 0)
     if server.interrupted:
         raise KeyboardInterrupt
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains on SIGTERM and then returns; a second SIGINT ends it at once.
+
+    Attributes:
+        interrupted: whether it was a SIGINT that ended it.
+    """
+
+    def __init__(self, config: uvicorn.Config, queue: WorkQueue) -> None:
+        super().__init__(config)
+        self.interrupted = False
+        self._queue = queue
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for what runs; after the grace it is stopped, and its clients get an error."""
+        self._queue.drain()
+        timer = asyncio.get_running_loop().call_later(self._queue.settings.grace_s, self._queue.expire)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain. uvicorn's own method would raise the signal again at the end."""
+        self._queue.drain()
+        self.interrupted = self.interrupted or sig == signal.SIGINT
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
 
 
 def make_server(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Server:
@@ -363,13 +374,37 @@ def make_server(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Serve
         server_header=False,
         timeout_keep_alive=int(settings.idle_s) + 5,
         timeout_graceful_shutdown=int(settings.grace_s + 5),
+        h11_max_incomplete_event_size=32_768,
         backlog=256,
     )
-    return Server(config, drain=queue.drain, expire=queue.expire, grace_s=settings.grace_s)
+    return Server(config, queue)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        SystemProblem: the address is taken or not ours.
+        RiffError: it is not an address.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise RiffError(f"--host {host} is not an address of this machine; use 127.0.0.1 or 0.0.0.0") from error
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen()  # clients that connect from here on wait, so the address can be announced before uvicorn runs
+    except OSError as error:
+        found.close()
+        reason = (error.strerror or str(error)).lower()
+        raise SystemProblem(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
+    return found
 
 
 def _warmed(pipe: "RiffPipeline") -> "RiffPipeline":
-    """Draw one small clip, so that the first request waits for no compiler and a broken model is found at once."""
+    """Generate one small clip, so that the first request waits for no compiler and a broken model is found at once."""
     pipe("piano", seed=0, num_inference_steps=2)
     return pipe
 

@@ -41,7 +41,7 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
     """Write a sound file's samples ``(C, T)`` float32, one channel or two, to a .npy file.
 
     Raises:
-        RiffError: it is none, is of a kind that is not let through, or is too long.
+        RiffError: it is not one, is of a kind that is not accepted, or is too long.
     """
     import numpy as np
 
@@ -50,11 +50,10 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
     with open_sound(source) as sound:
         rate, texts = sound.sample_rate, sound.texts()
         most = int(min(max_seconds * rate, max_bytes / (4 * sound.channels)))
-        if (sound.frames or 0) > most:
-            raise RiffError(f"the recording is longer than the {max_seconds:g} s that are taken")
-        samples = sound.read(0, most + 1 if sound.frames is None else sound.frames).T
+        frames = most + 1 if sound.frames is None else sound.frames
+        samples = sound.read(0, frames).T if frames <= most + 1 else np.zeros((1, frames))
     if samples.shape[1] > most:
-        raise RiffError(f"the recording is longer than the {max_seconds:g} s that are taken")
+        raise RiffError(f"the recording is longer than the {max_seconds:g} s that this server accepts")
     if samples.shape[1] == 0:
         raise RiffError("the recording holds no sound (0 samples)")
     if not np.isfinite(samples).all():
@@ -70,27 +69,27 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
     return {"rate": rate, "comment": comment if len(comment) <= _MAX_TEXT else ""}
 
 
-def decode_picture(source: Path, target: Path) -> dict[str, Any]:
-    """Write a picture anew as a PNG with its description, and nothing else of what it carried.
+def decode_image(source: Path, target: Path) -> dict[str, Any]:
+    """Write an image again as a PNG with its description, and nothing else of what it carried.
 
     Raises:
-        RiffError: it is no PNG, JPEG or WebP, or is too large.
+        RiffError: it is not a PNG, JPEG or WebP, or is too large.
     """
     import PIL.Image
     from PIL.PngImagePlugin import PngInfo
 
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        with PIL.Image.open(source, formats=["PNG", "JPEG", "WEBP"]) as picture:
-            if picture.width * picture.height > MAX_PIXELS or picture.height > MAX_HEIGHT:
-                size = f"{picture.width} x {picture.height}"
-                raise RiffError(f"the picture is {size}; at most {MAX_HEIGHT} rows and {MAX_PIXELS} pixels are taken")
-            picture.load()
-            text = str(getattr(picture, "text", {}).get("riff", ""))
+        with PIL.Image.open(source, formats=["PNG", "JPEG", "WEBP"]) as image:
+            if image.width * image.height > MAX_PIXELS or image.height > MAX_HEIGHT:
+                size = f"{image.width} x {image.height}"
+                raise RiffError(f"the image is {size}; at most {MAX_HEIGHT} rows and {MAX_PIXELS} pixels are accepted")
+            image.load()
+            text = str(getattr(image, "text", {}).get("riff", ""))
             exif = PIL.Image.Exif()
-            with contextlib.suppress(Exception):  # a stranger's damaged EXIF does not stand in the way of the pixels
-                exif.update({tag: value for tag, value in picture.getexif().items() if tag in _RIFFUSION_TAGS})
-            plain = picture if picture.mode in ("L", "RGB", "I;16", "I") else picture.convert("RGB")
+            with contextlib.suppress(Exception):  # damaged EXIF does not make the pixels unreadable
+                exif.update({tag: value for tag, value in image.getexif().items() if tag in _RIFFUSION_TAGS})
+            plain = image if image.mode in ("L", "RGB", "I;16", "I") else image.convert("RGB")
             chunks = PngInfo()
             if text and len(text) <= _MAX_TEXT:
                 chunks.add_text("riff", text)
@@ -98,7 +97,7 @@ def decode_picture(source: Path, target: Path) -> dict[str, Any]:
     except RiffError:
         raise
     except Exception:
-        raise RiffError("the picture is damaged, too large or of another kind; send a PNG, JPEG or WebP") from None
+        raise RiffError("the image is damaged, too large or of another kind; send a PNG, JPEG or WebP") from None
     return {}
 
 
@@ -110,7 +109,7 @@ def main(words: list[str]) -> int:
         if kind == "audio":
             facts = decode_sound(Path(source), Path(target), float(max_seconds), int(max_bytes))
         else:
-            facts = decode_picture(Path(source), Path(target))
+            facts = decode_image(Path(source), Path(target))
     except RiffError as error:
         facts = {"error": str(error)}
     except MemoryError:

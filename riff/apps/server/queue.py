@@ -1,21 +1,19 @@
 """One bounded queue in front of one model: first come, first served, in a thread that outlives every request."""
 
 import asyncio
-import contextlib
-import dataclasses
 import gc
-import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from torch import Tensor
 
-from riff.apps.server.settings import ApiError, Metrics, Settings, note, note_defect, refusal
-from riff.utils.errors import is_out_of_memory
+from riff.apps.server.jobs import TOO_LATE, JobStopped, ModelJob, Result, ended
+from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, note_defect
+from riff.utils.errors import out_of_memory
+from riff.utils.interrupt import interruptible
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
@@ -23,238 +21,109 @@ if TYPE_CHECKING:
 GOING_DOWN = "the server is going down; send this again"
 
 
-# WAS riff/server/jobs.py: One request for the model: its state, its progress, and how it is called off.
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a job made.
-
-    Attributes:
-        content: the file's bytes, or a JSON reply's.
-        media_type: of the content.
-        facts: for the client: seed, tempo, length.
-    """
-
-    content: bytes
-    media_type: str
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-# What draws the jobs of one batch: a result or an exception for each.
-Work = Callable[["RiffPipeline", Sequence["Job"]], Sequence[Result | Exception]]
-
-
-class Job:
-    """A request on its way through the queue.
-
-    Attributes:
-        id: opaque.
-        kind: "render", "walk", ...
-        request: what was asked for, which only ``work`` reads.
-        work: what draws it.
-        group: jobs of one group may be drawn side by side; None is drawn alone.
-        deadline: on the monotonic clock.
-        kept: whether its result is kept after it was made, to be fetched.
-        urgent: a stretch of a stream, which must not wait for its turn.
-        secrets: texts that no message may quote.
-        state: queued, running, cancelling, done, failed or cancelled.
-        result: once done.
-        fault: once failed or cancelled.
-        error: the exception behind the fault, if there was one.
-    """
-
-    def __init__(
-        self,
-        kind: str,
-        request: Any,
-        work: Work,
-        *,
-        deadline_s: float,
-        group: Hashable | None = None,
-        kept: bool = False,
-        urgent: bool = False,
-        texts: Sequence[str] = (),
-        request_id: str = "",
-    ) -> None:
-        self.id = secrets.token_hex(12)
-        self.request_id = request_id or self.id
-        self.kind, self.request, self.work, self.group = kind, request, work, group
-        self.kept, self.urgent, self.secrets = kept, urgent, tuple(texts)
-        self.created = time.monotonic()
-        self.deadline = self.created + deadline_s
-        self.started: float | None = None
-        self.ended: float | None = None
-        self.state = "queued"
-        self.steps_done, self.steps_total = 0, 0
-        self.result: Result | None = None
-        self.fault: ApiError | None = None
-        self.error: BaseException | None = None
-        self._stop: ApiError | None = None
-        self._lock = threading.Lock()
-        self._watchers: list[Callable[[], None]] = []
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
-        return self.state in FINISHED
-
-    @property
-    def stop_reason(self) -> ApiError | None:
-        """Why it should not go on: it was cancelled, or its time is over."""
-        if self._stop is None and time.monotonic() > self.deadline:
-            self._stop = ApiError(504, "this took longer than a request may; ask for less, or try when it is quieter")
-        return self._stop
-
-    def cancel(self, reason: ApiError | None = None) -> None:
-        """Call it off; what runs stops after its present denoising step. Calling twice changes nothing."""
-        with self._lock:
-            if self.finished or self._stop is not None:
-                return
-            self._stop = reason or ApiError(409, "the job was cancelled")
-            if self.state == "running":
-                self.state = "cancelling"
-
-    def begin(self) -> None:
-        """Note that the model has it."""
-        with self._lock:
-            if not self.finished:
-                self.state, self.started = "running", time.monotonic()
-
-    def finish(self, outcome: Result | ApiError, error: BaseException | None = None) -> bool:
-        """End it, once; tells those who watch. False if it had ended before."""
-        with self._lock:
-            if self.finished:
-                return False
-            self.ended, self.error = time.monotonic(), error
-            if isinstance(outcome, Result):
-                self.result, self.state = outcome, "done"
-            else:
-                self.fault, self.state = outcome, "cancelled" if outcome.status == 409 else "failed"
-            watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            watcher()
-        return True
-
-    def when_finished(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` when it ends, from whatever thread; at once if it has."""
-        with self._lock:
-            if not self.finished:
-                self._watchers.append(watcher)
-                return
-        watcher()
-
-    def describe(self, place: int | None = None) -> dict[str, Any]:
-        """State and progress for the client."""
-        fields: dict[str, Any] = {
-            "id": self.id,
-            "kind": self.kind,
-            "state": self.state,
-            "progress": self._progress(),
-            "steps_done": self.steps_done,
-            "steps_total": self.steps_total or None,
-            "place_in_queue": place,
-            "eta_s": self._eta(),
-            "result": f"/v1/jobs/{self.id}/result" if self.result is not None else None,
-            "facts": None if self.result is None else self.result.facts,
-            "error": None if self.fault is None else self.fault.message,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
-
-    def _progress(self) -> float:
-        if self.state == "done":
-            return 1.0
-        # What follows the denoising, picture to sound, is about a tenth.
-        return round(min(0.9, 0.9 * self.steps_done / self.steps_total), 3) if self.steps_total else 0.0
-
-    def _eta(self) -> float | None:
-        if self.state != "running" or self.started is None or not self.steps_done:
-            return None
-        spent = time.monotonic() - self.started
-        return round(spent / max(self._progress(), 0.01) - spent, 1)
-
-
 class WorkQueue:
-    """Jobs that wait for the model, and the thread that draws them.
+    """Jobs that wait for the model, and the thread that does them.
 
     Attributes:
         state: loading, ready, draining, or failed if the model could not be loaded.
         failure: why it could not.
+        pipe: the model, once loaded.
     """
 
     def __init__(self, load: Callable[[], "RiffPipeline"], settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self.state = "loading"
         self.failure: BaseException | None = None
+        self.pipe: RiffPipeline | None = None
         self._load = load
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
-        self._waiting: deque[Job] = deque()
-        self._urgent: deque[Job] = deque()
-        self._running: list[Job] = []
+        self._jobs: OrderedDict[str, ModelJob] = OrderedDict()
+        self._waiting: deque[ModelJob] = deque()
+        self._urgent: deque[ModelJob] = deque()
+        self._running: list[ModelJob] = []
         self._was_urgent = False
         self._mean_s = 2.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="riff-worker", daemon=True)
-        self.pipe: RiffPipeline | None = None
 
     def start(self) -> None:
         """Load the model and begin to work."""
         self._thread.start()
 
-    def submit(self, job: Job) -> Job:
-        """Put a job in the queue.
+    @property
+    def busy(self) -> bool:
+        """Whether the thread still works."""
+        return self._thread.is_alive()
+
+    def check_room(self, *, urgent: bool = False, size: int = 0) -> None:
+        """Ask whether a job could be submitted now, before an upload is decoded for it.
 
         Raises:
-            Refusal: 429 if it is full, 503 while the model loads or the server goes down.
+            ApiError: 429 if the queue is full, 503 while the model loads or the server goes down.
         """
         with self._changed:
             if self.state != "ready":
                 reason = GOING_DOWN if self.state == "draining" else "the model is still loading; try again"
                 raise ApiError(503, reason, retry_after=5)
             self._drop_stopped()
-            if job.urgent:
-                self._urgent.append(job)
-            elif len(self._waiting) >= self.settings.queue_size:
-                raise ApiError(429, "too many requests are waiting; try again later", retry_after=self._wait_s())
-            else:
-                self._waiting.append(job)
+            wait_s = min(60.0, self._mean_s * max(1, len(self._waiting)) / 2)
+            if not urgent and len(self._waiting) >= self.settings.queue_size:
+                raise ApiError(429, "too many requests are waiting; try again later", retry_after=wait_s)
+            held = sum(job.size for job in (*self._waiting, *self._running))
+            if held and held + size > self.settings.queue_bytes:
+                raise ApiError(429, "too many large uploads are waiting; try again later", retry_after=wait_s)
+
+    def submit(self, job: ModelJob) -> ModelJob:
+        """Put a job in the queue.
+
+        Raises:
+            ApiError: as for :meth:`check_room`.
+        """
+        with self._changed:
+            self.check_room(urgent=job.urgent, size=job.size)
+            (self._urgent if job.urgent else self._waiting).append(job)
             self._jobs[job.id] = job
             self._forget_old()
             self._note_length()
             self._changed.notify_all()
         return job
 
-    def find(self, job_id: str) -> Job:
+    def find(self, job_id: str) -> ModelJob:
         """A job by its id.
 
         Raises:
-            Refusal: 404, there is no such job, or it is forgotten.
+            ApiError: 404, there is no such job, or it is forgotten.
         """
         with self._changed:
+            self._forget_old()
             job = self._jobs.get(job_id)
         if job is None or job.urgent:
             raise ApiError(404, "there is no such job; results are kept for a while only")
         return job
 
-    def place(self, job: Job) -> int | None:
+    def place(self, job: ModelJob) -> int | None:
         """How many jobs come before one that waits."""
         with self._changed:
             return self._waiting.index(job) if job in self._waiting else None
 
-    def cancel(self, job: Job, reason: ApiError | None = None) -> None:
-        """Call a job off: one that waits ends at once, one that runs after its present denoising step."""
+    def cancel(self, job: ModelJob, reason: ApiError | None = None) -> None:
+        """Stop a job: one that waits ends at once, one that runs after its present step."""
         job.cancel(reason)
         with self._changed:
             self._drop_stopped()
             self._note_length()
 
+    def forget(self, job: ModelJob) -> None:
+        """Drop a job whose result was delivered."""
+        with self._changed:
+            self._jobs.pop(job.id, None)
+
     def drain(self) -> None:
-        """Take no more jobs and hand back those that wait; what runs may end. Safe in a signal handler."""
+        """Accept no more jobs and hand back those that wait; what runs may end. Safe in a signal handler."""
         self.state = "draining"
         self.metrics.ready.set(0)
 
     def expire(self) -> None:
-        """Hand back what waits and what runs."""
+        """Hand back what waits, and stop what runs."""
         self.drain()
         with self._changed:
             self._hand_back()
@@ -266,7 +135,7 @@ class WorkQueue:
         """Wait for what runs, then stop it."""
         self.drain()
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        if self.busy:
             self.expire()
             self._thread.join(5.0)
 
@@ -292,11 +161,12 @@ class WorkQueue:
         with torch.no_grad():
             while batch := self._take():
                 self._work(self.pipe, batch)
+                del batch  # it would hold the last results until the next job comes
                 with self._changed:
                     self._running = []
                     self._note_length()
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[ModelJob]:
         """The next jobs: a stream's and the others' in turn; neighbours of one group together. Empty at the end."""
         with self._changed:
             while True:
@@ -307,10 +177,12 @@ class WorkQueue:
                 if self._urgent or self._waiting:
                     break
                 self._changed.wait(0.5)
+                self._forget_old()
             self._was_urgent = bool(self._urgent) and not (self._was_urgent and self._waiting)
             line = self._urgent if self._was_urgent else self._waiting
             batch = [line.popleft()]
-            while line and batch[0].group is not None and line[0].group == batch[0].group and len(batch) < self._size:
+            group = batch[0].group
+            while line and group is not None and line[0].group == group and len(batch) < self._batch_size:
                 batch.append(line.popleft())
             self._running = batch
             for job in batch:
@@ -319,22 +191,30 @@ class WorkQueue:
             return batch
 
     @property
-    def _size(self) -> int:
+    def _batch_size(self) -> int:
         if self.settings.batch_size is not None:
             return self.settings.batch_size
         return 4 if self.pipe is not None and self.pipe.device.type == "cuda" else 1
 
-    def _work(self, pipe: "RiffPipeline", batch: Sequence[Job]) -> None:
-        """Draw a batch; if it fails as a whole, each of it alone."""
+    def _work(self, pipe: "RiffPipeline", batch: Sequence[ModelJob]) -> None:
+        """Do a batch; if it fails as a whole, each of its jobs alone."""
+
+        def check() -> None:
+            if all(job.finished or job.stop_reason is not None for job in batch):
+                raise JobStopped
+
         began = time.monotonic()
         outcomes: Sequence[Result | BaseException]
         try:
-            outcomes = batch[0].work(pipe, batch)
-        except Stopped as stopped:
+            work = batch[0].work
+            assert work is not None
+            with interruptible(check):
+                outcomes = work(pipe, batch)
+        except JobStopped as stopped:
             outcomes = [stopped] * len(batch)
         except Exception as error:
             if len(batch) > 1:
-                self._clean(error)
+                _release(error)
                 for job in batch:
                     self._work(pipe, [job])
                 return
@@ -346,21 +226,21 @@ class WorkQueue:
         if not batch[0].urgent:
             self._mean_s = 0.8 * self._mean_s + 0.2 * spent
 
-    def _settle(self, job: Job, outcome: Result | BaseException) -> None:
+    def _settle(self, job: ModelJob, outcome: Result | BaseException) -> None:
         if job.stop_reason is not None:
             self._end(job, job.stop_reason)
         elif isinstance(outcome, Result):
             self._end(job, outcome)
         else:
-            told = refusal(outcome, job.secrets)
-            if told is None:
+            fault = as_api_error(outcome, job.texts)
+            if fault is None:
                 note_defect(outcome, request_id=job.request_id, job=job.id)
-                told = ApiError(500, f"something went wrong in the server; if you report it, say {job.request_id}")
-            self._end(job, told, outcome)
-            self._clean(outcome)
+                fault = ApiError(500, f"something went wrong in the server; if you report it, say {job.request_id}")
+            _release(outcome)
+            self._end(job, fault)
 
-    def _end(self, job: Job, outcome: Result | ApiError, error: BaseException | None = None) -> None:
-        if not job.finish(outcome, error):
+    def _end(self, job: ModelJob, outcome: Result | ApiError) -> None:
+        if not job.finish(outcome):
             return
         self.metrics.jobs.labels(job.kind, job.state).inc()
         if not job.urgent:
@@ -369,18 +249,8 @@ class WorkQueue:
             note("job", request_id=job.request_id, job=job.id, kind=job.kind, state=job.state,
                  waited_s=waited, worked_s=spent)  # fmt: skip
 
-    def _clean(self, error: BaseException) -> None:
-        """Let go of what a failed drawing held, so that the next one has the memory."""
-        error.__traceback__ = None
-        if is_out_of_memory(error):
-            gc.collect()
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
     def _drop_stopped(self) -> None:
-        """End what waits and is called off or past its deadline."""
+        """End what waits and is cancelled or past its deadline."""
         for line in (self._urgent, self._waiting):
             for job in [job for job in line if job.stop_reason is not None]:
                 line.remove(job)
@@ -388,59 +258,40 @@ class WorkQueue:
                 self._end(job, job.stop_reason)
 
     def _forget_old(self) -> None:
-        """Drop finished jobs that are old, or too many, or hold too much."""
-        now, kept, held = time.monotonic(), 0, 0
+        """Drop finished jobs that are old, or too many, or too large together."""
+        now, kept, size = time.monotonic(), 0, 0
         for job in reversed(list(self._jobs.values())):
             if not job.finished:
                 continue
-            kept, held = kept + 1, held + len(job.result.content if job.result else b"")
+            kept, size = kept + 1, size + len(job.result.content if job.result else b"")
             old = job.ended is not None and now - job.ended > self.settings.keep_s
-            if job.urgent or old or kept > self.settings.keep_jobs or held > self.settings.keep_bytes:
+            if job.urgent or old or kept > self.settings.keep_jobs or size > self.settings.keep_bytes:
                 del self._jobs[job.id]
-
-    def forget(self, job: Job) -> None:
-        """Drop a job whose result was delivered."""
-        with self._changed:
-            self._jobs.pop(job.id, None)
-
-    def _wait_s(self) -> float:
-        return min(60.0, self._mean_s * max(1, len(self._waiting)) / 2)
 
     def _note_length(self) -> None:
         self.metrics.waiting.set(len(self._waiting) + len(self._urgent))
         self.metrics.running.set(len(self._running))
 
 
-FINISHED = ("done", "failed", "cancelled")
+def _release(error: BaseException) -> None:
+    """Let go of the tensors that a failed job's stack frames hold, so that the next job has the memory."""
+    full, seen = out_of_memory(error), error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
+    if full:
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
-class Stopped(Exception):
-    """Raised out of the denoising loop when nobody waits for the result any more."""
-
-
-def step_counter(jobs: Sequence[Job], counted: Callable[[int], None]) -> Callable[[int, int, Tensor], None]:
-    """The pipeline's callback for a batch: counts, and raises :class:`Stopped` once no job of it is wanted."""
-
-    def count_step(step: int, steps: int, latents: Tensor) -> None:
-        rounds = -(-len(jobs) // latents.shape[0])  # a CPU draws the clips of a batch one after the other
-        for job in jobs:
-            job.steps_total = max(job.steps_total, steps * rounds)
-            job.steps_done += 1
-        counted(1)
-        if all(job.finished or job.stop_reason is not None for job in jobs):
-            raise Stopped
-
-    return count_step
-
-
-# WAS riff/server/waiting.py: Waiting for a job on behalf of a client, who may go away.
-
-
-async def wait_for(job: Job, request: Request, queue: WorkQueue) -> None:
-    """Until a job has ended.
+async def wait_for(job: ModelJob, request: Request, queue: WorkQueue) -> None:
+    """Wait until a job has ended, on behalf of a client who may go away.
 
     Raises:
-        Refusal: its time was over before, or the client went away.
+        ApiError: its time was over before, or the client went away.
     """
     done = asyncio.ensure_future(ended(job))
     gone = asyncio.ensure_future(_until_gone(request))
@@ -455,19 +306,7 @@ async def wait_for(job: Job, request: Request, queue: WorkQueue) -> None:
     if not job.finished:
         reason = job.stop_reason
         queue.cancel(job)
-        raise reason or ApiError(504, "this took longer than a request may")
-
-
-async def ended(job: Job) -> None:
-    """Until the job has ended, in whatever way."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by then
-            loop.call_soon_threadsafe(over.set)
-
-    job.when_finished(tell)
-    await over.wait()
+        raise reason or ApiError(504, TOO_LATE)
 
 
 async def _until_gone(request: Request) -> None:

@@ -1,6 +1,6 @@
 """Riffusion's own contract, ``POST /run_inference``, so that its web app works against riff unchanged.
 
-The app stalls for ever on a reply that is no JSON or no success, so what it can send by accident (null for NaN, an
+The app stalls for ever on a reply that is not JSON or not a success, so what it can send by accident (null for NaN, an
 alpha a little above 1, an endless or empty prompt, a number out of range) is mended rather than refused.
 """
 
@@ -12,26 +12,36 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from riff.apps.server.handlers import MEDIA_TYPES, Handlers, file_bytes
-from riff.apps.server.queue import Job, Result
+from riff.apps.server.jobs import ModelJob, Result
 from riff.apps.server.settings import ApiError, Settings
 from riff.diffusion.model import RIFFUSION_GUIDANCE
 from riff.prompt.syntax import parse_prompt, parse_weights
 from riff.spectrogram.codec import SpectrogramCodec
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import image_to_pil
+from riff.spectrogram.inversion.stft import fourier_resample
+from riff.spectrogram.png import read_png
+from riff.tasks.interpolate import interpolate
+from riff.tasks.requests import InterpolateRequest, RenderRequest
 from riff.utils.errors import RiffError
-from riff.utils.validation import MAX_SEED
+from riff.utils.schema import describe_fields
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
     from riff.tasks.clip import Clip
+
+BEATS = 8
+BPM = 93.75  # at which eight beats fill Riffusion's 512 columns of 10 ms
+SEEDS = ("og_beat", "agile", "marim", "motorway", "vibes")
+_FOLDER = Path(__file__).parent / "seeds"
+_RANGES = {field.name: field for field in describe_fields(RenderRequest)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +72,16 @@ def read_inference(body: bytes, settings: Settings) -> InferenceInput:
     """The request in a body, mended where it can be.
 
     Raises:
-        Refusal: 400, it is no JSON object, lacks a field, or names a picture that there is not.
+        ApiError: 400, it is not a JSON object, lacks a field, or names an image that does not exist.
     """
     try:
         fields = json.loads(body.decode("utf-8"), parse_constant=lambda _: None)
     except (ValueError, RecursionError):
-        raise ApiError(400, "the body is no valid JSON; send one object with start, end and alpha") from None
+        raise ApiError(400, "the body is not valid JSON; send one object with start, end and alpha") from None
     wrapped = isinstance(fields, dict) and isinstance(fields.get("worklet_input"), dict)
     fields = fields["worklet_input"] if wrapped else fields
     if not isinstance(fields, dict):
-        raise ApiError(400, "the body is no JSON object; send one with start, end and alpha")
+        raise ApiError(400, "the body is not a JSON object; send one with start, end and alpha")
     if missing := [name for name in ("start", "end", "alpha") if name not in fields]:
         raise ApiError(400, f"{missing[0]} is missing")
     return InferenceInput(
@@ -79,7 +89,7 @@ def read_inference(body: bytes, settings: Settings) -> InferenceInput:
         end=_end("end", fields["end"], settings),
         alpha=_number(fields, "alpha", 0.0, 1.0, default=0.0),
         num_inference_steps=int(_number(fields, "num_inference_steps", 1, settings.max_steps, default=50)),
-        seed_image_id=_name(fields, "seed_image_id", SCORES) or "og_beat",
+        seed_image_id=_name(fields, "seed_image_id", SEEDS) or "og_beat",
         mask_image_id=_name(fields, "mask_image_id", MASKS),
         wrapped=wrapped,
     )
@@ -87,7 +97,7 @@ def read_inference(body: bytes, settings: Settings) -> InferenceInput:
 
 def _end(name: str, fields: Any, settings: Settings) -> PromptInput:
     if not isinstance(fields, dict):
-        raise ApiError(400, f"{name} is no object; send its prompt and seed")
+        raise ApiError(400, f"{name} is not an object; send its prompt and seed")
     for field in ("prompt", "seed"):
         if field not in fields:
             raise ApiError(400, f"{name}.{field} is missing")
@@ -96,16 +106,16 @@ def _end(name: str, fields: Any, settings: Settings) -> PromptInput:
         seed=_seed(fields["seed"], name),
         negative_prompt=_text(f"{name}.negative_prompt", fields.get("negative_prompt"), settings.max_prompt),
         denoising=_number(fields, "denoising", 0.0, 1.0, default=0.75),
-        guidance=_number(fields, "guidance", 0.0, 50.0, default=RIFFUSION_GUIDANCE),
+        guidance=_number(fields, "guidance", 0.0, _RANGES["guidance_scale"].high, default=RIFFUSION_GUIDANCE),
     )
 
 
 def _text(name: str, value: Any, longest: int) -> str:
-    """A text without halves of signs, cut to what is allowed, its brackets made plain if they are out of order."""
+    """Text without half surrogate pairs, cut to what is allowed, its brackets removed if they are out of order."""
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ApiError(400, f"{name} is no text")
+        raise ApiError(400, f"{name} is not text")
     text = value.encode("utf-8", "ignore").decode("utf-8")[:longest].strip()
     read = parse_weights if name.endswith("negative_prompt") else parse_prompt
     try:
@@ -119,8 +129,8 @@ def _seed(value: Any, name: str) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ApiError(400, f"{name}.seed is no number")
-    return int(value) % (MAX_SEED + 1)
+        raise ApiError(400, f"{name}.seed is not a number")
+    return int(value) % (_RANGES["seed"].high + 1)
 
 
 def _number(fields: dict[str, Any], name: str, low: float, high: float, *, default: float) -> float:
@@ -129,12 +139,12 @@ def _number(fields: dict[str, Any], name: str, low: float, high: float, *, defau
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ApiError(400, f"{name} is no number")
+        raise ApiError(400, f"{name} is not a number")
     return float(min(max(value, low), high)) if not isinstance(value, float) or math.isfinite(value) else default
 
 
 def _name(fields: dict[str, Any], field: str, known: Any) -> str | None:
-    """An id of ours: looked up in a table, never in a folder. Null and the empty text are none."""
+    """One of our ids: looked up in a table, never in a folder. Null and the empty text are None."""
     value = fields.get(field)
     if value is None or value == "":
         return None
@@ -150,40 +160,34 @@ def own_guidance(guidance: float, usual: float) -> float:
     return 1.0 + (guidance - 1.0) * (usual - 1.0) / (RIFFUSION_GUIDANCE - 1.0)
 
 
-@functools.lru_cache(maxsize=32)
-def _picture(name: str, config: SpectrogramConfig) -> Any:
-    return seed_picture(name, config)
-
-
 class Inference:
     """The work of :class:`InferenceInput`."""
 
-    def __init__(self, works: Handlers) -> None:
-        self.works = works
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = handlers
 
-    def run(self, pipe: "RiffPipeline", jobs: Sequence[Job]) -> list[Result | Exception]:
+    def run(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Result | Exception]:
         """One interpolation; every clip of a model is exactly as long as the others, to the sample."""
-        (job,) = jobs
-        asked: InferenceInput = job.request
+        call: InferenceInput = jobs[0].request
         config, usual = pipe.config, pipe.model.default_guidance
-        ends = (asked.start, asked.end)
-        clip = pipe.interpolate(
-            [end.prompt for end in ends],
-            asked.alpha,
-            _picture(asked.seed_image_id, config),
+        ends = (call.start, call.end)
+        request = InterpolateRequest(
+            prompts=[end.prompt for end in ends],
+            alpha=call.alpha,
             seeds=[end.seed for end in ends],
             strength=[end.denoising for end in ends],
-            mask=None if asked.mask_image_id is None else seed_mask(asked.mask_image_id, config),
-            negative_prompt=asked.start.negative_prompt or None,
-            # On the seconds grid the length is the picture's, and Riffusion's models are not told a tempo.
+            negative_prompt=call.start.negative_prompt or None,
+            # On the seconds grid the image has a length of its own, and Riffusion's models were not trained on a tempo.
             bpm=seed_tempo(config) if config.grid == "beats" else None,
             guidance_scale=[own_guidance(end.guidance, usual) for end in ends],
             loop=True,
-            num_inference_steps=asked.num_inference_steps,
-            callback_on_step_end=self.works.counter(jobs),
+            num_inference_steps=call.num_inference_steps,
         )
+        mask = None if call.mask_image_id is None else seed_mask(call.mask_image_id, config)
+        image = seed_image(call.seed_image_id, config)
+        clip = interpolate(pipe.model, request, image, mask=mask, callback=self.handlers.counter(jobs))
         reply = _reply(clip)
-        content = json.dumps({"output": reply} if asked.wrapped else reply).encode()
+        content = json.dumps({"output": reply} if call.wrapped else reply).encode()
         return [Result(content, MEDIA_TYPES["json"])]
 
 
@@ -206,122 +210,34 @@ def _url(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-# WAS riff/server/seeds.py: Our own seed pictures and masks, under the names that Riffusion's web app asks for.
-#
-# The pictures are two bars of simple music, composed here note by note and drawn as the model's pictures are.
-# They are
-# computed round the end of the loop, so they close to the sample; the same call gives the same picture.
-
-BEATS = 8
-BPM = 93.75  # at which eight beats fill Riffusion's 512 columns of 10 ms
-_LEVEL_DB = -20.3  # root mean square that riff's own models were trained at
-Voice = Callable[[np.ndarray, float], np.ndarray]
-
-
-def _kick(t: np.ndarray, pitch: float) -> np.ndarray:
-    phase = 2 * np.pi * (45.0 * t + 90.0 * 0.03 * (1 - np.exp(-t / 0.03)))
-    return np.asarray(np.sin(phase) * np.exp(-t / 0.12))
-
-
-def _noise(t: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(7).standard_normal(len(t))
-
-
-def _snare(t: np.ndarray, pitch: float) -> np.ndarray:
-    return np.asarray(0.4 * _noise(t) * np.exp(-t / 0.07) + 0.5 * np.sin(2 * np.pi * 185 * t) * np.exp(-t / 0.05))
-
-
-def _hat(t: np.ndarray, pitch: float) -> np.ndarray:
-    return np.asarray(0.15 * np.diff(_noise(t), prepend=0.0) * np.exp(-t / 0.025))
-
-
-def _tone(partials: tuple[tuple[float, float, float], ...]) -> Voice:
-    """A struck note of partials (ratio, strength, decay in seconds)."""
-
-    def play(t: np.ndarray, pitch: float) -> np.ndarray:
-        parts = [
-            strength * np.sin(2 * np.pi * ratio * pitch * t) * np.exp(-t / decay) for ratio, strength, decay in partials
-        ]
-        return np.asarray(sum(parts) * np.minimum(1.0, t / 0.003))
-
-    return play
-
-
-_pluck = _tone(tuple((float(n), 0.4 / n, 0.18 / n**0.5) for n in range(1, 9)))
-_marimba = _tone(((1.0, 0.5, 0.25), (3.98, 0.2, 0.06), (9.2, 0.08, 0.03)))
-_vibes = _tone(((1.0, 0.4, 1.2), (4.0, 0.12, 0.5), (10.0, 0.03, 0.1)))
-_bass = _tone(tuple((float(n), 0.5 / n, 0.3) for n in range(1, 13)))
-# (sixteenth, voice, MIDI pitch)
-Score = list[tuple[int, Voice, int]]
-
-
-def _hits(places: range | tuple[int, ...], voice: Voice, pitch: int = 60) -> Score:
-    return [(place, voice, pitch) for place in places]
-
-
-def _line(pitches: tuple[int | None, ...], voice: Voice, step: int = 1) -> Score:
-    return [(place * step, voice, pitch) for place, pitch in enumerate(pitches) if pitch is not None]
-
-
-_RUN = (57, 60, 64, 69, 72, 69, 64, 60, 55, 60, 64, 67, 72, 67, 64, 60)
-_FALL = (53, 57, 60, 65, 69, 65, 60, 57, 55, 59, 62, 67, 71, 67, 62, 59)
-_CHORDS = ((0, (57, 60, 64, 67)), (6, (60, 64)), (8, (53, 57, 60, 64)), (16, (50, 57, 60, 65)), (24, (55, 59, 62, 65)))
-SCORES: dict[str, Score] = {
-    "og_beat": [
-        *_hits((0, 8, 10, 16, 24, 26, 29), _kick),
-        *_hits((4, 12, 20, 28), _snare),
-        *_hits(range(0, 32, 2), _hat),
-    ],
-    "agile": [*_line(_RUN + _FALL, _pluck), *_hits((0, 8, 16, 24), _kick), *_hits(range(2, 32, 4), _hat)],
-    "marim": [
-        *_line((60, None, 67, 72, None, 67, 64, None, 65, None, 69, 72, None, 69, 67, 64) * 2, _marimba),
-        *_hits((0, 16), _kick),
-    ],
-    "motorway": [
-        *_line((40, 40, 40, 40, 43, 43, 40, 40, 36, 36, 36, 36, 38, 38, 38, 43), _bass, 2),
-        *_hits(range(0, 32, 4), _kick),
-        *_hits(range(2, 32, 4), _hat),
-        *_hits((4, 12, 20, 28), _snare),
-    ],
-    "vibes": [
-        *((place, _vibes, pitch) for place, pitches in _CHORDS for pitch in pitches),
-        *_line((76, None, 74, 72, None, 69, 72, None), _vibes, 4),
-    ],
-}
-
-
-def seed_sound(name: str, samples: int, sample_rate: int) -> Tensor:
-    """(T,) of one seed: eight beats in ``samples`` samples, whose last notes ring on in the first beats."""
-    sound = np.zeros(samples)
-    for place, voice, pitch in SCORES[name]:
-        t = np.arange(min(samples, 2 * sample_rate)) / sample_rate
-        note = voice(t, 440.0 * 2.0 ** ((pitch - 69) / 12))
-        start = round(place * samples / (4 * BEATS))
-        np.add.at(sound, (start + np.arange(len(note))) % samples, note)
-    loudness = math.sqrt(float(np.mean(sound**2)))
-    sound *= min(10 ** (_LEVEL_DB / 20) / loudness, 0.97 / float(np.abs(sound).max()))
-    return torch.from_numpy(sound.astype(np.float32))
-
-
 def seed_tempo(config: SpectrogramConfig) -> float:
-    """Beats per minute at which a seed fills a training picture."""
+    """Beats per minute at which a seed fills a training image."""
     if config.grid == "beats":
         return BPM
     return BEATS * 60.0 * config.sample_rate / (config.width * config.hop_length)
 
 
-def seed_picture(name: str, config: SpectrogramConfig) -> Tensor:
-    """``(C, M, N)`` in [0, 1]: one of :data:`SCORES` as a picture of ``config``'s kind, N its training width."""
+@functools.lru_cache(maxsize=32)
+def seed_image(name: str, config: SpectrogramConfig) -> Tensor:
+    """``(C, M, N)`` in [0, 1]: one of :data:`SEEDS` as an image of ``config``'s kind, N its training width.
+
+    The files are two bars of music, composed note by note for riff, as images of riff-mini's kind. For models of other
+    kinds they are played, and encoded as those models' images are.
+    """
+    image, own, made = read_png(_FOLDER / f"{name}.png")
+    if own == config:
+        return image
     bpm = seed_tempo(config)
-    samples = config.frames_to_samples(config.width, bpm=bpm)
-    sound = seed_sound(name, samples, config.sample_rate)
+    loop = SpectrogramCodec(own).decode(image, bpm=made["bpm"], loop=True)
+    sound = fourier_resample(loop, config.frames_to_samples(config.width, bpm=bpm))
+    # Encoded in the middle of three, so that its end leads back into its start.
     thrice = sound.repeat(config.channels, 3)
-    image = SpectrogramCodec(config).encode(thrice, bpm=bpm if config.grid == "beats" else None).image
-    return image[..., config.width : 2 * config.width].clone()
+    encoded = SpectrogramCodec(config).encode(thrice, bpm=bpm if config.grid == "beats" else None).image
+    return encoded[..., config.width : 2 * config.width].clone()
 
 
 def seed_mask(name: str, config: SpectrogramConfig) -> Tensor:
-    """``(M, N)``: 1 is drawn anew, 0 stays. Soft, as the web app's are, which keep up to a third of the top."""
+    """``(M, N)``: 1 is resampled, 0 stays. Soft, as the web app's are, which keep up to a third of the top."""
     rows = torch.linspace(0.0, 1.0, config.n_mels)[:, None].expand(-1, config.width)  # 0 is the top
     return 1.0 - MASKS[name](rows)
 
@@ -331,7 +247,7 @@ def _beat_lines(rows: Tensor) -> Tensor:
     return (0.2 * ((place + 0.125) % 1.0 < 0.25).float()).expand_as(rows)
 
 
-# How much is kept, by a name that says what the picture of it shows.
+# How much is kept, by a name that says what its image shows.
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "mask_beat_lines_80": _beat_lines,
     "mask_gradient_dark": lambda rows: 0.87 * (1.0 - rows),

@@ -1,300 +1,258 @@
-"""What a request may hold, as typed JSON: the page at /docs and every 422 come from here."""
+"""A request's body or query becomes one of riff.tasks.requests: JSON, a form with a file, or a query string."""
 
 import base64
 import binascii
+import dataclasses
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from annotated_types import Len
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from riff.apps.server.settings import ApiError, Settings
-from riff.utils.validation import MAX_SEED, show
+from riff.apps.server.settings import ApiError, Settings, human
+from riff.tasks.requests import Bpm, Prompt, QualityOption, Seed, request_from
+from riff.utils.errors import RiffError
+from riff.utils.schema import FieldError, Option, describe_fields, from_dict, parse_text, validate
 
-Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
-Bpm = Annotated[float, Field(ge=20, le=400, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Steps = Annotated[int, Field(ge=1, le=150)]
-Bars = Annotated[int, Field(ge=1, le=512)]
-Guidance = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
-Hertz = Annotated[float, Field(ge=0, le=400_000, allow_inf_nan=False)]
 Sound = Literal["wav", "flac", "ogg", "mp3"]
-Quality = Literal["fast", "default", "high", "best", "griffin-lim"]
-Marks = float | list[float] | None
+_PROMPTS = ("prompt", "negative_prompt", "prompts")
+_MOST_FIELDS = 40
+_OLD_FILES = {"picture": "image"}
 
 
-class Strict(BaseModel):
-    """Nothing is guessed: "20" is no number, and an unknown field is a mistake."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Fields that are checked against their annotations; alone, a reply without choices."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class _Drawing(Strict):
-    """What every request that draws may hold."""
-
-    negative_prompt: str | None = Field(None, max_length=10_000, description="what to stay away from")
-    seed: Seed | None = Field(None, description="same seed, same music; null is random")
-    num_inference_steps: Steps = 20
-    guidance_scale: Guidance | None = Field(None, description="weight of the prompt; null is the model's usual")
-    quality: Quality = "default"
-    format: Literal["wav", "flac", "ogg", "mp3", "png"] = Field("wav", description="of the result; png is its picture")
+    def __post_init__(self) -> None:
+        validate(self)
 
 
-class RenderRequest(_Drawing):
-    """A sentence, or a timeline, becomes music."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reply(Checked):
+    """What is sent back."""
 
-    prompt: Prompt | None = Field(None, description="what to play; tempo, key and metre in it are understood")
-    timeline: dict[str, Any] | None = Field(None, description="a timeline as riff.Timeline.to_dict gives it")
-    bpm: Bpm | None = None
-    bars: Bars | None = None
-    duration: Annotated[float, Field(ge=0.1, le=600, allow_inf_nan=False)] | None = Field(None, description="seconds")
-    keyscale: str | None = Field(None, max_length=40)
-    key_tries: Annotated[int, Field(ge=0, le=16)] = 0
-    timesignature: Literal["3/4", "4/4"] | None = None
-    loop: bool = False
+    format: Annotated[Literal["wav", "flac", "ogg", "mp3", "png"], Option("of the result; png is its image")] = "wav"
 
 
-class WalkRequest(_Drawing):
-    """From prompt to prompt on one canvas."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoundReply(Checked):
+    """What is sent back, where it is a sound."""
 
-    prompts: list[Prompt] = Field(min_length=2, max_length=32)
-    seeds: list[Seed] | None = Field(None, max_length=32, description="one for each prompt, in place of seed")
-    bars_per_step: Annotated[int, Field(ge=1, le=256)] | None = None
-    bars: Bars | None = None
-    bpm: Bpm | list[Bpm] | None = None
-    keyscale: str | None = Field(None, max_length=40)
-    easing: Literal["linear", "smooth"] = "linear"
-    variation: Share = 0.0
-    loop: bool = False
+    format: Annotated[Sound, Option("of the sound")] = "wav"
 
 
-class _Edit(_Drawing):
-    audio: str | None = Field(None, description="the recording in base64; in multipart, a file of this name")
-    prompt: Prompt
-    bpm: Bpm | None = Field(None, description="the recording's tempo; null finds its beats")
-    downbeat: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
-    keyscale: str | None = Field(None, max_length=40)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamReply(Checked):
+    """How a stream is sent."""
+
+    format: Annotated[Literal["mp3", "ogg"], Option("of the stream")] = "mp3"
+    id: Annotated[str | None, Len(0, 64), Option("a name of 8 to 64 letters, digits, - or _ to steer it by")] = None
 
 
-class RemixRequest(_Edit):
-    """A recording played anew as a prompt says."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodeRequest(Checked):
+    """A recording becomes a spectrogram image."""
 
-    strength: Share = 0.6
-
-
-class ExtendRequest(_Edit):
-    """A recording goes on."""
-
-    bars: Bars = 8
+    preset: Annotated[Literal["riff", "riffusion"], Option("kind of image")] = "riff"
+    bpm: Annotated[Bpm | None, Option("cut columns on the beat at this tempo; of preset riff only")] = None
+    stereo: Annotated[bool, Option("keep two channels")] = False
 
 
-class InpaintRequest(_Edit):
-    """Parts of a recording are replaced."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeRequest(Checked):
+    """A spectrogram image becomes sound."""
 
-    mask_start_seconds: Seconds | list[Seconds] | None = None
-    mask_end_seconds: Seconds | list[Seconds] | None = None
-    mask_start_bar: Seconds | list[Seconds] | None = None
-    mask_end_bar: Seconds | list[Seconds] | None = None
-    low_hz: Hertz | None = None
-    high_hz: Hertz | None = None
-
-
-class EncodeRequest(Strict):
-    """A recording becomes a spectrogram picture."""
-
-    audio: str | None = Field(None, description="the recording in base64; in multipart, a file of this name")
-    preset: Literal["riff", "riffusion"] = "riff"
-    bpm: Bpm | None = Field(None, description="cut columns on the beat at this tempo (preset riff)")
-    stereo: bool = False
-
-
-class DecodeRequest(Strict):
-    """A spectrogram picture becomes sound."""
-
-    picture: str | None = Field(None, description="PNG, JPEG or WebP in base64; in multipart, a file of this name")
-    preset: Literal["riff", "riffusion"] | None = Field(None, description="what it is, whatever it says itself")
-    bpm: Bpm | None = None
-    quality: Quality = "default"
-    loop: bool = False
+    preset: Annotated[Literal["riff", "riffusion"] | None, Option("kind of image; default what it says itself")] = None
+    bpm: Annotated[Bpm | None, Option("tempo; default what the image says")] = None
+    quality: QualityOption = "default"
+    loop: Annotated[bool, Option("let the end lead back into the start")] = False
     seed: Seed = 0
-    format: Sound = "wav"
 
 
-class StreamChange(Strict):
-    """Where an endless stream should walk."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamChange(Checked):
+    """Where an endless stream goes from now on."""
 
     prompt: Prompt | None = None
     bpm: Bpm | None = None
 
 
-def validate(schema: type[BaseModel], fields: Any) -> Any:
-    """``fields`` as ``schema``.
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What a client sent.
+
+    Attributes:
+        request: what is to be made.
+        reply: how it is sent back.
+        upload: content of the file, if there is one.
+        size: bytes of the decoded upload.
+    """
+
+    request: Any
+    reply: Any = None
+    upload: Any = None
+    size: int = 0
+
+
+async def read_call(request: Request, kind: type, reply: type = Reply, file_field: str | None = None) -> Call:
+    """The body as a checked request, with the bytes of its file.
+
+    Args:
+        request: with a body of ``application/json``, or ``multipart/form-data`` where there is a file.
+        kind: dataclass of the request.
+        reply: dataclass of the fields that are about the answer.
+        file_field: name of the file; in JSON it holds base64.
 
     Raises:
-        Refusal: 422, naming the first field that is wrong and what is allowed.
+        ApiError: 400, 413, 415 or 422.
     """
-    if not isinstance(fields, dict):
-        raise ApiError(422, f"the body is {_kind(fields)}; send one JSON object")
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "application/json":
+        return make_call(await read_json(request), kind, reply, file_field)
+    if content_type == "multipart/form-data" and file_field is not None:
+        return await _read_form(request, kind, reply, file_field)
+    allowed = "application/json" + ("" if file_field is None else " or multipart/form-data")
+    raise ApiError(415, f"the content type is not supported; use {allowed}")
+
+
+def make_call(fields: dict[str, Any], kind: type, reply: type = Reply, file_field: str | None = None) -> Call:
+    """Fields as a checked request.
+
+    Raises:
+        ApiError: 422, naming the first field that is wrong and what is allowed.
+    """
+    content = None
+    if file_field is not None:
+        fields = {_OLD_FILES.get(name, name): value for name, value in fields.items()}
+        content = _from_base64(fields.pop(file_field, None), file_field)
+    about_reply = {field.name for field in describe_fields(reply)}
+    own = {name: value for name, value in fields.items() if name in about_reply}
     try:
-        return schema.model_validate(fields)
-    except ValidationError as error:
-        raise ApiError(422, _first_mistake(schema, error)) from None
+        made = request_from(kind, {name: value for name, value in fields.items() if name not in own})
+        return Call(made, from_dict(reply, own), content)
+    except FieldError as error:  # without the value, which may be anyone's words
+        raise ApiError(422, f"{error.field}: {error.allowed}") from None
+    except RiffError as error:
+        raise ApiError(422, human(str(error), [text for _, text in prompt_texts(fields)])) from None
 
 
-def _first_mistake(schema: type[BaseModel], error: ValidationError) -> str:
-    mistake = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in mistake["loc"])
-    name = show(str(mistake["loc"][0])) if mistake["loc"] else "the body"
-    if mistake["type"] == "extra_forbidden":
-        return f"unknown field {name}; known are {', '.join(schema.model_fields)}"
-    if mistake["type"] == "missing":
-        return f"{name} is missing"
-    # Values stay out of the message; they may be anybody's words.
-    return f"{place}: {mistake['msg'].lower().removeprefix('input ')}"
-
-
-def _kind(value: Any) -> str:
-    return {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
-
-
-def check_limits(request: Any, settings: Settings) -> None:
-    """Refuse what this server does not allow, though riff would.
+def read_query(request: Request, kind: type, reply: type) -> Call:
+    """The query's fields, each given once, as a checked request.
 
     Raises:
-        Refusal: 422, naming the field and the limit.
+        ApiError: 400 or 422.
     """
-    steps, bars = getattr(request, "num_inference_steps", None) or 1, getattr(request, "bars", None)
-    if steps > settings.max_steps:
-        raise ApiError(422, f"num_inference_steps is {steps}; this server allows 1 to {settings.max_steps}")
-    if bars is not None and bars > settings.max_bars:
-        raise ApiError(422, f"bars is {bars}; this server allows 1 to {settings.max_bars}")
-    whole = (getattr(request, "bars_per_step", None) or 0) * len(getattr(request, "prompts", ()))
-    if whole > settings.max_bars:
-        raise ApiError(422, f"the walk is {whole} bars long; this server allows 1 to {settings.max_bars}")
-    duration = getattr(request, "duration", None)
-    if duration is not None and duration > settings.max_seconds:
-        raise ApiError(422, f"duration is {duration:g}; this server allows up to {settings.max_seconds:g} s")
-    for name, text in prompt_texts(request):
-        if len(text) > settings.max_prompt:
-            raise ApiError(422, f"{name} has {len(text)} characters; this server allows {settings.max_prompt}")
-        if any("\ud800" <= sign <= "\udfff" for sign in text):
-            raise ApiError(422, f"{name} holds half a surrogate pair; remove it")
+    return make_call(_parse_fields(request.query_params.multi_items(), kind, reply), kind, reply)
 
 
-def prompt_texts(request: Any) -> list[tuple[str, str]]:
-    """Every prompt of a request, by the name of its field."""
-    request = getattr(request, "asked", request)  # of an upload's
-    if hasattr(request, "start"):
-        return prompt_texts(request.start) + prompt_texts(request.end)
-    found = [(name, getattr(request, name, None)) for name in ("prompt", "negative_prompt")]
-    found += [("prompts", text) for text in getattr(request, "prompts", [])]
-    timeline = getattr(request, "timeline", None) or {}
-    frames = timeline.get("keyframes")
-    for frame in frames if isinstance(frames, list) else []:
-        if isinstance(frame, dict):
-            found += [(name, frame.get(name)) for name in ("prompt", "negative_prompt")]
-    return [(name, text) for name, text in found if isinstance(text, str)]
+def _parse_fields(pairs: list[tuple[str, str]], kind: type, reply: type) -> dict[str, Any]:
+    """Texts of a form or a query as the values that they stand for."""
+    known = {field.name: field for field in (*describe_fields(kind), *describe_fields(reply))}
+    fields: dict[str, Any] = {}
+    for name, text in pairs:
+        if name in fields:
+            raise ApiError(400, "a field is sent twice; send each once")
+        try:
+            fields[name] = parse_text(text, known[name]) if name in known else text
+        except FieldError as error:
+            raise ApiError(422, f"{error.field}: {error.allowed}") from None
+        except RiffError as error:
+            raise ApiError(422, human(str(error), [text])) from None
+    return fields
 
 
-# WAS riff/server/body.py: Reading a request's body: strict JSON, or a form with one file.
-
-_MOST_FIELDS = 40
-
-
-def parse_json(content: bytes) -> Any:
-    """JSON as the standard has it: UTF-8, no NaN, no field twice, no endless depth.
+async def read_json(request: Request) -> dict[str, Any]:
+    """A JSON object as the standard defines it: UTF-8, no NaN, no field twice, no endless depth.
 
     Raises:
-        Refusal: 400, it is none.
+        ApiError: 400, it is something else; 422, it is not an object.
     """
+    content = await request.body()
     if not content.strip():
         raise ApiError(400, "the body is empty; send one JSON object")
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
+        value = json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except RecursionError:
         raise ApiError(400, "the JSON is nested too deeply") from None
     except UnicodeDecodeError:
-        raise ApiError(400, "the body is no UTF-8 text; send one JSON object") from None
+        raise ApiError(400, "the body is not UTF-8 text; send one JSON object") from None
     except ValueError as error:
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ApiError(400, f"the body is no valid JSON{where}; send one object") from None
+        raise ApiError(400, f"the body is not valid JSON{where}; send one object") from None
+    if not isinstance(value, dict):
+        kind = {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+        raise ApiError(422, f"the body is {kind}; send one JSON object")
+    return value
 
 
 def _no_constant(name: str) -> None:
-    raise ApiError(400, f"the JSON holds {name}, which is no number there; leave the field out or send null")
+    raise ApiError(400, f"the JSON contains {name}, which is not a JSON number; leave the field out or send null")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ApiError(400, "the JSON holds a field twice; send each once")
+        raise ApiError(400, "the JSON contains a field twice; send each once")
     return fields
 
 
-async def read_request(request: Request, schema: type[BaseModel], file_field: str | None = None) -> tuple[Any, bytes]:
-    """A validated request and the bytes of its file, which are empty where there is none to be had.
-
-    Args:
-        request: with a body of ``application/json``, or ``multipart/form-data`` where there is a file.
-        schema: of its fields.
-        file_field: name of the file; in JSON it holds base64.
-
-    Raises:
-        Refusal: 400, 413, 415 or 422.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        asked = validate(schema, parse_json(await request.body()))
-        if file_field is None:
-            return asked, b""
-        text = getattr(asked, file_field)
-        if text is None:
-            raise ApiError(422, f"{file_field!r} is missing; send it in base64, or as a file in multipart/form-data")
-        setattr(asked, file_field, None)
-        return asked, _from_base64(text, file_field)
-    if kind == "multipart/form-data" and file_field is not None:
-        return await _read_form(request, schema, file_field)
-    allowed = "application/json" + ("" if file_field is None else " or multipart/form-data")
-    raise ApiError(415, f"the content type is not one that this takes; use {allowed}")
-
-
-async def _read_form(request: Request, schema: type[BaseModel], file_field: str) -> tuple[Any, bytes]:
+async def _read_form(request: Request, kind: type, reply: type, file_field: str) -> Call:
+    pairs: list[tuple[str, str]] = []
+    content: bytes | None = None
     async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
-        fields: dict[str, Any] = {}
-        content: bytes | None = None
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                if name != file_field:
+                if _OLD_FILES.get(name, name) != file_field:
                     raise ApiError(422, f"a file came in another field than {file_field!r}; send it there")
                 content = await value.read()  # its name is never looked at
-            elif name in fields:
-                raise ApiError(400, "the form holds a field twice; send each once")
-            else:
-                fields[name] = _form_value(schema, name, value)
+            elif name != file_field:
+                pairs.append((name, value))
     if content is None:
         raise ApiError(422, f"the file {file_field!r} is missing")
-    fields.pop(file_field, None)
-    return validate(schema, fields), content
+    call = make_call(_parse_fields(pairs, kind, reply), kind, reply)
+    return dataclasses.replace(call, upload=content)
 
 
-def _form_value(schema: type[BaseModel], name: str, text: str) -> Any:
-    """A form's text as the field's kind: what is text there stays text, numbers and lists are read as JSON."""
-    field = schema.model_fields.get(name)
-    if field is not None and "str" in str(field.annotation) and "list" not in str(field.annotation):
-        return text
+def _from_base64(text: Any, name: str) -> bytes:
+    if text is None:
+        raise ApiError(422, f"{name!r} is missing; send it in base64, or as a file in multipart/form-data")
     try:
-        return parse_json(text.encode("utf-8", "replace"))
-    except ApiError:
-        return text
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (AttributeError, binascii.Error, ValueError):
+        raise ApiError(422, f"{name} is not valid base64") from None
 
 
-def _from_base64(text: str, name: str) -> bytes:
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise ApiError(422, f"{name} is no valid base64") from None
+def check_limits(request: Any, settings: Settings) -> None:
+    """Refuse what this server does not allow, although riff would.
+
+    Raises:
+        ApiError: 422, naming the field and the limit.
+    """
+    if getattr(request, "stems", None) is not None:
+        raise ApiError(422, "stems cannot be chosen on a server; use riff remix --stems")
+    numbers = {"num_inference_steps": settings.max_steps, "bars": settings.max_bars, "duration": settings.max_seconds}
+    for name, most in numbers.items():
+        value = getattr(request, name, None)
+        if value is not None and value > most:
+            raise ApiError(422, f"{name} is {value:g}; this server allows up to {most:g}")
+    whole = (getattr(request, "bars_per_step", None) or 0) * len(getattr(request, "prompts", ()))
+    if whole > settings.max_bars:
+        raise ApiError(422, f"the walk is {whole} bars long; this server allows up to {settings.max_bars}")
+    for name, text in prompt_texts(request):
+        if len(text) > settings.max_prompt:
+            raise ApiError(422, f"{name} has {len(text)} characters; this server allows {settings.max_prompt}")
+
+
+def prompt_texts(value: Any, name: str = "", depth: int = 6) -> list[tuple[str, str]]:
+    """Every prompt of a request or of its fields, with the name of its field."""
+    if isinstance(value, str):
+        return [(name, value)] if name in _PROMPTS else []
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if depth and isinstance(value, dict):
+        return [found for key, each in value.items() for found in prompt_texts(each, str(key), depth - 1)]
+    if depth and isinstance(value, (list, tuple)):
+        return [found for each in value for found in prompt_texts(each, name, depth - 1)]
+    return []

@@ -1,34 +1,35 @@
-"""What stands between the network and the routes: access, limits of size and time, ids, the log, and last errors."""
+"""What stands between the network and the routes: slow clients, access, limits of bodies, request ids, last errors."""
 
 import asyncio
 import base64
 import binascii
-import contextlib
 import hmac
 import ipaddress
 import json
 import secrets
-import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
-import uvicorn
+import h11
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from riff.apps.server.settings import ApiError, Metrics, Settings, note, note_defect, refusal
-from riff.utils.errors import RiffError, SystemProblem
+from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, note_defect
 
-_SAFE = {
+# What a browser may open from a link on another site: pages that start no work.
+PAGES = ("/", "/docs", "/openapi.json")
+PROBES = ("/healthz", "/readyz")
+_FULL_BODIES = 8  # bodies of the largest size that may be in memory at a time
+_SLOWEST = 16_384  # bytes a second that a body must come at, after its first idle_s
+_SPARE = 16  # connections beside those whose requests are handled: probes, and clients that get a refusal
+_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT", "TRACE")
+_ELSEWHERE = "pages of other origins may not call this server (riff serve --allow-origin)"
+_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
 
@@ -46,22 +47,23 @@ class Guard:
         self._open: set[_Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self.settings, self._open)
         self._open.add(exchange)
-        began = time.monotonic()
         try:
-            await self._serve(exchange)
+            await self._handle(exchange)
         finally:
             self._open.discard(exchange)
-            self._note(exchange, time.monotonic() - began)
+            self._note(exchange, time.monotonic() - exchange.arrived)
 
-    async def _serve(self, exchange: "_Exchange") -> None:
+    async def _handle(self, exchange: "_Exchange") -> None:
         scope = exchange.scope
         try:
+            if len(self._open) > self.settings.max_connections and scope["path"] not in PROBES:
+                raise ApiError(503, "too many requests at once; try again", retry_after=1)
             headers = Headers(scope=scope)
             exchange.extra |= check_access(scope["path"], headers, self.settings)
             if scope["method"] == "OPTIONS" and "access-control-allow-origin" in exchange.extra:
@@ -70,35 +72,34 @@ class Guard:
             _check_body(headers, self.settings)
             await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:
-            told = refusal(error)
-            if told is None:
+            fault = as_api_error(error)
+            if fault is None:
                 if not exchange.gone:
                     note_defect(error, request_id=exchange.id)
-                told = ApiError(500, f"something went wrong in the server; if you report it, say {exchange.id}")
-            await exchange.refuse(told)
+                fault = ApiError(500, f"something went wrong in the server; if you report it, say {exchange.id}")
+            await exchange.refuse(fault)
 
     def _note(self, exchange: "_Exchange", seconds: float) -> None:
-        # The route's pattern and not the path, which anybody may have written.
+        # The route's pattern and not the path, which the client chose.
         route = getattr(exchange.scope.get("route"), "path", "unmatched")
         method = exchange.scope["method"] if exchange.scope["method"] in _METHODS else "other"
         self.metrics.requests.labels(route, str(exchange.status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
-        asked = exchange.scope["state"].get("asked") if self.settings.log_prompts else None
-        if route not in (*OPEN_PATHS, "/metrics"):
+        prompts = exchange.scope["state"].get("prompts") if self.settings.log_prompts else None
+        if route not in (*PROBES, "/metrics"):
             note("request", request_id=exchange.id, method=method, route=route, status=exchange.status,
-                 seconds=round(seconds, 4), **({} if asked is None else {"asked": asked}))  # fmt: skip
-
-
-_BODIES = 8  # full bodies that may be in memory at a time
-_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT", "TRACE")
+                 seconds=round(seconds, 4), **({} if prompts is None else {"prompts": prompts}))  # fmt: skip
 
 
 def _check_body(headers: Headers, settings: Settings) -> None:
+    if "transfer-encoding" in headers and "content-length" in headers:
+        # Two servers in a row may disagree on where such a request ends.
+        raise ApiError(400, "the request has both Transfer-Encoding and Content-Length; send one of them")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiError(415, "compressed bodies are not taken; send it as it is")
+        raise ApiError(415, "compressed bodies are not accepted; send it as it is")
     length = headers.get("content-length")
     if length is not None and length.isdigit() and int(length) > settings.max_body:
-        raise ApiError(413, f"the body is too large; this server takes up to {settings.max_body} bytes")
+        raise ApiError(413, f"the body is too large; this server accepts up to {settings.max_body} bytes")
 
 
 class _Exchange:
@@ -107,81 +108,83 @@ class _Exchange:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, settings: Settings, others: "set[_Exchange]"
     ) -> None:
-        self._others = others
         self.scope, self._receive, self._send, self._settings = scope, receive, send, settings
+        self._others = others
         self.id = secrets.token_hex(8)
+        self.arrived = time.monotonic()
         self.status = 0
-        self.extra: dict[str, str] = {"x-request-id": self.id, **_SAFE}
+        self.extra: dict[str, str] = {"x-request-id": self.id, **_HEADERS}
         self.gone = False
-        self.held, self._ended = 0, False
-        scope.setdefault("state", {})["request_id"] = self.id
+        self.size, self._ended = 0, False
+        scope.setdefault("state", {}).update(request_id=self.id, arrived=self.arrived)
 
     async def receive(self) -> Message:
-        """The next part of the body, which must come soon and not be too much."""
+        """The next part of the body, which must come soon enough and not be too large."""
         if self._ended:
             return await self._receive()
+        allowed = min(self._settings.idle_s + self.size / _SLOWEST, self._settings.deadline_s)
+        left = min(self._settings.idle_s, self.arrived + allowed - time.monotonic())
         try:
-            message = await asyncio.wait_for(self._receive(), self._settings.idle_s)
+            async with asyncio.timeout(max(0.0, left)):
+                message = await self._receive()
         except TimeoutError:
-            raise ApiError(408, f"the body did not go on for {self._settings.idle_s:g} s") from None
+            raise ApiError(408, "the body came too slowly; send it without pauses") from None
         if message["type"] == "http.disconnect":
             self.gone = self._ended = True
             return message
-        self.held += len(message.get("body", b""))
+        self.size += len(message.get("body", b""))
         self._ended = not message.get("more_body", False)
-        if self.held > self._settings.max_body:
-            raise ApiError(413, f"the body is too large; this server takes up to {self._settings.max_body} bytes")
-        if sum(other.held for other in self._others) > _BODIES * self._settings.max_body:
+        if self.size > self._settings.max_body:
+            raise ApiError(413, f"the body is too large; this server accepts up to {self._settings.max_body} bytes")
+        if sum(other.size for other in self._others) > _FULL_BODIES * self._settings.max_body:
             raise ApiError(503, "too much is being sent at once; try again", retry_after=2)
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass a part of the reply on, with what belongs to every reply."""
+        """Pass a part of the reply on, with the headers of every reply."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = [(name, value) for name, value in message.get("headers", []) if name.decode() not in self.extra]
-            added = [(name.encode(), value.encode("latin-1")) for name, value in self.extra.items()]
+            own = list(message.get("headers", []))
+            names = {name.decode("latin-1").lower() for name, _ in own}
+            added = [
+                (name.encode(), value.encode("latin-1")) for name, value in self.extra.items() if name not in names
+            ]
             message = {**message, "headers": own + added}
         await self._send(message)
 
-    async def refuse(self, told: ApiError) -> None:
+    async def refuse(self, fault: ApiError) -> None:
         """Answer with an error, if no answer has begun."""
         if self.status:
             return
-        body: dict[str, Any] = {"error": told.message, "id": self.id}
+        body: dict[str, Any] = {"error": fault.message, "id": self.id}
         # What the client still sends is not read, so the connection cannot go on.
         closing = {} if self._ended else {"connection": "close"}
-        await self.reply(told.status, json.dumps(body).encode(), {**told.headers, **closing})
+        await self.reply(fault.status, json.dumps(body).encode(), {**fault.headers, **closing})
 
     async def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """A whole reply."""
-        told = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
+        fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
         await self._send({"type": "http.response.body", "body": body})
-
-
-# WAS riff/server/access.py: Who may call: the Host header, the origin of a page, and the token.
-
-OPEN_PATHS = ("/healthz", "/readyz")
 
 
 def check_access(path: str, headers: Headers, settings: Settings) -> dict[str, str]:
     """Refuse a request from where none may come.
 
-    A page of a stranger that a user has open could else call a server on the same machine: by its address, which the
-    browser tells by Origin and Sec-Fetch-Site, or by a name of the stranger's that was turned to that address (DNS
-    rebinding), which the Host header tells.
+    A page of another site that a user has open could otherwise call a server on the same machine: by its address, which
+    the browser reports in Origin, Sec-Fetch-Site or Referer, or by a name that was made to lead to that address (DNS
+    rebinding), which the Host header reports.
 
     Returns:
         Headers for the reply, which let the page of an allowed origin read it.
 
     Raises:
-        Refusal: 400, 401, 403 or 421.
+        ApiError: 400, 401, 403 or 421.
     """
     host = _check_host(headers, settings)
-    replied = _check_origin(headers, host, settings)
-    if settings.token is not None and path not in OPEN_PATHS and not _has_token(headers, settings.token):
+    replied = _check_origin(path, headers, host, settings)
+    if settings.token is not None and path not in PROBES and not _has_token(headers, settings.token):
         fault = ApiError(401, "a token is needed; send 'Authorization: Bearer TOKEN'")
         fault.headers["www-authenticate"] = 'Bearer, Basic realm="riff"'
         raise fault
@@ -195,14 +198,14 @@ def _check_host(headers: Headers, settings: Settings) -> str:
     try:
         name = urlsplit(f"//{hosts[0]}").hostname or ""
     except ValueError:
-        raise ApiError(400, "the Host header is no host") from None
+        raise ApiError(400, "the Host header is not a host") from None
     if name == "localhost" or name in settings.allow_hosts or _is_address(name):
         return hosts[0]
     raise ApiError(421, "the Host header names a host that this server does not answer for (riff serve --allow-host)")
 
 
 def _is_address(name: str) -> bool:
-    """Whether it is in digits; a rebound name never is."""
+    """Whether it is numeric; a rebound name never is."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -210,16 +213,19 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _check_origin(headers: Headers, host: str, settings: Settings) -> dict[str, str]:
+def _check_origin(path: str, headers: Headers, host: str, settings: Settings) -> dict[str, str]:
     origin = headers.get("origin")
     if origin is None:
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-            raise ApiError(403, "pages of other origins may not call this server (riff serve --allow-origin)")
+        # A navigation, a frame or an image has no Origin, and would start work without being able to read it.
+        opens_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        allowed = "*" in settings.allow_origins or (opens_page and path in PAGES)
+        if not allowed and _comes_from_elsewhere(headers, host):
+            raise ApiError(403, _ELSEWHERE)
         return {}
     if origin.partition("://")[2] == host:
         return {}
     if "*" not in settings.allow_origins and origin not in settings.allow_origins:
-        raise ApiError(403, "pages of other origins may not call this server (riff serve --allow-origin)")
+        raise ApiError(403, _ELSEWHERE)
     return {
         "access-control-allow-origin": origin,
         "access-control-allow-methods": "GET, POST, PATCH, DELETE",
@@ -227,6 +233,15 @@ def _check_origin(headers: Headers, host: str, settings: Settings) -> dict[str, 
         "access-control-expose-headers": "x-request-id, x-job-id, x-riff-facts, x-stream-id, retry-after",
         "vary": "origin",
     }
+
+
+def _comes_from_elsewhere(headers: Headers, host: str) -> bool:
+    """Whether another site's page caused the request, where the browser says so."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    referer = headers.get("referer")  # all that browsers send to addresses other than localhost without TLS
+    return referer is not None and referer.partition("://")[2].partition("/")[0] != host
 
 
 def _has_token(headers: Headers, token: str) -> bool:
@@ -242,28 +257,23 @@ def _has_token(headers: Headers, token: str) -> bool:
     return hmac.compare_digest(value.strip().encode("utf-8", "replace"), token.encode())
 
 
-# WAS riff/server/wire.py: The server below HTTP: slow or too many connections are closed, signals drain, and
-# the port is bound by us.
-
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
-    b'content-length: 45\r\n\r\n{"error": "too many connections; try again"}\n'
-)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 def patient_protocol(settings: Settings) -> type[H11Protocol]:
-    """HTTP/1.1 that waits for a request's head for a while only, and takes so many connections."""
+    """uvicorn's HTTP/1.1 with limits on what comes before a request, which uvicorn has none for.
+
+    A request's head must come within ``idle_s``. When too many connections are open, the one that has waited longest
+    for a head gives way, so that there is always room for a health probe.
+    """
 
     class Patient(H11Protocol):
         _head_timer: asyncio.TimerHandle | None = None
+        _unsent = 0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
-                transport.write(_FULL)
-                transport.close()
-                return
+            if len(self.connections) > settings.max_connections + _SPARE:
+                waiting = [each for each in self.connections if getattr(each, "_head_timer", None) is not None]
+                if waiting:
+                    min(waiting, key=lambda each: each._head_timer.when()).transport.abort()
             self._await_head()
 
         def data_received(self, data: bytes) -> None:
@@ -276,82 +286,44 @@ def patient_protocol(settings: Settings) -> type[H11Protocol]:
             super().on_response_complete()
             self._await_head()
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is not HTTP, where no answer has begun, and close."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.cycle.disconnected = True  # the handler sees a client that went away
+                self.cycle.message_event.set()
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = b'{"error": "this is not a valid HTTP request"}'
+                fields = [("content-type", "application/json"), ("content-length", str(len(body))),
+                          ("connection", "close")]  # fmt: skip
+                for event in (
+                    h11.Response(status_code=400, headers=fields, reason=b"Bad Request"),
+                    h11.Data(data=body),
+                    h11.EndOfMessage(),
+                ):
+                    self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
+
         def _await_head(self) -> None:
             if self._head_timer is None:
-                self._head_timer = self.loop.call_later(settings.idle_s, self._give_up, False)
+                self._unsent = self.transport.get_write_buffer_size()
+                self._head_timer = self.loop.call_later(settings.idle_s, self._give_up)
 
-        def _give_up(self, sure: bool) -> None:
-            if not sure:  # a busy loop may not have read yet what came in time
-                self._head_timer = self.loop.call_later(0.1, self._give_up, True)
-                return
+        def _give_up(self, sure: bool = False) -> None:
             self._head_timer = None
-            if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            unsent = self.transport.get_write_buffer_size()
+            if unsent and unsent < self._unsent:  # the last answer is still on its way
+                self._await_head()
+            elif unsent:
+                self.transport.abort()
+            elif not sure:  # a busy loop may not have read yet what came in time
+                self._head_timer = self.loop.call_later(0.1, self._give_up, True)
+            elif self.cycle is None or self.cycle.response_complete:
                 self.transport.close()
 
     return Patient
-
-
-class Server(uvicorn.Server):
-    """uvicorn that drains on SIGTERM and then returns; a second SIGINT ends it at once.
-
-    Attributes:
-        interrupted: whether it was a SIGINT that ended it.
-    """
-
-    def __init__(
-        self, config: uvicorn.Config, *, drain: Callable[[], None], expire: Callable[[], None], grace_s: float
-    ) -> None:
-        super().__init__(config)
-        self.interrupted = False
-        self._drain, self._expire, self._grace_s = drain, expire, grace_s
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but a signal that was heeded is not raised again at the end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for what runs; after the grace it is stopped, and its clients are told so."""
-        self._drain()
-        timer = asyncio.get_running_loop().call_later(self._grace_s, self._expire)
-        await super().shutdown(sockets)
-        timer.cancel()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain."""
-        self._drain()
-        self.interrupted = self.interrupted or sig == signal.SIGINT
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        SystemProblem: the address is taken or not ours.
-        RiffError: it is none.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise RiffError(f"--host {host} is no address of this machine; use 127.0.0.1 or 0.0.0.0") from error
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-        found.listen()  # from here on who connects waits, so that the address may be told before uvicorn takes over
-    except OSError as error:
-        found.close()
-        reason = (error.strerror or str(error)).lower()
-        raise SystemProblem(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
-    return found

@@ -77,7 +77,7 @@ class Settings:
 _QUOTED = re.compile(r"'(?P<a>[^']*)'|\"(?P<b>[^\"]*)\"")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"]+){2,}[/\\]?")
 _LONGEST = 400
-_SHORT = 12  # riff's own examples hold words as short as this
+_SHORT = 12  # riff's own examples contain words as short as this
 
 
 class ApiError(Exception):
@@ -102,8 +102,8 @@ def human(message: str, secrets: Iterable[str] = ()) -> str:
 
     def hide(found: re.Match[str]) -> str:
         quoted = (found["a"] if found["a"] is not None else found["b"]).rstrip(".…")
-        said = len(quoted) > 1 and any(quoted in text or (len(text) > _SHORT and text in quoted) for text in texts)
-        return "'…'" if said else found[0]
+        secret = len(quoted) > 1 and any(quoted in text or (len(text) > _SHORT and text in quoted) for text in texts)
+        return "'…'" if secret else found[0]
 
     line = " ".join(_PATH.sub("(a file)", _QUOTED.sub(hide, message)).split())
     for text in texts:
@@ -112,12 +112,12 @@ def human(message: str, secrets: Iterable[str] = ()) -> str:
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
-def refusal(error: BaseException, secrets: Iterable[str] = ()) -> ApiError | None:
-    """How an exception of riff's or the machine's is answered; None is a defect, of which nothing is told."""
+def as_api_error(error: BaseException, secrets: Iterable[str] = ()) -> ApiError | None:
+    """How an exception of riff's or the machine's is answered; None is a defect, whose text is not shown."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ModelError):
-        return ApiError(500, "the model could not draw this; try another seed or guidance_scale")
+        return ApiError(500, "the model could not generate this; try another seed or guidance_scale")
     if isinstance(error, SystemProblem):
         return ApiError(503, "the server is short of disk space or memory; try again later", retry_after=30)
     if isinstance(error, RiffError):
@@ -129,21 +129,21 @@ def refusal(error: BaseException, secrets: Iterable[str] = ()) -> ApiError | Non
     return None
 
 
-# WAS riff/server/log.py: The server's log: one JSON object per line, told by request id, with nothing of what
-# people asked for.
-
 LOGGER = logging.getLogger("riff.apps.server")
 
 
 class JsonLines(logging.Formatter):
-    """One line per record; newlines from outside are escaped, so nobody can forge a line."""
+    """One JSON object per record. Newlines are escaped, so no request can forge a line, and tracebacks stay out."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
+        event = record.getMessage()
+        if not record.name.startswith((LOGGER.name, "uvicorn")):  # another library may quote a prompt
+            event = f"{record.name} at {record.filename}:{record.lineno}"
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": event,
         }
         line |= getattr(record, "fields", {})
         return json.dumps(line, default=str)
@@ -156,39 +156,25 @@ def note(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
 
 def note_defect(error: BaseException, **fields: Any) -> None:
     """Write where an unexpected exception came from. Its text stays out: it may quote a prompt."""
-    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in _frames(error)]
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
     note("defect", level=logging.ERROR, kind=type(error).__name__, at=places[-6:], **fields)
 
 
-def _frames(error: BaseException) -> list[traceback.FrameSummary]:
-    return list(traceback.extract_tb(error.__traceback__))
-
-
-def _note_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _note_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     place = filename.replace("\\", "/").rpartition("/")[2]
     note("warning", level=logging.WARNING, kind=category.__name__, at=f"{place}:{lineno}")
 
 
 def start_log(target: TextIO) -> None:
-    """Send the server's events, and uvicorn's warnings, to ``target``."""
-    # Riff's warnings quote prompts, so only where they arose is told.
-    warnings.showwarning = _note_warning
+    """Send the server's events, and every library's warnings, to ``target``."""
+    # Riff's warnings quote prompts, so the log says only where they arose.
+    warnings.showwarning = _note_warning  # type: ignore[assignment]
     handler = logging.StreamHandler(target)
     handler.setFormatter(JsonLines())
-    for name, level in (("riff.apps.server", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    LOGGER.setLevel(logging.INFO)
 
-
-# WAS riff/server/metrics.py: What Prometheus may read of a server.
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -201,11 +187,11 @@ class Metrics:
         request_seconds: by route.
         jobs: by kind and outcome.
         job_seconds: of the model's work, by kind.
-        steps: denoising steps drawn.
+        steps: denoising steps done.
         waiting: jobs in the queue.
-        running: jobs in work.
+        running: jobs that the model works on.
         streams: endless streams that are open.
-        ready: 1 while requests are taken.
+        ready: 1 while requests are accepted.
     """
 
     def __init__(self) -> None:
@@ -217,11 +203,11 @@ class Metrics:
         )
         self.jobs = Counter("riff_jobs", "Jobs ended", ["kind", "outcome"], **own)
         self.job_seconds = Histogram("riff_job_seconds", "Seconds of work on a job", ["kind"], buckets=_SECONDS, **own)
-        self.steps = Counter("riff_denoising_steps", "Denoising steps drawn", **own)
+        self.steps = Counter("riff_denoising_steps", "Denoising steps done", **own)
         self.waiting = Gauge("riff_jobs_waiting", "Jobs in the queue", **own)
-        self.running = Gauge("riff_jobs_running", "Jobs in work", **own)
+        self.running = Gauge("riff_jobs_running", "Jobs that the model works on", **own)
         self.streams = Gauge("riff_streams", "Endless streams that are open", **own)
-        self.ready = Gauge("riff_ready", "1 while requests are taken", **own)
+        self.ready = Gauge("riff_ready", "1 while requests are accepted", **own)
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -1,4 +1,4 @@
-"""Files that strangers send: decoded in a separate, limited process, and known by no name of theirs."""
+"""Files that clients send: decoded in a separate, limited process, and known by no name of theirs."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riff.apps.server.jobs import TOO_LATE
 from riff.apps.server.settings import MB, ApiError, Settings, human
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import read_png
 from riff.tasks.provenance import read_sound_tags
-from riff.utils.validation import BPM_RANGE
+from riff.tasks.requests import Bpm
+from riff.utils.errors import RiffError
+from riff.utils.schema import check_value
 
 MAX_DECODED = 200 * MB
 _MEMORY = 2048 * MB
@@ -28,7 +32,8 @@ _AT_ONCE = 2
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SYSTEMROOT", "TEMP", "TMPDIR")
 # Waveform (C, T), samples per second, and the tempo that riff wrote into its own file.
 Sound = tuple[Tensor, int, float | None]
-Picture = tuple[Tensor, SpectrogramConfig, dict[str, Any]]
+# Image (C, M, N), its config, and its metadata.
+Image = tuple[Tensor, SpectrogramConfig, dict[str, Any]]
 
 
 class Uploads:
@@ -38,31 +43,36 @@ class Uploads:
         self.settings = settings
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def open(self, content: bytes, kind: str) -> Any:
-        """A file's content: a :data:`Sound`, or ``(image, config, metadata)``.
+    async def open(self, content: bytes, kind: str, *, deadline: float) -> Sound | Image:
+        """A file's content.
 
         Args:
             content: the file.
-            kind: "audio" or "picture".
+            kind: "audio" or "image".
+            deadline: on the monotonic clock.
 
         Raises:
-            Refusal: 422, it cannot be read, or is too large.
+            ApiError: 422, it cannot be read, or is too large; 504, its turn did not come in time.
         """
         if not content:
-            raise ApiError(422, f"{kind} is empty (0 bytes)")
-        async with self._places:
-            with tempfile.TemporaryDirectory(prefix="riff-upload-") as folder:
-                source = Path(folder) / "upload"
-                target = Path(folder) / ("plain.npy" if kind == "audio" else "plain.png")
-                await asyncio.to_thread(source.write_bytes, content)
-                facts = await self._decode(kind, source, target)
-                if "error" in facts:
-                    message = str(facts["error"]).replace(str(source), f"the {kind}")
-                    raise ApiError(422, human(message))
-                if kind == "audio":
-                    waveform = torch.from_numpy(np.load(target, allow_pickle=False))
-                    return waveform, int(facts["rate"]), _own_tempo(str(facts["comment"]))
-                return await asyncio.to_thread(read_png, target)
+            raise ApiError(422, f"the {kind} is empty (0 bytes)")
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._places:
+                with tempfile.TemporaryDirectory(prefix="riff-upload-") as folder:
+                    return await self._open(content, kind, Path(folder))
+        except TimeoutError:
+            raise ApiError(504, TOO_LATE) from None
+
+    async def _open(self, content: bytes, kind: str, folder: Path) -> Sound | Image:
+        source, target = folder / "upload", folder / ("plain.npy" if kind == "audio" else "plain.png")
+        await asyncio.to_thread(source.write_bytes, content)
+        facts = await self._decode(kind, source, target)
+        if "error" in facts:
+            raise ApiError(422, human(str(facts["error"]).replace(str(source), f"the {kind}")))
+        if kind == "audio":
+            waveform = torch.from_numpy(np.load(target, allow_pickle=False))
+            return waveform, int(facts["rate"]), _own_tempo(str(facts["comment"]))
+        return await asyncio.to_thread(read_png, target)
 
     async def _decode(self, kind: str, source: Path, target: Path) -> dict[str, Any]:
         limits = (_MEMORY, _CPU_S, MAX_DECODED, self.settings.max_seconds)
@@ -75,7 +85,7 @@ class Uploads:
             env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
         try:
-            told, _ = await asyncio.wait_for(child.communicate(), _WALL_S)
+            printed, _ = await asyncio.wait_for(child.communicate(), _WALL_S)
         except TimeoutError:
             raise ApiError(422, f"the {kind} takes too long to read") from None
         finally:
@@ -84,7 +94,7 @@ class Uploads:
                     child.kill()
                 await child.wait()
         try:
-            facts = json.loads(told)
+            facts = json.loads(printed)
         except ValueError:
             # It died of a limit or of a decoder's error.
             raise ApiError(422, f"the {kind} cannot be read; it is damaged or too large") from None
@@ -97,7 +107,6 @@ def _own_tempo(comment: str) -> float | None:
     if "timeline" in made or "task" in made:
         return None
     try:
-        bpm = float(made.get("bpm", ""))
-    except ValueError:
+        return float(check_value(float(made.get("bpm", "")), Bpm, "bpm"))
+    except (ValueError, RiffError):
         return None
-    return bpm if BPM_RANGE[0] <= bpm <= BPM_RANGE[1] else None
