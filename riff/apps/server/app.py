@@ -45,7 +45,7 @@ from riff.apps.server.schemas import (
 from riff.apps.server.security import Guard, patient_protocol
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, start_log
 from riff.apps.server.streaming import Streams
-from riff.apps.server.uploads import Uploads
+from riff.apps.server.uploads import Sound, Uploads
 from riff.tasks.requests import (
     ExtendRequest,
     InpaintRequest,
@@ -237,7 +237,8 @@ def _add_editing(app: FastAPI, service: Service) -> None:
             service.queue.check_room()
             deadline = request.state.arrived + service.settings.deadline_s
             upload = await service.uploads.open(call.upload, file_field, deadline=deadline)
-            size = upload[0].numel() * upload[0].element_size()
+            tensor = upload.waveform if isinstance(upload, Sound) else upload[0]
+            size = tensor.numel() * tensor.element_size()
             return await service.run(name, dataclasses.replace(call, upload=upload, size=size), work, request)
 
     handlers = service.handlers

@@ -51,8 +51,8 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
         rate, texts = sound.sample_rate, sound.texts()
         most = int(min(max_seconds * rate, max_bytes / (4 * sound.channels)))
         frames = most + 1 if sound.frames is None else sound.frames
-        samples = sound.read(0, frames).T if frames <= most + 1 else np.zeros((1, frames))
-    if samples.shape[1] > most:
+        samples = sound.read(0, frames).T if frames <= most + 1 else None
+    if samples is None or samples.shape[1] > most:
         raise RiffError(f"the recording is longer than the {max_seconds:g} s that this server accepts")
     if samples.shape[1] == 0:
         raise RiffError("the recording holds no sound (0 samples)")
@@ -66,7 +66,7 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
     peak = float(np.abs(samples).max())
     np.save(target, samples / peak if peak > 1.0 else samples)
     comment = str(texts.get("comment", ""))  # where riff says how it made a file
-    return {"rate": rate, "comment": comment if len(comment) <= _MAX_TEXT else ""}
+    return {"rate": rate, "comment": comment if len(comment) <= _MAX_TEXT else "", "faults": sound.faults[:3]}
 
 
 def decode_image(source: Path, target: Path) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def clip_result(clip: "Clip", suffix: str) -> Result:
     return Result(file_bytes(clip.save, suffix), MEDIA_TYPES[suffix], facts)
 
 
+def with_faults(result: Result, sound: Sound) -> Result:
+    """A result that says what was wrong with the recording it was made of, so that nothing is lost silently."""
+    return dataclasses.replace(result, facts=result.facts | {"faults": sound.faults}) if sound.faults else result
+
+
 class Handlers:
     """The kinds of work of one server. A job's request is a :class:`riff.apps.server.schemas.Call`.
 
@@ -117,9 +122,9 @@ class Handlers:
 
     def extend(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
         """A recording that goes on."""
-        request, (audio, rate, known) = jobs[0].request.request, jobs[0].request.upload
-        if (bpm := request.bpm or known) is not None:
-            self._check_length(audio.shape[-1] / rate + request.bars * 4 * 60.0 / bpm)
+        request, sound = jobs[0].request.request, jobs[0].request.upload
+        if (bpm := request.bpm or sound.bpm) is not None:
+            self._check_length(sound.waveform.shape[-1] / sound.sample_rate + request.bars * 4 * 60.0 / bpm)
         return self._edit(edit.extend, pipe, jobs)
 
     def inpaint(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
@@ -128,11 +133,11 @@ class Handlers:
 
     def _edit(self, task: Callable[..., "Clip"], pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
         call: Call = jobs[0].request
-        request, (audio, rate, known) = call.request, call.upload
-        if request.bpm is None and known is not None:
-            request = dataclasses.replace(request, bpm=known, downbeat=request.downbeat or 0.0)
-        clip = task(pipe.model, request, audio, sample_rate=rate, callback=self.counter(jobs))
-        return [clip_result(clip, call.reply.format)]
+        request, sound = call.request, call.upload
+        if request.bpm is None and sound.bpm is not None:
+            request = dataclasses.replace(request, bpm=sound.bpm, downbeat=request.downbeat or 0.0)
+        clip = task(pipe.model, request, sound.waveform, sample_rate=sound.sample_rate, callback=self.counter(jobs))
+        return [with_faults(clip_result(clip, call.reply.format), sound)]
 
     def encode(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
         """The spectrogram image of a recording."""
@@ -142,7 +147,7 @@ class Handlers:
         encoded = SpectrogramCodec(config).encode(sound, bpm=call.request.bpm)
         content = file_bytes(lambda path: write_png(path, encoded.image, config, metadata=encoded.metadata), "png")
         facts = {"columns": encoded.image.shape[-1], "duration_s": sound.shape[-1] / config.sample_rate}
-        return [Result(content, MEDIA_TYPES["png"], facts)]
+        return [with_faults(Result(content, MEDIA_TYPES["png"], facts), call.upload)]
 
     def decode(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
         """The sound of a spectrogram image."""
@@ -184,10 +189,10 @@ def _encoding(request: EncodeRequest) -> SpectrogramConfig:
 
 def _fitted(upload: Sound, config: SpectrogramConfig) -> torch.Tensor:
     """The recording at the image's rate and in its channels."""
-    waveform, rate, _ = upload
+    waveform = upload.waveform
     if len(waveform) != config.channels:
         waveform = waveform.mean(0, keepdim=True).expand(config.channels, -1)
-    return resample(waveform.contiguous(), rate, config.sample_rate).clamp(-1.0, 1.0)
+    return resample(waveform.contiguous(), upload.sample_rate, config.sample_rate).clamp(-1.0, 1.0)
 
 
 def _as_preset(upload: Image, preset: str | None) -> Image:

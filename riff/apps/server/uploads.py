@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -30,10 +31,25 @@ _WALL_S = 60.0
 _AT_ONCE = 2
 # All that the decoder may know of this process's environment.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SYSTEMROOT", "TEMP", "TMPDIR")
-# Waveform (C, T), samples per second, and the tempo that riff wrote into its own file.
-Sound = tuple[Tensor, int, float | None]
 # Image (C, M, N), its config, and its metadata.
 Image = tuple[Tensor, SpectrogramConfig, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """A recording.
+
+    Attributes:
+        waveform: (C, T).
+        sample_rate: samples per second.
+        bpm: the tempo that riff wrote into its own file, or None.
+        faults: what is wrong with the file, such as that it ends early.
+    """
+
+    waveform: Tensor
+    sample_rate: int
+    bpm: float | None
+    faults: list[str]
 
 
 class Uploads:
@@ -71,7 +87,7 @@ class Uploads:
             raise ApiError(422, human(str(facts["error"]).replace(str(source), f"the {kind}")))
         if kind == "audio":
             waveform = torch.from_numpy(np.load(target, allow_pickle=False))
-            return waveform, int(facts["rate"]), _own_tempo(str(facts["comment"]))
+            return Sound(waveform, int(facts["rate"]), _own_tempo(str(facts["comment"])), list(facts["faults"]))
         return await asyncio.to_thread(read_png, target)
 
     async def _decode(self, kind: str, source: Path, target: Path) -> dict[str, Any]:
