@@ -3,24 +3,26 @@
 import concurrent.futures
 import io
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 httpx = pytest.importorskip("httpx")
-pytest.importorskip("fastapi")
+pytest.importorskip("fastapi_offline")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
+
+import torch  # noqa: E402
+
+from riff.spectrogram.config import SpectrogramConfig  # noqa: E402
+from riff.spectrogram.png import write_png  # noqa: E402
+from tests.apps.servers import PATIENCE_S, Running, raw, until  # noqa: E402
 
 QUICK = {"prompt": "jazz piano", "num_inference_steps": 2, "quality": "fast"}
 # Long enough to be cancelled in its midst.
@@ -28,68 +30,11 @@ SLOW = {"prompt": "techno drums", "num_inference_steps": 150, "bars": 64, "quali
 MEBIBYTE = 1 << 20
 
 
-class Running:
-    """A ``riff serve`` process."""
-
-    def __init__(self, model: Path, log: Path, *options: str, environment: dict[str, str] | None = None) -> None:
-        self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "riff", "serve", "--model", str(model), "--device", "cpu", "--port", "0", *options],
-            stdout=subprocess.PIPE,
-            stderr=open(log, "w"),  # noqa: SIM115 - the process has it for as long as it lives
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-        )
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip().rstrip("/")
-        self.port = int(self.address.rpartition(":")[2] or 0)
-        self.http = httpx.Client(base_url=self.address, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
-
-    def ready(self) -> "Running":
-        for _ in range(600):
-            if self.http.get("/readyz").status_code == 200:
-                return self
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.http.close()
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(40)
-        finally:
-            self.process.kill()
-
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def raw(self, content: bytes, *, wait: float = 5) -> bytes:
-        """What comes back for bytes that no HTTP library would send."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
-            connection.sendall(content)
-            connection.shutdown(socket.SHUT_WR)
-            found = b""
-            try:
-                while part := connection.recv(65536):
-                    found += part
-            except (TimeoutError, ConnectionResetError):
-                pass
-            return found
-
-
 @pytest.fixture(scope="module")
 def server(mini_checkpoint, tmp_path_factory) -> Iterator[Running]:
     options = (
-        "--queue",
-        "3",
-        "--idle",
-        "1.5",
-        "--max-body",
-        "1",
-        "--deadline",
-        "20",
-        "--allow-origin",
-        "http://ok.example",
+        *("--queue", "3", "--idle", "1.5", "--max-body", "1", "--deadline", str(PATIENCE_S)),
+        *("--allow-origin", "http://ok.example"),
     )
     running = Running(mini_checkpoint, tmp_path_factory.mktemp("server") / "log", *options)
     yield running.ready()
@@ -107,20 +52,8 @@ def state(server: Running, job: str) -> str:
     return server.http.get(f"/v1/jobs/{job}").json()["state"]
 
 
-def until(condition: Any, *, most: float = 15) -> None:
-    limit = time.monotonic() + most
-    while not condition():
-        assert time.monotonic() < limit, "it did not come to that"
-        time.sleep(0.02)
-
-
-def gauge(server: Running, name: str) -> float:
-    (found,) = re.findall(rf"^{name} (\S+)$", server.http.get("/metrics").text, re.MULTILINE)
-    return float(found)
-
-
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "png"])
-def test_a_prompt_comes_back_as_a_file_of_the_asked_format(server: Running, kind: str) -> None:
+def test_a_prompt_comes_back_as_a_file_of_the_requested_format(server: Running, kind: str) -> None:
     reply = server.http.post("/v1/render", json={**QUICK, "bars": 1, "bpm": 120, "seed": 4, "format": kind})
     assert reply.status_code == 200
     assert reply.headers["content-type"] == {"png": "image/png", "mp3": "audio/mpeg"}.get(kind, f"audio/{kind}")
@@ -132,9 +65,9 @@ def test_a_prompt_comes_back_as_a_file_of_the_asked_format(server: Running, kind
 
 
 def test_the_same_seed_at_once_and_alone_is_the_same_file_as_the_pipeline_s(server: Running, pipe, tmp_path) -> None:
-    asked = {**QUICK, "seed": 11}
+    body = {**QUICK, "seed": 11}
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        replies = list(pool.map(lambda _: server.http.post("/v1/render", json=asked), range(3)))
+        replies = list(pool.map(lambda _: server.http.post("/v1/render", json=body), range(3)))
     assert {reply.status_code for reply in replies} == {200}
     clip = pipe(QUICK["prompt"], seed=11, num_inference_steps=2, quality="fast").clips[0]
     assert {reply.content for reply in replies} == {clip.save(tmp_path / "own.wav").read_bytes()}
@@ -169,7 +102,9 @@ def test_jobs_are_cancelled_before_and_while_they_run_and_twice(server: Running)
     assert server.http.delete(f"/v1/jobs/{waiting}").json()["state"] == "cancelled"
     for _ in range(2):
         assert server.http.delete(f"/v1/jobs/{running}").json()["state"] in ("cancelling", "cancelled")
-    until(lambda: state(server, running) == "cancelled", most=3)
+    until(lambda: state(server, running) == "cancelled")
+    job = server.http.get(f"/v1/jobs/{running}").json()
+    assert job["steps_done"] < job["steps_total"]
     assert server.http.get(f"/v1/jobs/{running}/result").status_code == 409
     assert server.http.delete("/v1/jobs/nothing").status_code == 404
     assert server.http.post("/v1/render", json=QUICK).status_code == 200
@@ -178,16 +113,15 @@ def test_jobs_are_cancelled_before_and_while_they_run_and_twice(server: Running)
 def test_a_client_that_goes_away_frees_its_place_within_a_step(server: Running) -> None:
     with pytest.raises(httpx.ReadTimeout):
         server.http.post("/v1/render", json=SLOW, timeout=1.0)
-    until(lambda: gauge(server, "riff_jobs_running") == 0 and gauge(server, "riff_jobs_waiting") == 0, most=3)
+    until(lambda: server.gauge("riff_jobs_running") == 0 and server.gauge("riff_jobs_waiting") == 0)
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back_and_keeps_the_order(server: Running) -> None:
     block = server.http.post("/v1/render?wait=false", json=SLOW).json()["id"]
     until(lambda: state(server, block) == "running")
     jobs = [server.http.post("/v1/render?wait=false", json=QUICK).json()["id"] for _ in range(3)]
-    began = time.monotonic()
     refused = server.http.post("/v1/render", json=QUICK)
-    assert time.monotonic() - began < 0.5
+    assert state(server, block) == "running", "it waited for the model"
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
     assert server.http.get("/healthz").status_code == 200
     server.http.delete(f"/v1/jobs/{block}")
@@ -257,15 +191,17 @@ def test_bodies_that_are_too_large_or_of_another_kind_are_refused(server: Runnin
 
 
 def test_slow_clients_are_let_go(server: Running) -> None:
-    began = time.monotonic()
     address = ("127.0.0.1", server.port)
-    with socket.create_connection(address, 10) as head, socket.create_connection(address, 10) as body:
+    with (
+        socket.create_connection(address, PATIENCE_S) as head,
+        socket.create_connection(address, PATIENCE_S) as body,
+        socket.create_connection(address, PATIENCE_S) as silent,
+    ):
         head.sendall(b"POST /v1/render HTTP/1.1\r\nHost: loc")
         body.sendall(b"POST /v1/render HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
         body.sendall(b'Content-Length: 99\r\n\r\n{"pro')
         assert b" 408 " in body.recv(4096)
-        assert head.recv(4096) == b""
-    assert time.monotonic() - began < 6
+        assert head.recv(4096) == silent.recv(4096) == b""
 
 
 @pytest.mark.parametrize(
@@ -281,7 +217,7 @@ def test_slow_clients_are_let_go(server: Running) -> None:
     ],
 )
 def test_no_path_leads_anywhere(server: Running, path: str, status: int) -> None:
-    reply = server.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    reply = raw(server.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert f" {status} ".encode() in reply.splitlines()[0]
     assert b"root:" not in reply
 
@@ -302,7 +238,7 @@ def test_rebound_names_and_pages_of_strangers_are_refused(server: Running) -> No
     assert status(origin="http://evil.example") == status(origin="null") == 403
     assert status(sec_fetch_site="cross-site", sec_fetch_mode="no-cors") == 403
     assert status(origin=server.address) == 200
-    assert b" 400 " in server.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").splitlines()[0]
+    assert b" 400 " in raw(server.port, b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").splitlines()[0]
     allowed = server.http.options("/v1/render", headers={"origin": "http://ok.example"})
     assert allowed.status_code == 204 and allowed.headers["access-control-allow-origin"] == "http://ok.example"
 
@@ -310,13 +246,10 @@ def test_rebound_names_and_pages_of_strangers_are_refused(server: Running) -> No
 def test_health_is_answered_while_the_model_works(server: Running) -> None:
     job = server.http.post("/v1/render?wait=false", json=SLOW).json()["id"]
     until(lambda: state(server, job) == "running")
-    took = []
     for _ in range(10):
-        began = time.monotonic()
         assert server.http.get("/healthz").json()["state"] == "ready"
-        took.append(time.monotonic() - began)
+    assert state(server, job) == "running", "an answer waited for the model"
     server.http.delete(f"/v1/jobs/{job}")
-    assert sorted(took)[5] < 0.05
 
 
 def test_the_log_is_json_without_prompts_and_nobody_forges_a_line(server: Running) -> None:
@@ -326,8 +259,8 @@ def test_the_log_is_json_without_prompts_and_nobody_forges_a_line(server: Runnin
     server.http.get("/v1/stream", params={"prompt": "(xyzzy-secret"})
     server.http.get("/xyzzy-secret%0a{}")
     assert "xyzzy" not in server.log.read_text() and "forged" not in {event["event"] for event in server.events()}
-    asked = [event for event in server.events() if event["event"] == "request"]
-    assert {"request_id", "method", "route", "status", "seconds"} <= set(asked[-1])
+    requests = [event for event in server.events() if event["event"] == "request"]
+    assert {"request_id", "method", "route", "status", "seconds"} <= set(requests[-1])
 
 
 def test_the_pages_that_describe_it(server: Running) -> None:
@@ -336,33 +269,53 @@ def test_the_pages_that_describe_it(server: Running) -> None:
     assert {f"/v1/{kind}" for kind in kinds} | {"/run_inference", "/v1/jobs/{job_id}"} <= set(paths)
     info = server.http.get("/v1/info").json()
     assert (info["loras"], len(info["model_hash"]), info["device"]) == ([], 64, "cpu")
-    page = server.http.get("/docs")
-    assert "num_inference_steps" in page.text and not re.search(r"<script|https?://(?!localhost)", page.text)
+    page = server.http.get("/", follow_redirects=True)
+    assert not re.search(r"https?://(?!localhost)", page.text), "it works without the network"
+    for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert server.http.get(address).status_code == 200
     assert "riff_requests_total" in server.http.get("/metrics").text
 
 
-def test_token_deadline_and_a_sigterm_that_lets_what_runs_end(mini_checkpoint, tmp_path) -> None:
+def test_token_and_a_sigterm_that_lets_what_runs_end(mini_checkpoint, tmp_path) -> None:
     token = "s" * 16
     bearer = {"authorization": f"Bearer {token}"}
-    running = Running(mini_checkpoint, tmp_path / "log", "--deadline", "8", environment={"RIFF_TOKEN": token}).ready()
+    options = ("--deadline", str(PATIENCE_S), "--grace", str(PATIENCE_S))
+    running = Running(mini_checkpoint, tmp_path / "log", *options, environment={"RIFF_TOKEN": token}).ready()
     assert running.http.post("/v1/render", json=QUICK).status_code == 401
     assert running.http.get("/v1/jobs/x", headers={"authorization": "Bearer wrong"}).status_code == 401
     assert running.http.get("/v1/jobs/x", headers=bearer).status_code == 404
     running.http.auth = ("riff", token)  # as a player sends it
-    began = time.monotonic()
-    assert running.http.post("/v1/render", json=SLOW).status_code == 504
-    assert time.monotonic() - began < 12
-    until(lambda: gauge(running, "riff_jobs_running") == 0)  # the late one is stopped at its next step
     runs = {**QUICK, "bars": 16, "num_inference_steps": 20}
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         render = f"{running.address}/v1/render"
-        first = pool.submit(httpx.post, render, json=runs, timeout=60, headers=bearer)
-        until(lambda: gauge(running, "riff_jobs_running") == 1)
-        second = pool.submit(httpx.post, render, json=runs, timeout=60, headers=bearer)
-        until(lambda: gauge(running, "riff_jobs_waiting") == 1)
+        first = pool.submit(httpx.post, render, json=runs, timeout=PATIENCE_S, headers=bearer)
+        until(lambda: running.gauge("riff_jobs_running") == 1)
+        second = pool.submit(httpx.post, render, json=runs, timeout=PATIENCE_S, headers=bearer)
+        until(lambda: running.gauge("riff_jobs_waiting") == 1)
         assert running.stop() == 0
         assert first.result().status_code == 200 and seconds(first.result().content) > 10
         assert second.result().status_code == 503 and "retry-after" in second.result().headers
+    assert running.events()[-1]["event"] == "stopped"
+
+
+def test_work_past_its_deadline_is_stopped_at_its_next_step(mini_checkpoint, tmp_path) -> None:
+    running = Running(mini_checkpoint, tmp_path / "log", "--deadline", "4").ready()
+    assert running.http.post("/v1/render", json={**SLOW, "bars": 512, "bpm": 400}).status_code == 504
+    until(lambda: running.gauge("riff_jobs_running") == 0)
+    assert running.gauge("riff_denoising_steps_total") < 150
+    assert running.stop() == 0
+
+
+def test_sigterm_during_a_long_decode_ends_it_without_an_abort(mini_checkpoint, tmp_path) -> None:
+    running = Running(mini_checkpoint, tmp_path / "log", "--grace", "0.1").ready()
+    picture = tmp_path / "long.png"
+    write_png(picture, torch.rand(1, 256, 16_000), SpectrogramConfig(grid="seconds"))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sent = {"files": {"image": picture.read_bytes()}, "data": {"quality": "best"}, "timeout": PATIENCE_S}
+        reply = pool.submit(httpx.post, f"{running.address}/v1/decode", **sent)
+        until(lambda: running.gauge("riff_jobs_running") == 1)
+        assert running.stop() == 0
+        assert reply.result().status_code == 503
     assert running.events()[-1]["event"] == "stopped"
 
 
@@ -408,7 +361,10 @@ def test_a_lora_is_there_for_the_process_in_what_it_draws_and_in_what_its_files_
 )
 def test_mistakes_on_the_command_line_are_one_line(words: list[str], code: int, says: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "riff", "serve", "--port", "0", *words], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "riff", "serve", "--port", "0", *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert done.returncode == code and len(lines) == 1 and says in lines[0], done.stderr
@@ -416,12 +372,15 @@ def test_mistakes_on_the_command_line_are_one_line(words: list[str], code: int, 
 
 def test_without_the_extra_one_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['uvicorn'] = None; from riff.apps.cli import main; sys.exit(main(['serve']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 5 and "riff-music[serve]" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_named(server: Running) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "riff", "serve", "--port", str(server.port)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "riff", "serve", "--port", str(server.port)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 5 and f"port {server.port}" in done.stderr

@@ -81,7 +81,7 @@ def run_serve(args: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     settings = make_settings(args)
     try:
-        import fastapi  # noqa: F401
+        import fastapi_offline  # noqa: F401
         import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401

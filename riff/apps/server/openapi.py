@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field, TypeAdapter
+from starlette.responses import JSONResponse, Response
 
 from riff.apps.server.schemas import Checked
+from riff.tasks.requests import RenderRequest, WalkRequest
 from riff.utils.schema import describe_fields
 
 _ERRORS = {
@@ -25,6 +27,10 @@ _ERRORS = {
 }
 _EVERYWHERE = (401, 403, 500, 503)
 _BODY = (400, 408, 413, 415, 422, 429, 504)
+_EXAMPLES: dict[type, dict[str, Any]] = {
+    RenderRequest: {"prompt": "lo-fi hip hop, 84 bpm", "bars": 4, "format": "mp3"},
+    WalkRequest: {"prompts": ["slow jazz", "deep house"], "bars_per_step": 8, "format": "mp3"},
+}
 _UPLOAD = "the file in base64; in multipart/form-data, a file of this name"
 
 
@@ -68,6 +74,7 @@ def documented(
     return {
         "summary": summary,
         "response_model": None,
+        "response_class": JSONResponse if "application/json" in media else Response,
         "responses": {200: success} | {code: {"model": ErrorReply, "description": _ERRORS[code]} for code in codes},
     }
 
@@ -88,6 +95,8 @@ def documented_call(
     route["responses"][202] = {"model": JobReply, "description": "With wait=false: the job, at once"}
     schemas = [json_schema(kind, reply, file_field=file_field) for kind in kinds]
     content = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}}
+    if kinds[0] in _EXAMPLES:
+        content["application/json"]["example"] = _EXAMPLES[kinds[0]]
     if file_field is not None:
         content["multipart/form-data"] = {"schema": json_schema(kinds[0], reply, file_field=file_field, form=True)}
     wait = {"name": "wait", "in": "query", "schema": {"type": "boolean", "default": True},
