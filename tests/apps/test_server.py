@@ -77,8 +77,8 @@ def test_a_walk_and_a_timeline(server: Running) -> None:
     walk = {"prompts": ["jazz", "techno"], "bars_per_step": 3, "bpm": 120, "seed": 1, "num_inference_steps": 2}
     assert seconds(server.http.post("/v1/walk", json=walk).content) == pytest.approx(10.0, abs=0.01)
     frames = [{"prompt": "jazz", "bar": 0, "bpm": 120}, {"prompt": "techno", "bar": 2, "bpm": 120}]
-    asked = {"timeline": {"keyframes": frames, "bars": 4}, "num_inference_steps": 2}
-    assert seconds(server.http.post("/v1/render", json=asked).content) == pytest.approx(8.0, abs=0.01)
+    timeline = {"timeline": {"keyframes": frames, "bars": 4}, "num_inference_steps": 2}
+    assert seconds(server.http.post("/v1/render", json=timeline).content) == pytest.approx(8.0, abs=0.01)
 
 
 def test_a_job_has_progress_and_a_result_that_is_fetched(server: Running) -> None:
@@ -87,9 +87,9 @@ def test_a_job_has_progress_and_a_result_that_is_fetched(server: Running) -> Non
     job = reply.json()["id"]
     assert reply.headers["location"] == f"/v1/jobs/{job}"
     until(lambda: state(server, job) == "done")
-    told = server.http.get(f"/v1/jobs/{job}").json()
-    assert told["progress"] == 1.0 and told["steps_done"] == 2
-    assert seconds(server.http.get(told["result"]).content) > 0
+    done = server.http.get(f"/v1/jobs/{job}").json()
+    assert done["progress"] == 1.0 and done["steps_done"] == 2
+    assert seconds(server.http.get(done["result"]).content) > 0
     # Too late to cancel, which changes nothing.
     assert server.http.delete(f"/v1/jobs/{job}").json()["state"] == "done"
 
@@ -169,10 +169,10 @@ GARBAGE: list[tuple[bytes, int]] = [
 def test_garbage_is_answered_with_one_line_and_an_id(server: Running, body: bytes, status: int) -> None:
     reply = server.http.post("/v1/render", content=body, headers={"content-type": "application/json"})
     assert reply.status_code == status, reply.text
-    told = reply.json()
-    assert set(told) == {"error", "id"} and "\n" not in told["error"] and len(told["error"]) <= 400
-    assert told["id"] == reply.headers["x-request-id"]
-    assert not re.search(r"Traceback|/root|/usr|/tmp|/work|\.py\b|passwd|aaaa|\(\(", told["error"])
+    error = reply.json()
+    assert set(error) == {"error", "id"} and "\n" not in error["error"] and len(error["error"]) <= 400
+    assert error["id"] == reply.headers["x-request-id"]
+    assert not re.search(r"Traceback|/root|/usr|/tmp|/work|\.py\b|passwd|aaaa|\(\(", error["error"])
 
 
 @pytest.mark.parametrize("prompt", ["🎹👩‍🎤 jazz", "جاز", "jazz\nhello", "ja\u0301zz " * 60, "jazz\x00", "slow " * 150])

@@ -1,21 +1,24 @@
-"""The server's other doors: Riffusion's own contract, files that are sent, endless streams, and what one job does to
-another."""
+"""The server's other routes: Riffusion's own contract, uploads, endless streams, and what one job does to another."""
 
 import base64
 import concurrent.futures
+import dataclasses
+import gc
 import io
 import json
+import select
 import socket
 import struct
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi")
+pytest.importorskip("fastapi_offline")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
@@ -33,39 +36,8 @@ from riff.apps.server.settings import (  # noqa: E402
     human,
 )
 from riff.audio.io import save_audio  # noqa: E402
-from riff.diffusion.fingerprint import CheckpointOrigin  # noqa: E402
-
-
-class InProcess:
-    """A server in a thread, around a pipeline that is there already."""
-
-    def __init__(self, pipe: Any, **limits: Any) -> None:
-        from riff.apps.server.app import listen, make_server
-
-        settings = Settings(port=0, grace_s=5, **limits)
-        bound = listen("127.0.0.1", 0)
-        self.pipe, metrics = pipe, Metrics()
-        self.queue = WorkQueue(lambda: pipe, settings, metrics)
-        self.server = make_server(self.queue, settings, metrics)
-        self.queue.start()
-        self.thread = threading.Thread(target=self.server.run, args=([bound],), daemon=True)
-        self.thread.start()
-        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        self.http = httpx.Client(base_url=address, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
-        until(lambda: self.server.started and self.queue.state == "ready")
-
-    def stop(self) -> None:
-        self.http.close()
-        self.server.should_exit = True
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-
-
-def until(condition: Any, *, most: float = 15) -> None:
-    limit = time.monotonic() + most
-    while not condition():
-        assert time.monotonic() < limit, "it did not come to that"
-        time.sleep(0.02)
+from riff.utils.interrupt import checkpoint  # noqa: E402
+from tests.apps.servers import PATIENCE_S, InProcess, Nothing, until  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +54,7 @@ def riffusion(riffusion_pipe) -> Iterator[InProcess]:
     running.stop()
 
 
-def ask(
+def inference(
     alpha: Any = 0, *, prompts: tuple[str, str] = ("jazz", "jazz"), seeds: tuple[Any, Any] = (3, 4), **more: Any
 ) -> dict:
     """A request as Riffusion's web app sends it."""
@@ -106,28 +78,28 @@ def sound_of(url: str) -> tuple[Any, int]:
 @pytest.mark.parametrize("kind", ["server", "riffusion"])
 def test_the_web_app_s_request_is_answered_at_both_doors(request, kind: str, door: str) -> None:
     running = request.getfixturevalue(kind)
-    reply = running.http.post(door, content=json.dumps(ask(0.25)))
+    reply = running.http.post(door, content=json.dumps(inference(0.25)))
     assert reply.status_code == 200 and reply.headers["content-type"] == "application/json"
-    told = reply.json()
-    assert set(told) == {"image", "audio", "duration_s"}
-    assert base64.b64decode(told["image"].removeprefix("data:image/jpeg;base64,")).startswith(b"\xff\xd8")
-    samples, rate = sound_of(told["audio"])
-    assert len(samples) / rate == told["duration_s"]
+    got = reply.json()
+    assert set(got) == {"image", "audio", "duration_s"}
+    assert base64.b64decode(got["image"].removeprefix("data:image/jpeg;base64,")).startswith(b"\xff\xd8")
+    samples, rate = sound_of(got["audio"])
+    assert len(samples) / rate == got["duration_s"]
 
 
 @pytest.mark.parametrize("kind", ["server", "riffusion"])
 def test_all_clips_are_equally_long_and_a_pair_s_end_is_the_next_one_s_start(request, kind: str) -> None:
     running = request.getfixturevalue(kind)
-    asked = [
-        ask(1, seeds=(3, 4)),
-        ask(0, seeds=(4, 5)),
-        ask(0.5, prompts=("slow 60 bpm lullaby", "fast techno, 180 bpm")),
-        ask(0, seed_image_id="vibes", prompts=("waltz", "waltz")),
+    body = [
+        inference(1, seeds=(3, 4)),
+        inference(0, seeds=(4, 5)),
+        inference(0.5, prompts=("slow 60 bpm lullaby", "fast techno, 180 bpm")),
+        inference(0, seed_image_id="vibes", prompts=("waltz", "waltz")),
     ]
-    told = [running.http.post("/run_inference/", json=each).json() for each in asked]
-    assert len({each["duration_s"] for each in told}) == 1
-    assert (sound_of(told[0]["audio"])[0] == sound_of(told[1]["audio"])[0]).all()
-    assert told[0]["audio"] != told[2]["audio"]
+    got = [running.http.post("/run_inference/", json=each).json() for each in body]
+    assert len({each["duration_s"] for each in got}) == 1
+    assert (sound_of(got[0]["audio"])[0] == sound_of(got[1]["audio"])[0]).all()
+    assert got[0]["audio"] != got[2]["audio"]
 
 
 @pytest.mark.parametrize(
@@ -153,11 +125,11 @@ def test_all_clips_are_equally_long_and_a_pair_s_end_is_the_next_one_s_start(req
     ids=lambda change: json.dumps(change)[:50],
 )
 def test_what_the_web_app_can_send_by_accident_is_answered(server: InProcess, change: dict) -> None:
-    asked = {**ask(0.5), "num_inference_steps": 2, **change}
-    if asked["num_inference_steps"] is None:
-        asked["start"] = {**asked["start"], "denoising": 0.04}
-        asked["end"] = {**asked["end"], "denoising": 0.04}
-    reply = server.http.post("/run_inference/", json=asked)
+    body = {**inference(0.5), "num_inference_steps": 2, **change}
+    if body["num_inference_steps"] is None:
+        body["start"] = {**body["start"], "denoising": 0.04}
+        body["end"] = {**body["end"], "denoising": 0.04}
+    reply = server.http.post("/run_inference/", json=body)
     assert reply.status_code == 200, reply.text
 
 
@@ -165,12 +137,12 @@ def test_what_the_web_app_can_send_by_accident_is_answered(server: InProcess, ch
     "body",
     [
         *(b"", b"{", b"[]", b"7", b"null", b"\xff", b"[" * 100_000),
-        *(json.dumps(ask(seed_image_id=text)).encode() for text in ("nope", "../../etc/passwd", "/etc", "a\x00b")),
-        *(json.dumps(ask(mask_image_id=text)).encode() for text in ("..\\x", "C:\\x", 7)),
-        *(json.dumps({key: ask()[key] for key in ask() if key != gone}).encode() for gone in ("start", "alpha")),
-        json.dumps(ask(start={"prompt": "jazz"})).encode(),
-        json.dumps(ask(start={"prompt": 7, "seed": 1})).encode(),
-        json.dumps(ask(alpha="much")).encode(),
+        *(json.dumps(inference(seed_image_id=text)).encode() for text in ("nope", "../../etc/passwd", "/etc", "a\x00b")),
+        *(json.dumps(inference(mask_image_id=text)).encode() for text in ("..\\x", "C:\\x", 7)),
+        *(json.dumps({key: inference()[key] for key in inference() if key != gone}).encode() for gone in ("start", "alpha")),
+        json.dumps(inference(start={"prompt": "jazz"})).encode(),
+        json.dumps(inference(start={"prompt": 7, "seed": 1})).encode(),
+        json.dumps(inference(alpha="much")).encode(),
     ],
     ids=lambda body: repr(body)[:30],
 )  # fmt: skip
@@ -181,7 +153,7 @@ def test_what_cannot_be_mended_is_refused_in_json(server: InProcess, body: bytes
 
 
 def test_baseten_s_wrapping(server: InProcess) -> None:
-    assert "audio" in server.http.post("/run_inference", json={"worklet_input": ask()}).json()["output"]
+    assert "audio" in server.http.post("/run_inference", json={"worklet_input": inference()}).json()["output"]
 
 
 def test_seeds_are_ours_distinct_deterministic_and_close_round(mini_config) -> None:
@@ -236,8 +208,8 @@ def test_a_recording_is_sent_in_base64_drawn_and_played_again(server: InProcess,
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
 def test_the_tempo_that_riff_wrote_into_its_own_file_is_taken(server: InProcess, kind: str) -> None:
-    asked = {"prompt": "jazz", "bpm": 101.5, "num_inference_steps": 1, "quality": "fast", "format": kind}
-    made = server.http.post("/v1/render", json=asked).content
+    body = {"prompt": "jazz", "bpm": 101.5, "num_inference_steps": 1, "quality": "fast", "format": kind}
+    made = server.http.post("/v1/render", json=body).content
     sent = {"prompt": "techno", "num_inference_steps": "1", "quality": "fast"}
     reply = server.http.post("/v1/remix", data=sent, files={"audio": made})
     assert reply.status_code == 200, reply.text
@@ -300,23 +272,23 @@ def test_a_long_recording_is_refused_before_it_fills_the_memory(server: InProces
 
 
 def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(pipe) -> None:
-    running = InProcess(pipe, max_body=1000)
+    running = InProcess(pipe, max_body=1000, idle_s=PATIENCE_S)
     host, port = running.http.base_url.host, running.http.base_url.port
     head = (
         b"POST /v1/render HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
     )
-    senders = [socket.create_connection((host, port), 10) for _ in range(9)]
+    senders = [socket.create_connection((host, port), PATIENCE_S) for _ in range(9)]
     for sender in senders:
         sender.sendall(head + b" " * 950)
-        time.sleep(0.05)
-    assert b" 503 " in senders[-1].recv(4096)
+    (refused, *_), _, _ = select.select(senders, [], [], PATIENCE_S)
+    assert b" 503 " in refused.recv(4096)
     for sender in senders:
         sender.close()
     until(lambda: running.http.post("/v1/render", content=b"x" * 900).status_code == 415)
     running.stop()
 
 
-def test_a_defect_is_told_by_its_id_alone(server: InProcess, monkeypatch) -> None:
+def test_a_defect_is_reported_by_its_id_alone(server: InProcess, monkeypatch) -> None:
     def broken(job: ModelJob) -> ModelJob:
         raise RuntimeError("my secret at /root/place.py")
 
@@ -327,7 +299,7 @@ def test_a_defect_is_told_by_its_id_alone(server: InProcess, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("kind", ["mp3", "ogg"])
-def test_a_stream_plays_on_and_walks_where_it_is_told(server: InProcess, kind: str) -> None:
+def test_a_stream_plays_on_and_walks_where_it_is_steered(server: InProcess, kind: str) -> None:
     import soundfile
 
     query = {"prompt": "jazz", "bpm": 400, "format": kind, "id": f"stream-{kind}", "num_inference_steps": 2, "seed": 1}
@@ -339,13 +311,13 @@ def test_a_stream_plays_on_and_walks_where_it_is_told(server: InProcess, kind: s
         for number, part in enumerate(reply.iter_raw()):
             heard += part
             if number == 1:
-                told = server.http.patch(f"/v1/stream/stream-{kind}", json={"prompt": "techno", "bpm": 200})
-                assert told.status_code == 200 and told.json()["within_bars"] == 2
+                got = server.http.patch(f"/v1/stream/stream-{kind}", json={"prompt": "techno", "bpm": 200})
+                assert got.status_code == 200 and got.json()["within_bars"] == 2
             if number == 6:
                 break
         took = time.monotonic() - began
     samples, rate = soundfile.read(io.BytesIO(heard))
-    # At most three bars at 400 bpm, the way, and bars at 200: gone there within a bar and a quarter of being told.
+    # At most three bars at 400 bpm, the way, and bars at 200: gone there within a bar and a quarter of being steered.
     assert len(samples) / rate > 4.5
     assert took > 2.0, "it is sent as it is heard, and not as fast as it can be drawn"
     until(lambda: "riff_streams 0.0" in server.http.get("/metrics").text)
@@ -373,25 +345,17 @@ def test_streams_that_cannot_be_are_refused(server: InProcess, query: str, statu
     assert server.http.get(f"/v1/stream?{query}").status_code == status
 
 
-class Model:
-    """What a queue needs to know of a pipeline, for jobs that draw nothing."""
-
-    name = "none"
-    device = torch.device("cpu")
-    origin = CheckpointOrigin()
-
-
 def made(queue: WorkQueue, work: Any, **options: Any) -> ModelJob:
-    return queue.submit(ModelJob("render", None, work, time.monotonic() + 20, **options))
+    return queue.submit(ModelJob("render", None, work, time.monotonic() + PATIENCE_S, **options))
 
 
 @pytest.fixture
 def queue() -> Iterator[WorkQueue]:
-    running = WorkQueue(lambda: Model(), Settings(queue_size=8, batch_size=4), Metrics())  # type: ignore[arg-type, return-value]
+    running = WorkQueue(lambda: Nothing(), Settings(queue_size=8, batch_size=4), Metrics())  # type: ignore[arg-type, return-value]
     running.start()
     until(lambda: running.state == "ready")
     yield running
-    running.close(5)
+    running.close(PATIENCE_S)
 
 
 def good(pipe: Any, jobs: Any) -> list[Result]:
@@ -401,7 +365,7 @@ def good(pipe: Any, jobs: Any) -> list[Result]:
 @pytest.mark.parametrize(
     "error", [RuntimeError("boom"), MemoryError(), torch.OutOfMemoryError("CUDA"), OSError(28, "full"), JobStopped()]
 )
-def test_a_job_that_fails_leaves_the_worker_alive_and_tells_nothing(queue: WorkQueue, error: Exception) -> None:
+def test_a_job_that_fails_leaves_the_worker_alive_and_says_nothing(queue: WorkQueue, error: Exception) -> None:
     def bad(pipe: Any, jobs: Any) -> list[Result]:
         raise error
 
@@ -415,7 +379,7 @@ def test_like_jobs_that_wait_together_are_drawn_together_and_one_s_failure_is_it
     sizes, block = [], threading.Event()
 
     def hold(pipe: Any, jobs: Any) -> list[Result]:
-        block.wait(10)
+        block.wait(PATIENCE_S)
         return good(pipe, jobs)
 
     def draw(pipe: Any, jobs: Any) -> list[Result]:
@@ -450,26 +414,115 @@ def test_a_batch_is_byte_for_byte_what_its_jobs_are_alone(pipe) -> None:
 
 
 def test_a_message_holds_no_path_and_no_prompt() -> None:
-    told = human(
+    got = human(
         "/tmp/riff-upload-x/upload: prompt opens '(my secret…' at C:\\Users\\me\\x; use 3/4", ["(my secret thing"]
     )
-    assert "secret" not in told and "tmp" not in told and "Users" not in told and "3/4" in told
+    assert "secret" not in got and "tmp" not in got and "Users" not in got and "3/4" in got
 
 
 def test_a_queue_that_goes_down_hands_back_what_waits(queue: WorkQueue) -> None:
-    started = threading.Event()
+    started, going_down = threading.Event(), threading.Event()
 
     def slow(pipe: Any, jobs: Any) -> list[Result]:
         started.set()
-        time.sleep(0.3)
+        going_down.wait(PATIENCE_S)
         return good(pipe, jobs)
 
     running, waiting = made(queue, slow), made(queue, good)
-    started.wait(5)
-    queue.close(5)
+    assert started.wait(PATIENCE_S)
+    queue.drain()
+    going_down.set()
+    queue.close(PATIENCE_S)
     assert running.state == "done" and waiting.fault is not None and waiting.fault.status == 503
     with pytest.raises(ApiError):
         made(queue, good)
+
+
+def test_a_finished_job_holds_nothing_of_its_request(queue: WorkQueue) -> None:
+    class Upload:
+        size = 100
+
+    upload = Upload()
+    kept = weakref.ref(upload)
+    job = queue.submit(
+        ModelJob("remix", upload, lambda pipe, jobs: good(pipe, jobs), time.monotonic() + PATIENCE_S, kept=True)
+    )
+    del upload
+    until(lambda: job.finished)
+    until(lambda: gc.collect() is not None and kept() is None)
+    assert job.size == 0 and queue.find(job.id) is job
+
+
+def test_a_failed_job_holds_nothing_of_its_work(queue: WorkQueue) -> None:
+    held: list[Any] = []
+
+    def bad(pipe: Any, jobs: Any) -> list[Result]:
+        latents = torch.zeros(10)
+        held.append(weakref.ref(latents))
+        try:
+            raise ValueError(latents)
+        except ValueError as error:
+            raise RuntimeError("of it") from error
+
+    job = made(queue, bad, kept=True)
+    until(lambda: job.finished)
+    until(lambda: gc.collect() is not None and held[0]() is None)
+
+
+def test_uploads_that_wait_are_counted(queue: WorkQueue) -> None:
+    @dataclasses.dataclass
+    class Upload:
+        size: int
+
+    release = threading.Event()
+
+    def hold(pipe: Any, jobs: Any) -> list[Result]:
+        release.wait(PATIENCE_S)
+        return good(pipe, jobs)
+
+    def send(size: int) -> ModelJob:
+        return queue.submit(ModelJob("remix", Upload(size), hold, time.monotonic() + PATIENCE_S))
+
+    whole = queue.settings.queue_bytes
+    first = send(whole + 1)  # alone it may be large
+    with pytest.raises(ApiError, match="large uploads") as caught:
+        send(1)
+    assert caught.value.status == 429
+    release.set()
+    until(lambda: first.finished)
+    send(1)
+
+
+def test_a_job_is_stopped_between_two_steps_of_its_work(queue: WorkQueue) -> None:
+    began = threading.Event()
+
+    def endless(pipe: Any, jobs: Any) -> list[Result]:
+        began.set()
+        while True:
+            checkpoint()
+            time.sleep(0.001)
+
+    job = made(queue, endless)
+    assert began.wait(PATIENCE_S)
+    queue.cancel(job)
+    after = made(queue, good)
+    until(lambda: after.finished)
+    assert job.state == "cancelled" and after.state == "done"
+
+
+@pytest.mark.parametrize("key_tries", [0, 2])
+def test_a_render_is_planned_once(server: InProcess, monkeypatch, key_tries: int) -> None:
+    planned = []
+    interpret = type(server.pipe.model).interpret
+
+    def counted(*args: Any, **options: Any) -> Any:
+        planned.append(args)
+        return interpret(*args, **options)
+
+    monkeypatch.setattr(type(server.pipe.model), "interpret", counted)
+    body = {"prompt": "jazz", "num_inference_steps": 1, "quality": "fast", "key": "C major", "key_tries": key_tries}
+    assert server.http.post("/v1/render", json=body).status_code == 200
+    assert len(planned) == 1
 
 
 @pytest.mark.slow
@@ -477,8 +530,8 @@ def test_a_thousand_requests_do_not_grow_the_process(server: InProcess) -> None:
     resource = pytest.importorskip("resource")
 
     def one(number: int) -> int:
-        asked = {"prompt": "jazz", "num_inference_steps": 1, "bars": 1, "quality": "fast", "seed": number}
-        return int(server.http.post("/v1/render", json=asked).status_code)
+        body = {"prompt": "jazz", "num_inference_steps": 1, "bars": 1, "quality": "fast", "seed": number}
+        return int(server.http.post("/v1/render", json=body).status_code)
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert set(pool.map(one, range(200))) == {200}

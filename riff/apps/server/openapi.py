@@ -70,12 +70,14 @@ def documented(
     """
     content = {kind: {} if kind == "application/json" else {"schema": {"format": "binary"}} for kind in media}
     success = {"description": "Success"} | ({"content": content} if reply is None else {"model": reply})
-    codes = sorted({*_EVERYWHERE, *errors})
+    refusals: dict[int | str, Any] = {code: _ERRORS[code] for code in sorted({*_EVERYWHERE, *errors})}
+    refusals["default"] = "Any other error"
     return {
         "summary": summary,
         "response_model": None,
         "response_class": JSONResponse if "application/json" in media else Response,
-        "responses": {200: success} | {code: {"model": ErrorReply, "description": _ERRORS[code]} for code in codes},
+        "responses": {200: success}
+        | {code: {"model": ErrorReply, "description": text} for code, text in refusals.items()},
     }
 
 
