@@ -39,7 +39,7 @@ EXTRAS = {
 }
 # What a package is called where it is imported.
 PACKAGES = {"pil": "pillow", "yaml": "pyyaml", "multipart": "python-multipart", "fluidsynth": "pyfluidsynth",
-            "starlette": "fastapi", "markupsafe": "jinja2", "pydantic": "fastapi", "torch": "torch"}  # fmt: skip
+            "starlette": "fastapi", "h11": "uvicorn", "markupsafe": "jinja2", "pydantic": "fastapi", "torch": "torch"}  # fmt: skip
 # Imported where it is there, and named in the message where it is not.
 OPTIONAL = {"bitsandbytes"}
 SOURCES = sorted((ROOT / "riff").rglob("*.py"))

@@ -20,7 +20,13 @@ class SystemProblem(RiffError):
 
 
 # What PyTorch says on a CPU, on Apple's and on other accelerators; only CUDA has an exception of its own.
-_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "alloc_failed",
+    "not enough memory",
+    "out of memory",
+    "cannot allocate memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import torch
 
-from riff.apps.server.app import listen, make_server
+from riff.apps.server.process import listen, make_server
 from riff.apps.server.queue import WorkQueue
 from riff.apps.server.settings import Metrics, Settings
 from riff.diffusion.fingerprint import CheckpointOrigin

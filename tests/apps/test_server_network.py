@@ -165,7 +165,7 @@ def mutated(chance: random.Random) -> bytes:
 
 def test_garbage_prints_no_traceback(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom riff.apps.server.app import serve\nfrom riff.apps.server.settings import Settings\n"
+        "import sys\nfrom riff.apps.server.process import serve\nfrom riff.apps.server.settings import Settings\n"
         "from tests.apps.servers import Nothing\n"
         "Nothing.__call__ = lambda self, *_, **options: None\n"
         "serve(Nothing, Settings(port=0), lambda address: print(address, flush=True), log=sys.stderr)\n"

@@ -87,7 +87,7 @@ def run_serve(args: argparse.Namespace) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise SystemProblem(f"riff serve needs {error.name}; python -m pip install 'riff-music[serve]'") from error
-    from riff.apps.server.app import serve
+    from riff.apps.server.process import serve
 
     def announce(address: str) -> None:
         if not args.quiet:

@@ -1,20 +1,12 @@
-"""The routes: what a server can do, and how it answers. And its process: how it starts and ends."""
+"""The routes: what a server can do, and how it answers."""
 
 import asyncio
 import contextlib
 import dataclasses
 import json
-import os
-import signal
-import socket
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -42,10 +34,10 @@ from riff.apps.server.schemas import (
     read_json,
     read_query,
 )
-from riff.apps.server.security import Guard, patient_protocol
-from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, start_log
+from riff.apps.server.security import Guard
+from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error
 from riff.apps.server.streaming import Streams
-from riff.apps.server.uploads import Sound, Uploads
+from riff.apps.server.uploads import UploadedSound, Uploads
 from riff.tasks.requests import (
     ExtendRequest,
     InpaintRequest,
@@ -55,7 +47,6 @@ from riff.tasks.requests import (
     TimelineRequest,
     WalkRequest,
 )
-from riff.utils.errors import RiffError, SystemProblem
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
@@ -237,7 +228,7 @@ def _add_editing(app: FastAPI, service: Service) -> None:
             service.queue.check_room()
             deadline = request.state.arrived + service.settings.deadline_s
             upload = await service.uploads.open(call.upload, file_field, deadline=deadline)
-            tensor = upload.waveform if isinstance(upload, Sound) else upload[0]
+            tensor = upload.waveform if isinstance(upload, UploadedSound) else upload[0]
             size = tensor.numel() * tensor.element_size()
             return await service.run(name, dataclasses.replace(call, upload=upload, size=size), work, request)
 
@@ -294,125 +285,3 @@ def _add_riffusion(app: FastAPI, service: Service) -> None:
     # Both spellings, since a redirect would turn the app's POST into a GET.
     app.post("/run_inference", **documented("Riffusion's own contract", errors=[400, 429, 504]))(run_inference)
     app.post("/run_inference/", include_in_schema=False)(run_inference)
-
-
-def serve(
-    load: Callable[[], "RiffPipeline"], settings: Settings, announce: Callable[[str], None], *, log: TextIO
-) -> None:
-    """Serve until SIGTERM or SIGINT. The model loads while the health probes already answer.
-
-    Args:
-        load: gives the model; called in the thread that will use it.
-        settings: limits and access.
-        announce: called with the address once it is bound.
-        log: gets one JSON object per event.
-
-    Raises:
-        SystemProblem: the port is taken.
-        RiffError: whatever ``load`` raised.
-        KeyboardInterrupt: SIGINT ended it.
-    """
-    start_log(log)
-    bound = listen(settings.host, settings.port)
-    port = bound.getsockname()[1]
-    metrics = Metrics()
-    queue = WorkQueue(lambda: _warmed(load()), settings, metrics)
-    server = make_server(queue, settings, metrics)
-    queue.start()
-    threading.Thread(target=_watch, args=(queue, server), daemon=True).start()
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    announce(f"http://{host}:{port}/")
-    note("listening", host=settings.host, port=port)
-    server.run(sockets=[bound])
-    note("stopped")
-    if queue.failure is not None:
-        raise queue.failure
-    if queue.busy:  # in code that cannot be stopped, under which an interpreter that ends would abort
-        sys.stdout.flush()
-        log.flush()
-        os._exit(130 if server.interrupted else 0)
-    if server.interrupted:
-        raise KeyboardInterrupt
-
-
-class Server(uvicorn.Server):
-    """uvicorn that drains on SIGTERM and then returns; a second SIGINT ends it at once.
-
-    Attributes:
-        interrupted: whether it was a SIGINT that ended it.
-    """
-
-    def __init__(self, config: uvicorn.Config, queue: WorkQueue) -> None:
-        super().__init__(config)
-        self.interrupted = False
-        self._queue = queue
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for what runs; after the grace it is stopped, and its clients get an error."""
-        self._queue.drain()
-        timer = asyncio.get_running_loop().call_later(self._queue.settings.grace_s, self._queue.expire)
-        await super().shutdown(sockets)
-        timer.cancel()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain. uvicorn's own method would raise the signal again at the end."""
-        self._queue.drain()
-        self.interrupted = self.interrupted or sig == signal.SIGINT
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
-
-
-def make_server(queue: WorkQueue, settings: Settings, metrics: Metrics) -> Server:
-    """uvicorn around the application."""
-    config = uvicorn.Config(
-        build_app(queue, settings, metrics),
-        http=patient_protocol(settings),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=int(settings.idle_s) + 5,
-        timeout_graceful_shutdown=int(settings.grace_s + 5),
-        h11_max_incomplete_event_size=32_768,
-        backlog=256,
-    )
-    return Server(config, queue)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        SystemProblem: the address is taken or not ours.
-        RiffError: it is not an address.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise RiffError(f"--host {host} is not an address of this machine; use 127.0.0.1 or 0.0.0.0") from error
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-        found.listen()  # clients that connect from here on wait, so the address can be announced before uvicorn runs
-    except OSError as error:
-        found.close()
-        reason = (error.strerror or str(error)).lower()
-        raise SystemProblem(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
-    return found
-
-
-def _warmed(pipe: "RiffPipeline") -> "RiffPipeline":
-    """Generate one small clip, so that the first request waits for no compiler and a broken model is found at once."""
-    pipe("piano", seed=0, num_inference_steps=2)
-    return pipe
-
-
-def _watch(queue: WorkQueue, server: Server) -> None:
-    """End the server if the model cannot be loaded."""
-    while queue.state == "loading":
-        time.sleep(0.05)
-    if queue.state == "failed":
-        server.should_exit = True

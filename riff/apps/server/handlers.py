@@ -11,7 +11,7 @@ import torch
 from riff.apps.server.jobs import ModelJob, Result, step_counter
 from riff.apps.server.schemas import Call, EncodeRequest
 from riff.apps.server.settings import Metrics, Settings
-from riff.apps.server.uploads import Image, Sound
+from riff.apps.server.uploads import Image, UploadedSound
 from riff.audio.io import resample, save_audio
 from riff.diffusion.model import DiffusionModel
 from riff.spectrogram.codec import Encoded, SpectrogramCodec
@@ -58,7 +58,7 @@ def clip_result(clip: "Clip", suffix: str) -> Result:
     return Result(file_bytes(clip.save, suffix), MEDIA_TYPES[suffix], facts)
 
 
-def with_faults(result: Result, sound: Sound) -> Result:
+def with_faults(result: Result, sound: UploadedSound) -> Result:
     """A result that says what was wrong with the recording it was made of, so that nothing is lost silently."""
     return dataclasses.replace(result, facts=result.facts | {"faults": sound.faults}) if sound.faults else result
 
@@ -187,7 +187,7 @@ def _encoding(request: EncodeRequest) -> SpectrogramConfig:
     return own if request.bpm is not None else dataclasses.replace(own, grid="seconds")
 
 
-def _fitted(upload: Sound, config: SpectrogramConfig) -> torch.Tensor:
+def _fitted(upload: UploadedSound, config: SpectrogramConfig) -> torch.Tensor:
     """The recording at the image's rate and in its channels."""
     waveform = upload.waveform
     if len(waveform) != config.channels:

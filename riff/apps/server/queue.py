@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from riff.apps.server.jobs import TOO_LATE, JobStopped, ModelJob, Result, ended
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, note_defect
-from riff.utils.errors import out_of_memory
+from riff.utils.errors import is_out_of_memory
 from riff.utils.interrupt import interruptible
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ class WorkQueue:
 
 def _release(error: BaseException) -> None:
     """Let go of the tensors that a failed job's stack frames hold, so that the next job has the memory."""
-    full, seen = out_of_memory(error), error
+    full, seen = is_out_of_memory(error), error
     while seen is not None:
         seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__

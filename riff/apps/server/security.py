@@ -1,4 +1,4 @@
-"""What stands between the network and the routes: slow clients, access, limits of bodies, request ids, last errors."""
+"""What stands between the network and the routes: access, limits of bodies, request ids, the log, last errors."""
 
 import asyncio
 import base64
@@ -11,10 +11,8 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-import h11
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, note_defect
 
@@ -23,7 +21,6 @@ PAGES = ("/", "/docs", "/openapi.json")
 PROBES = ("/healthz", "/readyz")
 _FULL_BODIES = 8  # bodies of the largest size that may be in memory at a time
 _SLOWEST = 16_384  # bytes a second that a body must come at, after its first idle_s
-_SPARE = 16  # connections beside those whose requests are handled: probes, and clients that get a refusal
 _METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT", "TRACE")
 _ELSEWHERE = "pages of other origins may not call this server (riff serve --allow-origin)"
 _HEADERS = {
@@ -263,75 +260,3 @@ def _has_token(headers: Headers, token: str) -> bool:
     elif kind.lower() != "bearer":
         return False
     return hmac.compare_digest(value.strip().encode("utf-8", "replace"), token.encode())
-
-
-def patient_protocol(settings: Settings) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with limits on what comes before a request, which uvicorn has none for.
-
-    A request's head must come within ``idle_s``. When too many connections are open, the one that has waited longest
-    for a head gives way, so that there is always room for a health probe.
-    """
-
-    class Patient(H11Protocol):
-        _head_timer: asyncio.TimerHandle | None = None
-        _unsent = 0
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if len(self.connections) > settings.max_connections + _SPARE:
-                waiting = [each for each in self.connections if getattr(each, "_head_timer", None) is not None]
-                if waiting:
-                    min(waiting, key=lambda each: each._head_timer.when()).transport.abort()
-            self._await_head()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete and self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._await_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-        def send_400_response(self, msg: str) -> None:
-            """Answer what is not HTTP, where no answer has begun, and close."""
-            if self.cycle is not None and not self.cycle.response_complete:
-                self.cycle.disconnected = True  # the handler sees a client that went away
-                self.cycle.message_event.set()
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                body = b'{"error": "this is not a valid HTTP request"}'
-                fields = [("content-type", "application/json"), ("content-length", str(len(body))),
-                          ("connection", "close")]  # fmt: skip
-                for event in (
-                    h11.Response(status_code=400, headers=fields, reason=b"Bad Request"),
-                    h11.Data(data=body),
-                    h11.EndOfMessage(),
-                ):
-                    self.transport.write(self.conn.send(event) or b"")
-            self.transport.close()
-
-        def _await_head(self) -> None:
-            if self._head_timer is None:
-                self._unsent = self.transport.get_write_buffer_size()
-                self._head_timer = self.loop.call_later(settings.idle_s, self._give_up)
-
-        def _give_up(self, sure: bool = False) -> None:
-            self._head_timer = None
-            unsent = self.transport.get_write_buffer_size()
-            if unsent and unsent < self._unsent:  # the last answer is still on its way
-                self._await_head()
-            elif unsent:
-                self.transport.abort()
-            elif not sure:  # a busy loop may not have read yet what came in time
-                self._head_timer = self.loop.call_later(0.1, self._give_up, True)
-            elif self.cycle is None or self.cycle.response_complete:
-                self.transport.close()
-
-    return Patient

@@ -36,7 +36,7 @@ Image = tuple[Tensor, SpectrogramConfig, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Sound:
+class UploadedSound:
     """A recording.
 
     Attributes:
@@ -59,7 +59,7 @@ class Uploads:
         self.settings = settings
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def open(self, content: bytes, kind: str, *, deadline: float) -> Sound | Image:
+    async def open(self, content: bytes, kind: str, *, deadline: float) -> UploadedSound | Image:
         """A file's content.
 
         Args:
@@ -79,7 +79,7 @@ class Uploads:
         except TimeoutError:
             raise ApiError(504, TOO_LATE) from None
 
-    async def _open(self, content: bytes, kind: str, folder: Path) -> Sound | Image:
+    async def _open(self, content: bytes, kind: str, folder: Path) -> UploadedSound | Image:
         source, target = folder / "upload", folder / ("plain.npy" if kind == "audio" else "plain.png")
         await asyncio.to_thread(source.write_bytes, content)
         facts = await self._decode(kind, source, target)
@@ -87,7 +87,7 @@ class Uploads:
             raise ApiError(422, human(str(facts["error"]).replace(str(source), f"the {kind}")))
         if kind == "audio":
             waveform = torch.from_numpy(np.load(target, allow_pickle=False))
-            return Sound(waveform, int(facts["rate"]), _own_tempo(str(facts["comment"])), list(facts["faults"]))
+            return UploadedSound(waveform, int(facts["rate"]), _own_tempo(str(facts["comment"])), list(facts["faults"]))
         return await asyncio.to_thread(read_png, target)
 
     async def _decode(self, kind: str, source: Path, target: Path) -> dict[str, Any]:
