@@ -180,19 +180,7 @@ _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """Counters of one server, in a registry of their own.
-
-    Attributes:
-        requests: by route and status.
-        request_seconds: by route.
-        jobs: by kind and outcome.
-        job_seconds: of the model's work, by kind.
-        steps: denoising steps done.
-        waiting: jobs in the queue.
-        running: jobs that the model works on.
-        streams: endless streams that are open.
-        ready: 1 while requests are accepted.
-    """
+    """Counters of one server, in a registry of their own; each says what it counts."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
