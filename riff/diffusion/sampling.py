@@ -11,6 +11,7 @@ from torch import Tensor
 
 from riff.diffusion.conditioning import WindowConditioning
 from riff.utils.errors import RiffError
+from riff.utils.interrupt import checkpoint
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DConditionModel
@@ -55,6 +56,7 @@ def guided_prediction(
 
     Source: Ho & Salimans, 2022 (classifier-free guidance).
     """
+    checkpoint()
     positive, negative, shares = condition.prompt_embeds, condition.negative_prompt_embeds, condition.shares
     embeds = positive if negative is None else torch.cat([negative, positive])
     count = len(embeds)

@@ -205,7 +205,7 @@ def _add_rendering(app: FastAPI, service: Service) -> None:
         call = make_call(fields, TimelineRequest if "timeline" in fields else RenderRequest)
         service.check(call, request)
         if isinstance(call.request, TimelineRequest):
-            return await service.run("timeline", call, service.handlers.timeline, request)
+            return await service.run("timeline", call, service.handlers.generate, request)
         group = render_group(call.request)
         return await service.run("render", call, service.handlers.render, request, group=group)
 
@@ -213,12 +213,11 @@ def _add_rendering(app: FastAPI, service: Service) -> None:
     async def walk(request: Request) -> Response:
         call = await read_call(request, WalkRequest)
         service.check(call, request)
-        return await service.run("walk", call, service.handlers.walk, request)
+        return await service.run("walk", call, service.handlers.generate, request)
 
 
 def _add_editing(app: FastAPI, service: Service) -> None:
-    def add(kind: type, work: Work, reply: type, media: list[str], file_field: str = "audio") -> None:
-        name = work.__name__
+    def add(name: str, kind: type, work: Work, reply: type, media: list[str], file_field: str = "audio") -> None:
         route = documented_call((kind.__doc__ or "").splitlines()[0], [kind], reply, media, file_field=file_field)
 
         @app.post(f"/v1/{name}", name=name, **route)
@@ -233,11 +232,11 @@ def _add_editing(app: FastAPI, service: Service) -> None:
             return await service.run(name, dataclasses.replace(call, upload=upload, size=size), work, request)
 
     handlers = service.handlers
-    add(RemixRequest, handlers.remix, Reply, _SOUNDS + _IMAGE)
-    add(ExtendRequest, handlers.extend, Reply, _SOUNDS + _IMAGE)
-    add(InpaintRequest, handlers.inpaint, Reply, _SOUNDS + _IMAGE)
-    add(EncodeRequest, handlers.encode, Checked, _IMAGE)
-    add(DecodeRequest, handlers.decode, SoundReply, _SOUNDS, "image")
+    add("remix", RemixRequest, handlers.edit, Reply, _SOUNDS + _IMAGE)
+    add("extend", ExtendRequest, handlers.edit, Reply, _SOUNDS + _IMAGE)
+    add("inpaint", InpaintRequest, handlers.edit, Reply, _SOUNDS + _IMAGE)
+    add("encode", EncodeRequest, handlers.encode, Checked, _IMAGE)
+    add("decode", DecodeRequest, handlers.decode, SoundReply, _SOUNDS, "image")
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:

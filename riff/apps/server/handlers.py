@@ -13,12 +13,13 @@ from riff.apps.server.schemas import Call, EncodeRequest
 from riff.apps.server.settings import Metrics, Settings
 from riff.apps.server.uploads import Image, UploadedSound
 from riff.audio.io import resample, save_audio
+from riff.diffusion.latents import seeded_generator
 from riff.diffusion.model import DiffusionModel
 from riff.spectrogram.codec import Encoded, SpectrogramCodec
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import write_png
-from riff.tasks import edit, walk
-from riff.tasks.requests import RenderRequest
+from riff.tasks.requests import ExtendRequest, RenderRequest
+from riff.tasks.run import run
 from riff.tasks.text_to_music import ClipPlan, generate_clips, make_plan
 from riff.utils.errors import RiffError
 
@@ -104,39 +105,22 @@ class Handlers:
             allowed = self.settings.max_seconds
             raise RiffError(f"this would last {seconds:.1f} s; this server allows up to {allowed:g} s")
 
-    def timeline(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
-        """Music that changes as a timeline says."""
+    def generate(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
+        """A timeline or a walk."""
         call: Call = jobs[0].request
-        clip = walk.render_timeline(pipe.model, call.request, self.counter(jobs))
+        clip = run(pipe.model, call.request, callback=self.counter(jobs))
         return [clip_result(clip, call.reply.format)]
 
-    def walk(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
-        """From prompt to prompt."""
-        call: Call = jobs[0].request
-        clip = walk.walk(pipe.model, call.request, self.counter(jobs))
-        return [clip_result(clip, call.reply.format)]
-
-    def remix(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
-        """A recording resynthesized as a prompt says."""
-        return self._edit(edit.remix, pipe, jobs)
-
-    def extend(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
-        """A recording that goes on."""
-        request, sound = jobs[0].request.request, jobs[0].request.upload
-        if (bpm := request.bpm or sound.bpm) is not None:
-            self._check_length(sound.waveform.shape[-1] / sound.sample_rate + request.bars * 4 * 60.0 / bpm)
-        return self._edit(edit.extend, pipe, jobs)
-
-    def inpaint(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
-        """Parts of a recording replaced."""
-        return self._edit(edit.inpaint, pipe, jobs)
-
-    def _edit(self, task: Callable[..., "Clip"], pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
+    def edit(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
+        """A recording remixed, extended or inpainted."""
         call: Call = jobs[0].request
         request, sound = call.request, call.upload
         if request.bpm is None and sound.bpm is not None:
             request = dataclasses.replace(request, bpm=sound.bpm, downbeat=request.downbeat or 0.0)
-        clip = task(pipe.model, request, sound.waveform, sample_rate=sound.sample_rate, callback=self.counter(jobs))
+        if isinstance(request, ExtendRequest) and request.bpm is not None:
+            self._check_length(sound.waveform.shape[-1] / sound.sample_rate + request.bars * 4 * 60.0 / request.bpm)
+        counter = self.counter(jobs)
+        clip = run(pipe.model, request, sound.waveform, sample_rate=sound.sample_rate, callback=counter)
         return [with_faults(clip_result(clip, call.reply.format), sound)]
 
     def encode(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Outcome]:
@@ -164,7 +148,7 @@ class Handlers:
             max_value=found.max_value,
             quality=request.quality,
             loop=request.loop,
-            generator=torch.Generator().manual_seed(request.seed),
+            generator=seeded_generator(request.seed),
         )
         content = file_bytes(lambda path: save_audio(path, waveform, config.sample_rate), suffix)
         facts = {"duration_s": waveform.shape[-1] / config.sample_rate, "sample_rate": config.sample_rate}
