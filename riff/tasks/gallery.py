@@ -92,12 +92,9 @@ def check_sheet(folder: str | Path, *, force: bool = False) -> None:
 
 def numbered_files(folder: str | Path) -> list[Path]:
     """The clips ``0000-name.wav``, ``0001-...`` in a folder, in the order of their numbers."""
-    found = [
-        path
-        for path in Path(folder).iterdir()
-        if path.suffix.lower() in SUFFIXES and _NUMBERED.fullmatch(path.stem) and path.is_file()
-    ]
-    return sorted(found, key=lambda path: (int(path.stem.partition("-")[0]), path.name))
+    named = [path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found = [(int(path.stem.partition("-")[0]), path.name, path) for path in named if _NUMBERED.fullmatch(path.stem)]
+    return [path for _, _, path in sorted(found)]
 
 
 def how_made(path: str | Path) -> dict[str, str]:
@@ -205,8 +202,5 @@ def _read(path: Path) -> str:
 
 
 def _length(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    hours, minutes, rest = round(seconds) // 3600, round(seconds) // 60 % 60, round(seconds) % 60
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

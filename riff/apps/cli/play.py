@@ -47,10 +47,10 @@ def run_play(args: argparse.Namespace) -> None:
         raise SystemProblem(f"riff play needs {error.name}; python -m pip install 'riff-music[ui]'") from error
     if not args.host.strip():
         raise RiffError("--host is empty; use 127.0.0.1, or an address of this machine")
-    from riff.apps.playground.app import make_stage, serve
-    from riff.apps.playground.stage import Source
+    from riff.apps.playground.app import serve
+    from riff.apps.playground.stage import Stage
 
-    stage = make_stage(load_pipeline(args), Source(args.model, tuple(args.lora)))
+    stage = Stage(load_pipeline(args), args.model, tuple(args.lora))
 
     def announce(address: str) -> None:
         with contextlib.suppress(OSError):

@@ -1,20 +1,19 @@
-"""What every tab works with: the model, the shelf, and the one way in which work is followed, stopped and reported."""
+"""What every tab works with: the model, the clips, and work that can be followed, stopped and reported."""
 
 import contextlib
 import dataclasses
-import html
-import json
+import logging
 import queue
 import re
 import secrets
-import shlex
+import shutil
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import gradio as gr
 from torch import Tensor
@@ -23,18 +22,22 @@ from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.tasks.clip import Clip
 from riff.utils.errors import RiffError, is_out_of_memory
+from riff.utils.interrupt import interruptible
+from riff.utils.pages import render
 
-EMPTY = '<div class="riff-empty"><span>{}</span></div>'
-
-
-# WAS riff/playground/shelf.py: The clips that a page can play and save: kept in memory, written to a folder of
-# its own when they are asked for.
+FORMATS = ("wav", "flac", "ogg", "mp3", "png")
+_NAME = re.compile(rf"([0-9a-f]{{16}})\.({'|'.join(FORMATS)})")
+_LOOK_AGAIN = 0.1  # seconds after which a stop is noticed
+T = TypeVar("T")
+R = TypeVar("R")
+Make = Callable[[StepCallback], Iterator[T]]
 
 
 class Shelf:
     """Clips and other files by id, the oldest of which make room for new ones.
 
-    A file's name on the page is ``ID.FORMAT`` and never a path, so that nothing else can be asked for.
+    Clips are in memory, and written to a folder of the shelf's own when a file is requested. A file's name on the page
+    is ``ID.FORMAT`` and never a path, so that nothing else can be requested.
     """
 
     def __init__(self, limit: int = 48) -> None:
@@ -64,8 +67,8 @@ class Shelf:
             while len(self._clips) > self.limit:
                 oldest = next(iter(self._clips))
                 del self._clips[oldest]
-                for path in Path(self._folder.name).glob(f"{oldest}.*"):
-                    path.unlink(missing_ok=True)
+                for path in Path(self._folder.name).glob(f"{oldest}*"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return name
 
     def __contains__(self, name: str) -> bool:
@@ -98,45 +101,26 @@ class Shelf:
         with self._lock:
             return path if path.exists() else self.get(found[1]).save(path, overwrite=True)
 
+    def named_file(self, name: str) -> Path:
+        """A clip as a WAV file whose name says what it is.
+
+        Raises:
+            RiffError: there is no such clip.
+        """
+        folder = Path(self._folder.name) / f"{name}-named"
+        title = file_name(self.get(name))
+        folder.mkdir(exist_ok=True)
+        return Path(shutil.copyfile(self.file(f"{name}.wav"), folder / f"{title}.wav"))
+
     def close(self) -> None:
         """Remove the files."""
         self._folder.cleanup()
 
 
-# WAS riff/playground/code.py: What was asked for, as Python and as a shell command, to be copied.
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What makes the music, as it was asked for.
-
-    Attributes:
-        model: as ``from_pretrained`` takes it; None is riff-mini.
-        loras: file or folder and weight of each LoRA on top.
-    """
-
-    model: str | None = None
-    loras: tuple[tuple[str, float], ...] = ()
-
-    def python(self) -> str:
-        """The lines that load it."""
-        model = "" if self.model is None else _python(self.model)
-        lines = [f"pipe = RiffPipeline.from_pretrained({model})"]
-        lines += [f"pipe.load_lora({_python(path)}, weight={weight})" for path, weight in self.loras]
-        return "\n".join(lines) + "\n"
-
-    def shell(self) -> list[str]:
-        """The options that load it."""
-        words = [] if self.model is None else ["--model", self.model]
-        # With its weight always, since a colon in a file's name would else be taken for one.
-        return words + [word for path, weight in self.loras for word in ("--lora", f"{path}:{weight}")]
-
-
-# WAS riff/playground/work.py: One piece of work at a time, done aside, so that the page hears how far it is and
-# can stop it.
-
-T = TypeVar("T")
-Make = Callable[[StepCallback], Iterator[T]]
+def file_name(clip: Clip) -> str:
+    """A name for a saved file, without its suffix."""
+    words = re.findall(r"[a-z0-9]+", clip.prompt.lower())
+    return "-".join([*words[:6], str(clip.seed)])[:60] or "riff"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +154,12 @@ class Progress:
         return max(self.step_s * (self.total - self.done) - self.since_s, 0.0) if self.done else None
 
 
-class Works:
-    """Who works for which session, and the one model that they share."""
+class Stopped(Exception):
+    """The work was stopped from the page."""
+
+
+class Sessions:
+    """The work of each browser session, and the one model that they share."""
 
     def __init__(self) -> None:
         self._model = threading.Lock()
@@ -199,159 +187,17 @@ class Works:
         """
         self.stop(session)
         event = self._stops[session] = threading.Event()
-        doing = _Doing(make, event, self._model)
-        threading.Thread(target=doing.run, name="riff-play", daemon=True).start()
+        work = _Work(make, event, self._model)
+        threading.Thread(target=work.run, name="riff-play", daemon=True).start()
         try:
-            yield from doing.look()
+            yield from work.follow()
         finally:
             event.set()
             if self._stops.get(session) is event:
                 del self._stops[session]
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One page's model and clips.
-
-    Attributes:
-        pipe: what makes music.
-        source: what the pipeline was loaded from.
-        shelf: the clips that were made.
-        works: what is being made.
-        parts: what is heard of a walk or of endless music while it is made.
-    """
-
-    pipe: RiffPipeline
-    source: Source
-    shelf: Shelf
-    works: Works
-    parts: Shelf
-
-    def perform(
-        self,
-        session: str,
-        make: Callable[[StepCallback], Iterator[Clip]],
-        show: Callable[[Clip, str, tuple[str, ...]], str],
-    ) -> Iterator[tuple[object, object, object]]:
-        """Make clips and tell a tab about it.
-
-        Args:
-            session: whose work it is.
-            make: what makes them.
-            show: from a clip, its id and what was warned of, what the page shows.
-
-        Yields:
-            Status, result and the clip's id, each for its component.
-
-        Raises:
-            gr.Error: the one line that says what is wrong.
-        """
-        kept = gr.skip()
-        notes: tuple[str, ...] = ()
-        yield bar(Progress(0, 0)), kept, kept
-        try:
-            for found in self.works.run(session, make):
-                if isinstance(found, Part):
-                    name = self.shelf.put(found.value)
-                    yield kept, show(found.value, name, notes), name
-                else:
-                    notes = found.notes
-                    yield bar(found), kept, kept
-            yield "", kept, kept
-        except Stopped:
-            yield '<p class="riff-progress" role="status">Stopped.</p>', kept, kept
-        except Exception as error:
-            yield problem(error), kept, kept
-            raise failure(error) from error
-
-    def stop(self, request: gr.Request) -> None:
-        """Stop what is done for a session."""
-        self.works.stop(str(request.session_hash))
-
-
-def failure(error: BaseException) -> gr.Error:
-    """What Gradio shows of an error; a traceback only where it is a defect."""
-    return gr.Error(html.escape(human(error)), duration=8, title="That did not work",
-                    print_exception=not isinstance(error, RiffError))  # fmt: skip
-
-
-def problem(error: BaseException) -> str:
-    """An error as one line of the page."""
-    return f'<p class="riff-error" role="alert">{html.escape(human(error))}</p>'
-
-
-def bar(progress: Progress) -> str:
-    """How far it is, and when it will be done."""
-    share = progress.done / progress.total if progress.total else 0.0
-    if 0.0 < share < 1.0:
-        said = f"Drawing: step {progress.done} of {progress.total}"
-        if progress.left is not None:
-            said += f", about {max(1, round(progress.left))} s left"
-    else:
-        said = "Turning the picture into sound" if share else "Getting ready"
-    busy = "" if 0.0 < share < 1.0 else " busy"
-    width = f' style="width:{100 * share:.0f}%"' if not busy else ""
-    return (
-        f'<div class="riff-progress{busy}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{100 * share:.0f}" aria-label="{said}"><div><i{width}></i></div><span>{said}</span></div>'
-    )
-
-
-def python_code(call: str, arguments: dict[str, Any], *, source: Source, result: str = "") -> str:
-    """A script that makes a clip again.
-
-    Args:
-        call: of the pipeline: "" is a plain clip, else "walk", "remix", ...
-        arguments: by name; those that are None are left out, the first is given by place.
-        source: what it is made with.
-        result: of the call that is the clip, such as ``.clips[0]``.
-    """
-    given = [(name, value) for name, value in arguments.items() if value is not None]
-    words = [_python(value) if index == 0 else f"{name}={_python(value)}" for index, (name, value) in enumerate(given)]
-    line = f"clip = pipe{'.' if call else ''}{call}({', '.join(words)}){result}"
-    if len(line) > 88:
-        body = "".join(f"    {word},\n" for word in words)
-        line = f"clip = pipe{'.' if call else ''}{call}(\n{body}){result}"
-    return f'from riff import RiffPipeline\n\n{source.python()}{line}\nclip.save("clip.wav")\n'
-
-
-def shell_code(verb: str, words: list[str], options: dict[str, Any], *, source: Source) -> str:
-    """The command that makes a clip again.
-
-    Args:
-        verb: of ``riff``.
-        words: prompts and files.
-        options: with their dashes; None and False are left out, True is the option alone, a tuple several words.
-        source: what it is made with.
-    """
-    line = ["riff", verb, *words]
-    for option, value in options.items():
-        if value is None or value is False:
-            continue
-        line.append(option)
-        if value is not True:
-            line += [_shell(each) for each in (value if isinstance(value, tuple) else (value,))]
-    return shlex.join([*line, *source.shell(), "-o", "clip.wav"]) + "\n"
-
-
-def _python(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
-def _shell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e5 else str(value)
-
-
-FORMATS = ("wav", "flac", "ogg", "mp3", "png")
-_NAME = re.compile(rf"([0-9a-f]{{16}})\.({'|'.join(FORMATS)})")
-_LOOK_AGAIN = 0.1  # seconds after which a stop is noticed
-
-
-class Stopped(Exception):
-    """Somebody asked to stop."""
-
-
-class _Doing(Generic[T]):
+class _Work(Generic[T]):
     def __init__(self, make: Make[T], stop: threading.Event, model: threading.Lock) -> None:
         self.make, self.stop, self.model = make, stop, model
         self.made: queue.SimpleQueue[Part[T] | BaseException | None] = queue.SimpleQueue()
@@ -367,16 +213,16 @@ class _Doing(Generic[T]):
     def run(self) -> None:
         """What the thread does."""
         try:
-            with self.model, self._noting():
+            with self.model, self._noting(), interruptible(self._check):
                 self.last = time.monotonic()
                 for value in self.make(self._step):
                     self._check()
                     self.made.put(Part(value))
             self.made.put(None)
-        except BaseException as error:  # handed to the one who looks
+        except BaseException as error:  # for the one who follows
             self.made.put(error)
 
-    def look(self) -> Iterator[Progress | Part[T]]:
+    def follow(self) -> Iterator[Progress | Part[T]]:
         """What the page does meanwhile."""
         while True:
             self._check()
@@ -414,10 +260,89 @@ class _Doing(Generic[T]):
             yield
 
 
-def human(error: BaseException) -> str:
-    """An error as one line for the page."""
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One page's model and clips.
+
+    Attributes:
+        pipe: the model.
+        loaded: what the pipeline was loaded from: the model, None for riff-mini, then a path and a weight of each LoRA.
+        shelf: the clips that were made.
+        sessions: what is being made.
+        parts: what is played of a walk or of endless music while it is made.
+    """
+
+    pipe: RiffPipeline
+    model: str | None = None
+    loras: tuple[tuple[str, float], ...] = ()
+    shelf: Shelf = dataclasses.field(default_factory=Shelf)
+    sessions: Sessions = dataclasses.field(default_factory=Sessions)
+    parts: Shelf = dataclasses.field(default_factory=lambda: Shelf(limit=16))
+
+    def perform(
+        self,
+        session: str,
+        read: Callable[[], R],
+        make: Callable[[R, StepCallback], Iterator[Clip]],
+        show: Callable[[R, Clip, str, tuple[str, ...]], str],
+    ) -> Iterator[tuple[object, object]]:
+        """Make clips and report to a tab.
+
+        Args:
+            session: whose work it is.
+            read: reads the request from the fields; it may raise RiffError.
+            make: makes the clips of a request.
+            show: from the request, a clip, its id and what was warned of, what the page shows.
+
+        Yields:
+            Status and result, each for its component. An error is one line of the status.
+        """
+        kept, notes = gr.skip(), ()  # type: tuple[object, tuple[str, ...]]
+        yield bar(Progress(0, 0)), kept
+        try:
+            request = read()
+            for found in self.sessions.run(session, lambda callback: make(request, callback)):
+                if isinstance(found, Part):
+                    yield kept, show(request, found.value, self.shelf.put(found.value), notes)
+                else:
+                    notes = found.notes
+                    yield bar(found), kept
+            yield "", kept
+        except Stopped:
+            yield render("apps/playground/templates/status.html", message="Stopped.", wrong=False), kept
+        except Exception as error:
+            yield problem(error), kept
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop what is done for a session."""
+        self.sessions.stop(str(request.session_hash))
+
+
+def problem(error: BaseException) -> str:
+    """An error as one line of the page; what is a defect is logged as well."""
+    if not isinstance(error, RiffError) and not is_out_of_memory(error):
+        logging.getLogger("riff").error("the page failed", exc_info=error)
+    return render("apps/playground/templates/status.html", message=error_line(error), wrong=True)
+
+
+def error_line(error: BaseException) -> str:
+    """An error as one line."""
     if isinstance(error, RiffError):
         return " ".join(str(error).split())
     if is_out_of_memory(error):
         return "not enough memory; use fewer bars"
     return f"{type(error).__name__}: {' '.join(str(error).split())} (a defect in riff)"
+
+
+def bar(progress: Progress) -> str:
+    """How far it is, and when it will be done."""
+    share = progress.done / progress.total if progress.total else 0.0
+    if 0.0 < share < 1.0:
+        text = f"Step {progress.done} of {progress.total}"
+        if progress.left is not None:
+            text += f", about {max(1, round(progress.left))} s left"
+    else:
+        text = "Turning the spectrogram into sound" if share else "Getting ready"
+    return render(
+        "apps/playground/templates/progress.html", text=text, percent=round(100 * share), busy=not 0.0 < share < 1.0
+    )

@@ -1,22 +1,35 @@
-"""The tab "Timeline": keyframes in a table and on a drawn lane, rendered, and saved as YAML."""
+"""The tab "Timeline": keyframes in a table and on a lane, rendered, and saved as YAML."""
 
-import base64
-import html
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
-from riff.apps.playground.stage import EMPTY, Source, Stage, failure, problem, shell_code
-from riff.apps.playground.widgets import buttons, result_card, seed_row, start
+from riff.apps.playground.cards import result_card
+from riff.apps.playground.stage import Stage, problem
+from riff.apps.playground.widgets import (
+    PRIVATE,
+    Form,
+    buttons,
+    columns,
+    empty,
+    python_loading,
+    shell_code,
+    slider_range,
+    start,
+)
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
+from riff.spectrogram.display import LINES, to_data_uri
 from riff.tasks.clip import Clip
-from riff.tasks.gallery import LINES
-from riff.tasks.timeline import Keyframe, Timeline
+from riff.tasks.requests import TimelineRequest
+from riff.tasks.timeline import Easing, Keyframe, Timeline
 from riff.utils.errors import RiffError
+from riff.utils.pages import render as fill
+from riff.utils.schema import as_dict
 
 COLUMNS = ("bar", "prompt", "bpm", "hold", "easing", "key")
 ROWS = (
@@ -24,8 +37,6 @@ ROWS = (
     ("4", "bossa nova guitar", "96", "2", "smooth", ""),
     ("8", "funky disco with slap bass", "112", "", "smooth", "A minor"),
 )
-MAX_BARS = 64
-_HINT = "Write keyframes, see them on the lane, then press <b>Render</b>"
 
 
 def read_rows(rows: Sequence[Sequence[Any]], bars: float, loop: bool, seed: float | None) -> Timeline:
@@ -49,43 +60,38 @@ def with_row(rows: Sequence[Sequence[Any]], bars: float) -> tuple[list[list[str]
         place = max((_number(row[0]) for row in table if row[0]), default=-4.0) + 4.0
     except ValueError:
         place = float(bars)
-    return [*table, [f"{place:g}", "techno", "", "", "smooth", ""]], min(MAX_BARS, max(int(bars), int(place) + 4))
-
-
-def lane(timeline: Timeline) -> str:
-    """A timeline as a drawing: a block for each stay, a slope for each way, tempo above, sentences below."""
-    width, total = 1000.0, float(timeline.bars or 1)
-    frames = list(timeline.keyframes)
-    place = [width * float(frame.bar or 0.0) / total for frame in frames] + [width]
-    parts = [
-        f'<line x1="{width * bar / total:.1f}" y1="34" x2="{width * bar / total:.1f}" y2="104" stroke="currentColor" '
-        f'stroke-opacity="{0.35 if bar % 4 == 0 else 0.12}"/>'
-        for bar in range(int(total) + 1)
-    ]
-    for number, frame in enumerate(frames):
-        x, colour = place[number], LINES[number % len(LINES)]
-        following = LINES[(number + 1) % len(LINES)] if number + 1 < len(frames) else colour
-        held = min(place[number + 1], x + width * frame.hold / total)
-        step = number + 1 < len(frames) and frames[number + 1].easing == "step"
-        stop = place[number + 1] if step else held
-        parts.append(f'<rect x="{x:.1f}" y="44" width="{max(stop - x, 3):.1f}" height="50" rx="4" fill="{colour}"/>')
-        if not step and place[number + 1] > held:
-            parts.append(_way(number, held, place[number + 1], colour, following))
-        parts.append(_label(x, frame, room=place[number + 1] - x))
-    bars = f'<text x="2" y="122" font-size="13" opacity=".7">{timeline.bars} bars</text>'
-    return (
-        f'<svg class="riff-lane" viewBox="-4 0 {width + 8:g} 128" role="img" aria-label="{len(frames)} keyframes in '
-        f'{timeline.bars} bars" fill="currentColor" style="font:14px system-ui,sans-serif">{"".join(parts)}{bars}</svg>'
+    return [*table, [f"{place:g}", "techno", "", "", "smooth", ""]], int(
+        min(slider_range("bars")[1], max(bars, int(place) + 4))
     )
 
 
-def render(pipe: RiffPipeline, timeline: Timeline, steps: int, count_step: StepCallback | None = None) -> Clip:
-    """Play a timeline.
+def lane(timeline: Timeline) -> str:
+    """A timeline as an image: a block where a keyframe holds, a slope for each way, tempo and prompt above."""
+    width, total = 1000.0, float(timeline.bars or 1)
+    frames = list(timeline.keyframes)
+    place = [width * float(frame.bar or 0.0) / total for frame in frames] + [width]
+    blocks = []
+    for number, frame in enumerate(frames):
+        x, room = place[number], place[number + 1] - place[number]
+        jumps = number + 1 < len(frames) and frames[number + 1].easing == "step"
+        held = place[number + 1] if jumps else min(place[number + 1], x + width * frame.hold / total)
+        letters = max(3, int(room / 8.2))
+        short = frame.prompt if len(frame.prompt) <= letters else frame.prompt[: letters - 1].rstrip() + "…"
+        above = " · ".join([f"bar {frame.bar:g}", *([f"{frame.bpm:g} bpm"] if frame.bpm else [])])
+        blocks.append({
+            "x": x, "held": held, "end": place[number + 1], "color": LINES[number % len(LINES)],
+            "next": LINES[(number + (number + 1 < len(frames))) % len(LINES)], "prompt": frame.prompt, "short": short,
+            "above": above if room > 90 else "",
+        })  # fmt: skip
+    grid = [(width * bar / total, bar % 4 == 0) for bar in range(int(total) + 1)]
+    return fill("apps/playground/templates/lane.html", width=width, bars=timeline.bars, grid=grid, blocks=blocks)
 
-    Raises:
-        RiffError: it cannot be played, such as one with keyframes too near each other.
-    """
-    return pipe.render(timeline, num_inference_steps=steps, callback_on_step_end=count_step)
+
+def render(
+    pipe: RiffPipeline, timeline: Timeline, options: dict[str, Any], callback: StepCallback | None = None
+) -> Clip:
+    """Play a timeline; ``options`` are those of the call."""
+    return pipe.render(timeline, **options, callback_on_step_end=callback)
 
 
 def to_yaml(timeline: Timeline) -> str:
@@ -98,40 +104,39 @@ def to_yaml(timeline: Timeline) -> str:
 
 def yaml_link(timeline: Timeline) -> str:
     """A link that saves the timeline; the file is in the page itself."""
-    data = base64.b64encode(to_yaml(timeline).encode()).decode("ascii")
-    return (
-        '<div class="riff-files"><span>The timeline as a file for <code>riff render</code></span>'
-        f'<a href="data:application/yaml;base64,{data}" download="song.yaml">YAML</a></div>'
-    )
+    data = to_data_uri(to_yaml(timeline).encode(), "application/yaml")
+    return fill("apps/playground/templates/yaml.html", data=data)
 
 
 def build(stage: Stage) -> None:
     """Lay the tab out."""
+    form = Form(stage, "timeline", TimelineRequest(timeline={}))
+    first = read_rows(ROWS, 12, False, 0)
     table = gr.Dataframe(
         value=[list(row) for row in ROWS], headers=list(COLUMNS), datatype="str", type="array", row_count=3,
         column_count=len(COLUMNS), interactive=True, wrap=True, elem_id="timeline-table", buttons=[],
-        column_widths=["9%", "41%", "10%", "10%", "14%", "16%"], label="Keyframes", show_label=False,
+        column_widths=["10%", "37%", "11%", "11%", "16%", "15%"], label="Keyframes", show_label=False,
     )  # fmt: skip
-    with gr.Row():
+    with gr.Row(elem_classes="riff-row riff-rows"):
         add = gr.Button("Add a keyframe", size="sm", elem_id="timeline-add", min_width=120)
-        take = gr.Button("Take the last one away", size="sm", elem_id="timeline-take", min_width=120)
-    gr.Markdown(
-        "One row a keyframe: the **bar** where it is, what is played, its tempo, how many bars it **holds**, how the "
-        "music gets there (*smooth*, *linear* or *step*), its key. Empty cells leave it open."
-    )
-    first = read_rows(ROWS, 12, False, 0)
+        take = gr.Button("Remove the last one", size="sm", elem_id="timeline-take", min_width=120)
     drawn = gr.HTML(lane(first), elem_id="timeline-lane")
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
-            bars = gr.Slider(1, MAX_BARS, 12, step=1, label="Bars", elem_id="timeline-bars")
-            loop = gr.Checkbox(False, label="Loop: the end leads back into the first keyframe")
-            seed = seed_row("timeline")
-            steps = gr.Slider(1, 100, 20, step=1, label="Steps")
-            go, stop, status = buttons("Render", "timeline")
-            export = gr.HTML(yaml_link(first), elem_id="timeline-yaml")
-        with gr.Column(scale=6, min_width=320):
-            result = gr.HTML(EMPTY.format(_HINT), elem_id="timeline-result")
-    current, fields = gr.State(None), [table, bars, loop, seed]
+    ask, out, more = columns()
+    with ask:
+        low, high, step = slider_range("bars")
+        bars = gr.Slider(low, high, 12, step=step, label="Bars", elem_id="timeline-bars")
+        go, stop, status = buttons("Render", "timeline")
+    with out:
+        result = gr.HTML(empty("Write keyframes, see them on the lane, then press Render"), elem_id="timeline-result")
+    with more:
+        loop = gr.Checkbox(False, label="Loop: the end leads into the first keyframe")
+        form.add_seed()
+        form.add_rest()
+        export = gr.HTML(yaml_link(first), elem_id="timeline-yaml")
+        gr.HTML(f"A keyframe says at which bar the music is like this. It holds for some bars, then goes to the next "
+                f"one. Easing is {', '.join(get_args(Easing))}; empty cells leave it open.",
+                elem_classes="riff-hint")  # fmt: skip
+    fields = [table, bars, loop, form.controls["seed"]]
 
     def look(*values: Any) -> tuple[str, str]:
         try:
@@ -140,46 +145,51 @@ def build(stage: Stage) -> None:
             return problem(error), ""
         return lane(timeline), yaml_link(timeline)
 
-    def work(request: gr.Request, steps: float, *values: Any) -> Iterator[tuple[object, ...]]:
-        try:
-            timeline = read_rows(*values)
-        except RiffError as error:
-            raise failure(error) from error
+    def work(session: gr.Request, rows: Any, bars: float, loop: bool, *values: Any) -> Iterator[tuple[object, ...]]:
+        def read() -> tuple[Timeline, TimelineRequest]:
+            request: TimelineRequest = form.read(values, timeline={})
+            timeline = read_rows(rows, bars, loop, request.seed)
+            return timeline, dataclasses.replace(request, seed=None, timeline=timeline.to_dict())
 
-        def make(count_step: StepCallback) -> Iterator[Clip]:
-            yield render(stage.pipe, timeline, int(steps), count_step)
+        def make(song: tuple[Timeline, TimelineRequest], callback: StepCallback) -> Iterator[Clip]:
+            yield render(stage.pipe, song[0], _options(song[1]), callback)
 
-        shell = shell_code("render", ["song.yaml"], {"--steps": int(steps)}, source=stage.source)
-        yield from stage.perform(
-            str(request.session_hash), make,
-            lambda clip, name, notes: result_card(
-                clip, name, python=_python(timeline, int(steps), stage.source), shell=shell, notes=notes
-            ),
-        )  # fmt: skip
+        def show(song: tuple[Timeline, TimelineRequest], clip: Clip, name: str, notes: tuple[str, ...]) -> str:
+            return result_card(clip, name, code=code_of(stage, *song), notes=notes)
 
-    add.click(with_row, [table, bars], [table, bars], queue=False, api_visibility="private")
-    take.click(lambda rows: list(rows)[:-1] or [list(ROWS[0])], table, table, queue=False, api_visibility="private")
-    gr.on([table.change, bars.change, loop.change, seed.change], look, fields, [drawn, export], show_progress="hidden",
-          trigger_mode="always_last", api_visibility="private")  # fmt: skip
-    start(stage, [go.click], work, [steps, *fields], [status, result, current], stop)
+        yield from stage.perform(str(session.session_hash), read, make, show)
+
+    add.click(with_row, [table, bars], [table, bars], **PRIVATE)
+    take.click(lambda rows: list(rows)[:-1] or [list(ROWS[0])], table, table, **PRIVATE)
+    gr.on([table.change, bars.change, loop.change, fields[3].change], look, fields, [drawn, export],
+          show_progress="hidden", trigger_mode="always_last", api_visibility="private")  # fmt: skip
+    start(stage, [go.click], work, [table, bars, loop, *form.inputs], [status, result], stop)
 
 
-def _python(timeline: Timeline, steps: int, source: Source) -> str:
+def code_of(stage: Stage, timeline: Timeline, request: TimelineRequest) -> list[tuple[str, str]]:
+    """The same music as Python and as a shell command."""
     frames = "\n".join(f"    {_without_defaults(frame)}," for frame in timeline.keyframes)
     loop = ", loop=True" if timeline.loop else ""
-    return (
+    options = "".join(f", {name}={value!r}" for name, value in _options(request).items())
+    python = (
         "from riff import Keyframe, RiffPipeline, Timeline\n\n"
-        f"{source.python()}frames = (\n{frames}\n)\n"
+        f"{python_loading(stage)}frames = (\n{frames}\n)\n"
         f"song = Timeline(frames, bars={timeline.bars}, seed={timeline.seed}{loop})\n"
-        f'clip = pipe.render(song, num_inference_steps={steps})\nclip.save("song.wav")\n'
+        f'clip = pipe.render(song{options})\nclip.save("song.wav")\n'
     )
+    shell = shell_code(stage, "render", ["song.yaml"], request)
+    return [("Copy as Python", python), ("Copy as shell command", shell)]
+
+
+def _options(request: TimelineRequest) -> dict[str, Any]:
+    return {name: value for name, value in as_dict(request).items() if name != "timeline"}
 
 
 def _without_defaults(frame: Keyframe) -> str:
     plain = Keyframe(frame.prompt, bar=0.0)
-    told = [f"{name}={getattr(frame, name)!r}" for name in ("bpm", "hold", "easing", "key")
-            if getattr(frame, name) != getattr(plain, name)]  # fmt: skip
-    return f"Keyframe({', '.join([repr(frame.prompt), f'bar={frame.bar:g}', *told])})"
+    given = [f"{name}={getattr(frame, name)!r}" for name in ("bpm", "hold", "easing", "key")
+             if getattr(frame, name) != getattr(plain, name)]  # fmt: skip
+    return f"Keyframe({', '.join([repr(frame.prompt), f'bar={frame.bar:g}', *given])})"
 
 
 def _keyframe(number: int, cells: dict[str, str]) -> Keyframe:
@@ -206,23 +216,3 @@ def _number(text: str) -> float:
 
 def _text(cell: Any) -> str:
     return "" if cell is None or cell != cell else str(cell).strip()
-
-
-def _way(number: int, start: float, stop: float, colour: str, following: str) -> str:
-    return (
-        f'<defs><linearGradient id="riff-way-{number}"><stop stop-color="{colour}"/><stop offset="1" '
-        f'stop-color="{following}"/></linearGradient></defs><rect x="{start:.1f}" y="54" width="{stop - start:.1f}" '
-        f'height="30" fill="url(#riff-way-{number})" opacity=".55"/>'
-    )
-
-
-def _label(x: float, frame: Keyframe, *, room: float) -> str:
-    """What a keyframe says, cut to the room that it has."""
-    letters = max(3, int(room / 8.2))
-    prompt = frame.prompt if len(frame.prompt) <= letters else frame.prompt[: letters - 1].rstrip() + "…"
-    above = " · ".join([f"bar {frame.bar:g}", *([f"{frame.bpm:g} bpm"] if frame.bpm else [])])
-    return (
-        f'<text x="{x + 2:.1f}" y="14" font-size="13" opacity=".7">{above if room > 90 else ""}</text>'
-        f'<text x="{x + 2:.1f}" y="31" font-weight="600"><title>{html.escape(frame.prompt)}</title>'
-        f"{html.escape(prompt)}</text>"
-    )

@@ -1,60 +1,29 @@
-"""The tab "Walk": from sentence to sentence; what is done is heard while the rest is being made."""
+"""The tab "Walk": from sentence to sentence; what is done is played while the rest is being made."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 import torch
 
-from riff.apps.playground.stage import EMPTY, Source, Stage, python_code, shell_code
-from riff.apps.playground.widgets import bar_lines, buttons, feed, now, result_card, roll, seed_row, start
+from riff.apps.playground.cards import bar_lines, feed, now, result_card
+from riff.apps.playground.stage import Stage
+from riff.apps.playground.widgets import Form, buttons, columns, empty, python_code, shell_code, start
 from riff.audio.splice import append
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
-from riff.prompt.interpret import interpret_prompt
 from riff.spectrogram.tempo import TempoMap
+from riff.tasks import walk as tasks
 from riff.tasks.clip import Clip
-from riff.utils.errors import RiffError
+from riff.tasks.requests import RenderRequest, WalkRequest, each_of
 
-MAX_STATIONS = 8
 _OVERLAP = 0.03  # seconds of the crossfade where two parts meet
-_HINT = "One sentence a line, then press <b>Walk</b>"
-_EXAMPLE = (
-    "lo-fi hip hop, mellow electric piano, 84 bpm\nbossa nova guitar, 100 bpm\nfunky disco with slap bass, 118 bpm"
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """What the tab asks for.
-
-    Attributes:
-        prompts: the stations.
-        bars_per_step: from one station's first bar to the next one's.
-        seed: of all stations.
-        steps: of the denoising.
-        loop: whether the last station leads back to the first.
-    """
-
-    prompts: tuple[str, ...]
-    bars_per_step: int = 8
-    seed: int = 0
-    steps: int = 20
-    loop: bool = False
-
-
-def read_way(text: str, bars: float, seed: float | None, steps: float, loop: bool) -> Way:
-    """The fields as they stand on the page.
-
-    Raises:
-        RiffError: fewer than two stations, or too many.
-    """
-    prompts = tuple(line.strip() for line in (text or "").splitlines() if line.strip())
-    if not 2 <= len(prompts) <= MAX_STATIONS:
-        raise RiffError(f"there are {len(prompts)} stations; write 2 to {MAX_STATIONS}, one sentence a line")
-    return Way(prompts, int(bars), roll() if seed is None else int(seed), int(steps), bool(loop))
+EXAMPLE = ["lo-fi hip hop, mellow electric piano, 84 bpm", "bossa nova guitar, 100 bpm",
+           "funky disco with slap bass, 118 bpm"]  # fmt: skip
+START = WalkRequest(prompts=EXAMPLE, bars_per_step=6)
+_IN_PARTS = "Made in parts, to be played early; the code makes it on one canvas, which differs a little."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,50 +43,57 @@ class Leg:
     whole: Clip
 
 
-def walk(pipe: RiffPipeline, way: Way, count_step: StepCallback | None = None) -> Iterator[Leg]:
-    """Go from station to station.
+def prompts_of(text: str) -> list[str]:
+    """One prompt a line."""
+    return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
-    The first leg is the first station's plain clip, with which the walk begins. Each later one is the walk between two
-    stations, whose first window is bit for bit that of the walk before it, where they meet on a bar line.
+
+def walk(pipe: RiffPipeline, request: WalkRequest, callback: StepCallback | None = None) -> Iterator[Leg]:
+    """Go from prompt to prompt.
+
+    The first leg is the first prompt's plain clip, with which the walk begins. Each later one is the walk between two
+    prompts, whose first window is bit for bit that of the walk before it, where they meet on a bar line.
 
     Args:
-        pipe: what makes music.
-        way: the stations.
-        count_step: called at each step of the denoising.
+        pipe: the model.
+        request: with a seed.
+        callback: called at each step of the denoising.
 
     Yields:
         What is done.
-
-    Raises:
-        RiffError: a value is out of its range.
     """
-    first = pipe(way.prompts[0], seed=way.seed, num_inference_steps=way.steps, callback_on_step_end=count_step)
-    yield Leg(first.clips[0], 0, True, first.clips[0])
-    stay = len(bar_lines(first.clips[0])) - 1
-    stations = [*way.prompts, way.prompts[0]] if way.loop else list(way.prompts)
-    if len({_metre(pipe, prompt) for prompt in stations}) > 1:  # bar lines of two metres do not meet
-        whole = pipe.walk(
-            list(way.prompts), way.seed, bars_per_step=way.bars_per_step, loop=way.loop,
-            num_inference_steps=way.steps, callback_on_step_end=count_step,
-        )  # fmt: skip
+    clip = pipe(**_first(request), callback_on_step_end=callback).clips[0]
+    yield Leg(clip, 0, True, clip)
+    stay = len(bar_lines(clip)) - 1
+    places = list(range(len(request.prompts))) + [0] * request.loop
+    metres = {pipe.model.interpret(prompt, bpm=None, key=None).beats_per_bar for prompt in request.prompts}
+    if len(metres) > 1:  # bar lines of two metres do not meet
+        whole = tasks.walk(pipe.model, request, callback)
         yield Leg(whole, stay, False, whole)
         return
     legs: list[Clip] = []
-    for number, pair in enumerate(itertools.pairwise(stations)):
-        legs.append(
-            pipe.walk(
-                list(pair), way.seed, bars_per_step=way.bars_per_step, num_inference_steps=way.steps,
-                callback_on_step_end=count_step,
-            )
-        )  # fmt: skip
-        more = number < len(stations) - 2
-        whole = join(legs, way.bars_per_step)
-        yield Leg(legs[-1], stay if number == 0 else 0, more, whole)
+    for number, pair in enumerate(itertools.pairwise(places)):
+        legs.append(tasks.walk(pipe.model, _between(request, pair), callback))
+        whole = join(legs, request.bars_per_step or tasks.BARS_PER_STEP)
+        yield Leg(legs[-1], stay if number == 0 else 0, number < len(places) - 2, whole)
 
 
-def _metre(pipe: RiffPipeline, prompt: str) -> int:
-    """Beats per bar that a sentence asks for."""
-    return interpret_prompt(prompt, bpm=None, keyscale=None, parts=pipe.components, prior=pipe.prior).beats_per_bar
+def _first(request: WalkRequest) -> dict[str, Any]:
+    """The options of the first prompt's plain clip."""
+    shared = {field.name for field in dataclasses.fields(RenderRequest)} - {"bars", "loop"}
+    values = {name: value for name, value in vars(request).items() if name in shared}
+    for name in ("negative_prompt", "guidance_scale", "bpm", "key"):
+        values[name] = each_of(values[name], len(request.prompts))[0]
+    return {"prompt": request.prompts[0], **values}
+
+
+def _between(request: WalkRequest, pair: Sequence[int]) -> WalkRequest:
+    """The walk from one prompt to the next."""
+    given: dict[str, Any] = vars(request)
+    lists: dict[str, Any] = {
+        name: [value[place] for place in pair] for name, value in given.items() if isinstance(value, list)
+    }
+    return dataclasses.replace(request, loop=False, **lists)
 
 
 def join(legs: list[Clip], bars: int) -> Clip:
@@ -131,8 +107,7 @@ def join(legs: list[Clip], bars: int) -> Clip:
         lines = bar_lines(leg)
         samples = leg.waveform.shape[-1] if last else round(lines[bars] * rate) + overlap
         columns = leg.image.shape[-1] if last else round(leg.image.shape[-1] * bars / (len(lines) - 1))
-        part = leg.waveform[:, :samples]
-        sound = append(sound, part, overlap_samples=overlap if number else 0)
+        sound = append(sound, leg.waveform[:, :samples], overlap_samples=overlap if number else 0)
         images.append(leg.image[..., :columns])
     prompts = [legs[0].prompt.split(" -> ")[0], *(leg.prompt.split(" -> ")[-1] for leg in legs)]
     settings = {name: value for name, value in legs[0].settings.items() if name not in ("timeline", "ends_pinned")}
@@ -159,56 +134,55 @@ def _tempo(legs: list[Clip], bars: int) -> TempoMap | None:
     return TempoMap(beats, seconds, tempi, slopes)
 
 
-def code_of(way: Way, source: Source) -> tuple[str, str]:
+def code_of(stage: Stage, request: WalkRequest) -> list[tuple[str, str]]:
     """The same walk as Python and as a shell command, on one canvas."""
-    arguments = {
-        "prompts": list(way.prompts), "seeds": way.seed, "bars_per_step": way.bars_per_step,
-        "loop": way.loop or None, "num_inference_steps": way.steps,
-    }  # fmt: skip
-    options = {"--step": way.bars_per_step, "--seed": way.seed, "--steps": way.steps, "--loop": way.loop}
-    return python_code("walk", arguments, source=source), shell_code("walk", list(way.prompts), options, source=source)
+    shell = shell_code(stage, "walk", request.prompts, request)
+    return [("Copy as Python", python_code(stage, "walk", request)), ("Copy as shell command", shell)]
 
 
 def build(stage: Stage) -> None:
     """Lay the tab out."""
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
-            text = gr.Textbox(_EXAMPLE, label="Stations, one sentence a line", lines=4, max_lines=MAX_STATIONS,
-                              max_length=4000, elem_id="walk-stations")  # fmt: skip
-            bars = gr.Slider(3, 32, 6, step=1, label="Bars from station to station")
-            loop = gr.Checkbox(False, label="Go back to the first station at the end")
-            listen = gr.Checkbox(True, label="Hear it while the rest is being made", elem_id="walk-listen")
-            seed = seed_row("walk")
-            steps = gr.Slider(1, 100, 20, step=1, label="Steps")
-            go, stop, status = buttons("Walk", "walk")
-        with gr.Column(scale=6, min_width=320):
-            gr.HTML(now("What is done is heard here", stage.pipe.sample_rate), elem_id="walk-now")
-            result = gr.HTML(EMPTY.format(_HINT), elem_id="walk-result")
-    current, part = gr.State(None), gr.HTML("", elem_id="walk-feed")
-    del listen  # the page's script reads it
+    form = Form(stage, "walk", START, skip=["bars"])
+    ask, out, more = columns()
+    with ask:
+        text = gr.Textbox("\n".join(EXAMPLE), label="From sentence to sentence, one a line", lines=4, max_lines=12,
+                          elem_id="walk-prompts", elem_classes="riff-prompt")  # fmt: skip
+        go, stop, status = buttons("Walk", "walk")
+    with out:
+        gr.HTML(now("What is done is played here", stage.pipe.config.sample_rate), elem_id="walk-now")
+        result, part = gr.HTML(empty("One sentence a line, then press Walk"), elem_id="walk-result"), gr.HTML(
+            "", elem_id="walk-feed")  # fmt: skip
+    with more:
+        with gr.Row(elem_classes="riff-row"):
+            form.add("bars_per_step", label="Bars to the next", info=None)
+            form.add("loop", label="Go back to the first", info=None)
+        gr.Checkbox(True, label="Play it while the rest is being made", elem_id="walk-listen")  # the script reads it
+        form.add_seed()
+        form.add_rest()
 
-    def work(request: gr.Request, *fields: Any) -> Iterator[tuple[object, ...]]:
+    def work(session: gr.Request, text: str, *values: Any) -> Iterator[tuple[object, ...]]:
         legs: list[Leg] = []
 
-        def make(count_step: StepCallback) -> Iterator[Clip]:
-            for leg in walk(stage.pipe, read_way(*fields), count_step):
+        def read() -> WalkRequest:
+            request: WalkRequest = form.read(values, prompts=prompts_of(text))
+            return request
+
+        def make(request: WalkRequest, callback: StepCallback) -> Iterator[Clip]:
+            for leg in walk(stage.pipe, request, callback):
                 legs.append(leg)
                 yield leg.whole
 
-        def show(clip: Clip, name: str, notes: tuple[str, ...]) -> str:
-            python, shell = code_of(read_way(*fields), stage.source)
-            if len(legs) > 2:
-                notes = (*notes, "Drawn in parts to be heard early; the code draws one canvas, which differs a little.")
-            return result_card(clip, name, python=python, shell=shell, notes=notes)
+        def show(request: WalkRequest, clip: Clip, name: str, notes: tuple[str, ...]) -> str:
+            notes = (*notes, _IN_PARTS) if len(legs) > 2 else notes
+            return result_card(clip, name, code=code_of(stage, request), notes=notes)
 
-        told = 0
-        for found in stage.perform(str(request.session_hash), make, show):
+        shown = 0
+        for found in stage.perform(str(session.session_hash), read, make, show):
             fed: object = gr.skip()
-            if len(legs) > told:
-                told = len(legs)
-                leg = legs[-1]
-                name = stage.parts.put(leg.clip)
-                fed = feed("walk", name, leg.clip, said=leg.clip.prompt, start=leg.start, more=leg.more)
+            if len(legs) > shown:
+                shown, leg = len(legs), legs[-1]
+                fed = feed("walk", stage.parts.put(leg.clip), leg.clip, text=leg.clip.prompt, start=leg.start,
+                           more=leg.more)  # fmt: skip
             yield (*found, fed)
 
-    start(stage, [go.click], work, [text, bars, seed, steps, loop], [status, result, current, part], stop)
+    start(stage, [go.click], work, [text, *form.inputs], [status, result, part], stop)

@@ -1,28 +1,95 @@
-"""Fields that several tabs have."""
+"""What several tabs have: controls for a request's fields, buttons, and the request as code to copy."""
 
-import dataclasses
-import html
-import re
+import json
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from torch import Tensor
 
-from riff.apps.playground.stage import FORMATS, Shelf, Stage, failure, problem
-from riff.audio.io import load_audio, resample, save_audio
-from riff.spectrogram.config import SpectrogramConfig
-from riff.spectrogram.display import data_uri, paint
-from riff.spectrogram.image import mel_to_image
-from riff.spectrogram.mel import waveform_to_mel
-from riff.spectrogram.tempo import TempoMap
-from riff.tasks.clip import Clip
-from riff.utils.errors import RiffError
+from riff.apps.playground.stage import Stage
+from riff.music.theory import KEYS
+from riff.tasks.requests import RenderRequest, Sampling, request_from
+from riff.utils.pages import render
+from riff.utils.schema import FieldInfo, as_dict, describe_fields, parse_text, shell_words
 
-_NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-KEYS = ("open", *(f"{note} {mode}" for mode in ("major", "minor") for note in _NOTES))
+PRIVATE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+AUTO = "auto"
+
+
+class Form:
+    """Controls for the fields of a request; ranges, defaults and help are those of the fields.
+
+    Args:
+        stage: what the page works with.
+        tab: where the controls are; their ids begin with it.
+        start: the request with which they begin.
+        skip: fields that the tab fills in another way.
+    """
+
+    def __init__(self, stage: Stage, tab: str, start: Sampling, *, skip: Sequence[str] = ()) -> None:
+        self.stage, self.tab, self.start, self.skip = stage, tab, start, set(skip)
+        self.fields = {field.name: field for field in describe_fields(type(start))}
+        self.controls: dict[str, Any] = {}
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The controls, for an event."""
+        return list(self.controls.values())
+
+    def add(self, name: str, **look: Any) -> Any:
+        """The control of one field.
+
+        Args:
+            name: of the field.
+            look: what differs from the usual: label, info, lines, ...
+        """
+        field, value = self.fields[name], look.pop("value", getattr(self.start, name))
+        if name == "guidance_scale" and value is None:
+            value = self.stage.pipe.model.default_guidance
+        label = (field.flag[2:] or name).replace("-", " ").replace("_", " ").capitalize()
+        info = field.option.help[:1].upper() + field.option.help[1:]
+        look = {"label": label, "info": info, "min_width": 140, "elem_id": f"{self.tab}-{name}"} | look
+        self.controls[name] = _control(field, value, look)
+        return self.controls[name]
+
+    def add_seed(self) -> None:
+        """The seed, and a button that rolls another one."""
+        with gr.Row(elem_classes="riff-row"):
+            seed = self.add("seed", value=roll, info=None, scale=4)
+            dice = gr.Button("Roll", elem_classes="riff-dice", elem_id=f"{self.tab}-dice", min_width=80, scale=1)
+        dice.click(roll, None, seed, **PRIVATE)
+
+    def add_rest(self) -> None:
+        """All other fields, folded away."""
+        rest = [name for name, field in self.fields.items()
+                if name not in self.controls and name not in self.skip and field.flag and not field.required]  # fmt: skip
+        with gr.Accordion("More settings", open=False, elem_classes="riff-rest"), gr.Row():
+            for name in rest:
+                self.add(name, min_width=200)
+
+    def read(self, values: Sequence[Any], **more: Any) -> Any:
+        """The request.
+
+        Args:
+            values: of the controls.
+            more: fields that have none.
+
+        Raises:
+            RiffError: a value is out of its range.
+        """
+        given: dict[str, Any] = {}
+        for name, value in zip(self.controls, values, strict=True):
+            value = _value(self.fields[name], value)
+            usual = self.stage.pipe.model.default_guidance if name == "guidance_scale" else None
+            if value is not None and value != usual:
+                given[name] = value
+        if "prompt" in self.fields:
+            given.setdefault("prompt", "")
+        if "seed" in self.controls:
+            given.setdefault("seed", roll())
+        return request_from(type(self.start), given | more)
 
 
 def roll() -> int:
@@ -30,37 +97,65 @@ def roll() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def seed_row(tab: str) -> gr.Number:
-    """A seed and a dice."""
-    with gr.Row(elem_classes="riff-row"):
-        seed = gr.Number(roll, label="Seed: same seed, same music", precision=0, minimum=0, elem_id=f"{tab}-seed",
-                         min_width=140, scale=4)  # fmt: skip
-        dice = gr.Button("Roll", elem_classes="riff-dice", elem_id=f"{tab}-dice", min_width=80, scale=1)
-    dice.click(roll, None, seed, queue=False, api_visibility="private")
-    return seed
+def _control(field: FieldInfo, value: Any, look: dict[str, Any]) -> Any:
+    if field.name == "key":
+        return gr.Dropdown([AUTO, *KEYS], value=value or AUTO, **look)
+    if field.choices:
+        return gr.Dropdown([AUTO] * field.optional + list(field.choices), value=value or AUTO, **look)
+    if field.kind is bool:
+        return gr.Checkbox(value, **look)
+    if field.option.slider is not None and value is not None:
+        low, high, step = field.option.slider
+        return gr.Slider(low, high, value, step=step, **look)
+    if field.kind is not str and value is not None:
+        return gr.Number(value, precision=0 if field.kind is int else None, **look)
+    # A number that may be left out is text, since Gradio's number fields are never empty.
+    empty = "" if field.kind is str else AUTO
+    return gr.Textbox(value or "", **{"placeholder": empty} | look)
 
 
-def more_settings(stage: Stage, *, steps: int = 20) -> tuple[gr.Slider, gr.Slider, gr.Textbox, gr.Dropdown]:
-    """Steps, guidance, negative prompt and key, folded away."""
-    usual = stage.pipe.model.default_guidance
-    with gr.Accordion("More settings", open=False):
-        with gr.Row():
-            count = gr.Slider(1, 100, steps, step=1, label="Steps: more is slower, and cleaner", min_width=160)
-            guidance = gr.Slider(0, 15, usual, step=0.1, label="Guidance: how strictly it obeys", min_width=160)
-        with gr.Row():
-            negative = gr.Textbox(
-                label="Stay away from", placeholder="drums, distortion", max_length=1000, min_width=160
-            )
-            key = gr.Dropdown(list(KEYS), value=KEYS[0], label="Key", min_width=120)
-    return count, guidance, negative, key
+def _value(field: FieldInfo, value: Any) -> Any:
+    """What a control holds as the field takes it; None where it is empty."""
+    if isinstance(value, str):
+        value = value.strip()
+        return parse_text(value, field) if value and value != AUTO else None
+    if field.kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def slider_range(name: str) -> tuple[float, float, float]:
+    """Lowest, highest and step of the usual slider of a clip's field."""
+    option = next(field.option for field in describe_fields(RenderRequest) if field.name == name)
+    assert option.slider is not None
+    return option.slider
+
+
+def columns() -> tuple[gr.Column, gr.Column, gr.Column]:
+    """What is requested, what comes of it, and the settings: side by side, or one below the other on a phone."""
+    with gr.Row(elem_classes="riff-work", equal_height=False):
+        ask, out, more = (gr.Column(elem_classes=f"riff-{name}", min_width=0) for name in ("ask", "out", "more"))
+    return ask, out, more
+
+
+def chips(texts: Sequence[str], target: gr.Textbox, tab: str) -> None:
+    """Buttons that put a text into a field."""
+    with gr.Row(elem_classes="riff-chips", elem_id=f"{tab}-chips"):
+        for text in texts:
+            gr.Button(text, size="sm").click(lambda text=text: text, None, target, **PRIVATE)
 
 
 def buttons(text: str, tab: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
-    """The one that begins, the one that stops, and how far it is."""
-    with gr.Row():
+    """The one that begins, the one that stops, and how far the work is."""
+    with gr.Row(elem_classes="riff-go"):
         go = gr.Button(text, variant="primary", size="lg", elem_id=f"{tab}-go", scale=3, min_width=140)
         stop = gr.Button("Stop", size="lg", elem_id=f"{tab}-stop", scale=1, min_width=80)
-    return go, stop, gr.HTML("", elem_classes="riff-status", elem_id=f"{tab}-status")
+    return go, stop, gr.HTML("", elem_classes="riff-status", elem_id=f"{tab}-status", padding=False)
+
+
+def empty(hint: str) -> str:
+    """What stands where nothing has been made yet."""
+    return render("apps/playground/templates/empty.html", hint=hint)
 
 
 def start(
@@ -73,334 +168,55 @@ def start(
 ) -> None:
     """Let events begin a piece of work, whose status is the first output, and a button stop it."""
     gr.on(
-        events, work, list(inputs), list(outputs), show_progress="minimal", show_progress_on=outputs[0],
-        concurrency_limit=1, concurrency_id="model", trigger_mode="once", api_visibility="private",
+        events, work, list(inputs), list(outputs), show_progress="hidden", concurrency_limit=1,
+        concurrency_id="model", trigger_mode="once", api_visibility="private",
     )  # fmt: skip
-    stop.click(stage.stop, None, None, queue=False, api_visibility="private")
+    stop.click(stage.stop, None, None, **PRIVATE)
 
 
-# WAS riff/playground/card.py: A clip as the page shows it: a picture with a line that runs through it, what it
-# is, and files to save.
-
-_WIDTH, _HEIGHT = 1200, 256
-
-
-def player(clip: Clip, name: str, *, label: str = "", loop: bool = False) -> str:
-    """A player of one clip of the shelf.
+def python_code(stage: Stage, method: str, request: Sampling, *, audio: str | None = None) -> str:
+    """A script that makes a clip again.
 
     Args:
-        clip: what is played.
-        name: its id.
-        label: above it.
-        loop: whether it goes round.
+        stage: says what the model is loaded from.
+        method: of the pipeline: "" is a plain clip, else "walk", "remix", ...
+        request: whose fields are printed, without those that have their default.
+        audio: name of the recording that it is made of.
     """
-    picture = data_uri(
-        paint(clip.image, width=_WIDTH, height=_HEIGHT, dark=clip.config.amplitude == "decibel"), "WEBP", quality=80
-    )
-    return player_of(
-        f"clips/{name}.wav", picture, clip.duration, label=label or clip.prompt, loop=loop, bar=bar_share(clip)
-    )
+    given = as_dict(request)
+    required = [field.name for field in describe_fields(type(request)) if field.required]
+    words = ([] if audio is None else [_python(audio)]) + [_python(given.pop(name)) for name in required]
+    words += [f"{name}={_python(value)}" for name, value in given.items()]
+    call, result = f"pipe.{method}" if method else "pipe", "" if method else ".clips[0]"
+    line = f"clip = {call}({', '.join(words)}){result}"
+    if len(line) > 88:
+        body = "".join(f"    {word},\n" for word in words)
+        line = f"clip = {call}(\n{body}){result}"
+    return f'from riff import RiffPipeline\n\n{python_loading(stage)}{line}\nclip.save("clip.wav")\n'
 
 
-def player_of(
-    source: str, picture: str, seconds: float, *, label: str, loop: bool = False, bar: float = 0.0, region: bool = False
-) -> str:
-    """A player of any sound.
+def python_loading(stage: Stage) -> str:
+    """The lines that load the model."""
+    lines = [f"pipe = RiffPipeline.from_pretrained({'' if stage.model is None else _python(stage.model)})"]
+    lines += [f"pipe.load_lora({_python(path)}, weight={weight})" for path, weight in stage.loras]
+    return "\n".join(lines) + "\n"
+
+
+def shell_code(stage: Stage, verb: str, words: Sequence[str], request: Sampling, *, more: Sequence[str] = ()) -> str:
+    """The command that makes a clip again.
 
     Args:
-        source: address of the sound.
-        picture: address of its picture.
-        seconds: its length.
-        label: what it is, for those who do not see it.
-        loop: whether it goes round.
-        bar: share of the picture that one bar takes; 0 draws no lines.
-        region: whether a stretch of it can be chosen by dragging.
+        stage: says what the model is loaded from.
+        verb: of ``riff``.
+        words: prompts and files.
+        request: whose fields become options, without those that have their default.
+        more: other options.
     """
-    said = html.escape(label, quote=True)
-    lines = f' style="--bar:{100 * bar:.4f}%"' if 0.01 < bar < 1 else ""
-    chosen = '<b class="riff-region" hidden></b>' if region else ""
-    return (
-        f'<div class="riff-player"><audio preload="metadata"{" loop" if loop else ""} src="{source}"></audio>'
-        f'<div class="riff-picture{" riff-choose" if region else ""}" role="slider" tabindex="0" '
-        f'aria-label="place in: {said}" aria-valuemin="0" '
-        f'aria-valuemax="{seconds:.1f}" aria-valuenow="0"{lines}><img alt="spectrogram of {said}" src="{picture}">'
-        f"{chosen}<i></i></div>"
-        f'<div class="riff-bar"><button type="button" class="riff-play" aria-label="play: {said}"></button>'
-        f'<span class="riff-time"><span class="riff-now">0:00</span> / {clock(seconds)}</span>'
-        f'<label class="riff-loop"><input type="checkbox" class="riff-round"{" checked" if loop else ""}> loop</label>'
-        "</div></div>"
-    )
+    loading = [] if stage.model is None else ["--model", stage.model]
+    # With its weight always: a colon in a file's name would otherwise be taken for one.
+    loading += [word for path, weight in stage.loras for word in ("--lora", f"{path}:{weight}")]
+    return shlex.join(["riff", verb, *words, *shell_words(request), *more, *loading, "-o", "clip.wav"]) + "\n"
 
 
-def result_card(
-    clip: Clip,
-    name: str,
-    *,
-    python: str = "",
-    shell: str = "",
-    notes: tuple[str, ...] = (),
-    shown: str = "",
-    facts: list[str] | None = None,
-) -> str:
-    """All that can be done with a clip.
-
-    Args:
-        clip: what was made.
-        name: its id on the shelf.
-        python: code that makes it again.
-        shell: command that makes it again.
-        notes: what was warned of.
-        shown: the player; default the clip's own.
-        facts: what is said of it; default seed, tempo, length and what else it was asked for.
-    """
-    title = html.escape(clip.prompt.replace(" -> ", " → "))
-    return (
-        f'<article class="riff-card">{shown or player(clip, name, loop=bool(clip.settings.get("loop")))}'
-        f"<h3>{title}</h3>{_list(facts or _facts(clip))}{_remarks(clip, notes)}"
-        f'<div class="riff-files"><span>Save as</span>{_links(clip, name)}</div>'
-        f"{_code('Copy as Python', python)}{_code('Copy as shell command', shell)}</article>"
-    )
-
-
-def kept_list(clips: list[tuple[str, Clip]]) -> str:
-    """The clips that were kept, with what compares two of them."""
-    if not clips:
-        return ""
-    cards = "".join(_kept_card(number, name, clip) for number, (name, clip) in enumerate(clips))
-    compare = (
-        '<div class="riff-compare"><strong>A / B</strong><button type="button" class="riff-both">Play</button>'
-        '<button type="button" class="riff-switch" aria-live="polite">Hear B</button>'
-        "<small>Two clips run side by side; switch as often as you like.</small></div>"
-    )
-    return f'<section class="riff-kept"><h2>Kept</h2>{compare if len(clips) > 1 else ""}<div>{cards}</div></section>'
-
-
-def bar_share(clip: Clip) -> float:
-    """The share of a clip's picture that one bar takes; 0 where its tempo changes."""
-    beats = int(clip.settings.get("beats_per_bar", 4))
-    if clip.tempo is not None or beats == 0:
-        return 0.0
-    bar = beats * 60.0 / clip.bpm
-    return bar / clip.duration if clip.duration else 0.0
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def file_name(clip: Clip) -> str:
-    """A name for a saved file, without its suffix."""
-    words = re.findall(r"[a-z0-9]+", clip.prompt.lower())
-    return "-".join([*words[:6], str(clip.seed)])[:60] or "riff"
-
-
-def _facts(clip: Clip) -> list[str]:
-    facts = [f"seed {clip.seed}", f"{clip.bpm:.4g} bpm", f"{clip.duration:.1f} s"]
-    key = clip.settings.get("keyscale")
-    steps, guidance = clip.settings.get("steps"), clip.settings.get("guidance")
-    facts += [str(key)] if key else []
-    facts += [f"{steps} steps"] if steps else []
-    facts += [f"guidance {guidance:g}"] if isinstance(guidance, (int, float)) else []
-    return facts
-
-
-def _list(facts: list[str]) -> str:
-    return f'<ul class="riff-facts">{"".join(f"<li>{html.escape(fact)}</li>" for fact in facts)}</ul>'
-
-
-def _remarks(clip: Clip, notes: tuple[str, ...]) -> str:
-    said = list(notes)
-    if clip.ignored_words:
-        said.append(f"The model was not taught: {', '.join(clip.ignored_words)}")
-    if clip.dropped_words:
-        said.append(f"Too long for the model, left out: {', '.join(clip.dropped_words)}")
-    return "".join(f'<p class="riff-note">{html.escape(each)}</p>' for each in said)
-
-
-def _links(clip: Clip, name: str) -> str:
-    title = file_name(clip)
-    return "".join(f'<a href="clips/{name}.{kind}" download="{title}.{kind}">{kind.upper()}</a>' for kind in FORMATS)
-
-
-def _code(title: str, text: str) -> str:
-    if not text:
-        return ""
-    return (
-        f'<details class="riff-code"><summary>{title}</summary><pre tabindex="0">{html.escape(text)}</pre>'
-        '<button type="button" class="riff-copy">Copy</button></details>'
-    )
-
-
-def _kept_card(number: int, name: str, clip: Clip) -> str:
-    letters = "".join(
-        f'<label><input type="radio" name="riff-{letter}" class="riff-{letter}"'
-        f"{' checked' if number == place else ''}> {letter.upper()}</label>"
-        for place, letter in enumerate("ab")
-    )
-    return (
-        f'<article class="riff-card">{player(clip, name, loop=bool(clip.settings.get("loop")))}'
-        f"<h3>{html.escape(clip.prompt.replace(' -> ', ' → '))}</h3>{_list(_facts(clip))}"
-        f'<div class="riff-files">{letters}<span></span>{_links(clip, name)}</div></article>'
-    )
-
-
-# WAS riff/playground/parts.py: Music in parts that join on bar lines: what is heard of a piece while the rest
-# is still being made.
-
-
-def bar_lines(clip: Clip) -> list[float]:
-    """When each bar of a clip begins, and when the last one ends, in seconds."""
-    tempo = clip.tempo or TempoMap.constant(clip.bpm)
-    beats = _per_bar(clip)
-    lines, bar = [0.0], 1
-    while (line := float(tempo.seconds_at(bar * beats))) < clip.duration + 0.02:
-        lines.append(min(line, clip.duration))
-        bar += 1
-    if lines[-1] < clip.duration - 0.02:  # it ends inside a bar
-        lines.append(clip.duration)
-    return lines
-
-
-def beat_times(clip: Clip) -> list[float]:
-    """When each beat of a clip of whole bars is, and when the last one ends, in seconds."""
-    tempo = clip.tempo or TempoMap.constant(clip.bpm)
-    count = (len(bar_lines(clip)) - 1) * _per_bar(clip)
-    return [min(float(tempo.seconds_at(beat)), clip.duration) for beat in range(count + 1)]
-
-
-def feed(
-    kind: str,
-    name: str,
-    clip: Clip,
-    *,
-    said: str,
-    start: int = 0,
-    more: bool = True,
-    beats: Sequence[float] | None = None,
-) -> str:
-    """What tells the page's script of a part.
-
-    Args:
-        kind: whose it is: "live" or "walk".
-        name: its id on the shelf.
-        clip: itself.
-        said: what is shown while it is heard.
-        start: bar from which it is played.
-        more: whether others follow.
-        beats: of one bar that is played whole and goes on in the next part to the sample, as
-            :class:`riff.tasks.stream.Bar` has them; None is a clip of whole bars, whose parts meet on bar lines.
-    """
-    lines = bar_lines(clip) if beats is None else [0.0, clip.duration]
-    picture = data_uri(paint(clip.image, width=900, height=160, dark=clip.config.amplitude == "decibel"), "WEBP")
-    told = " ".join(f"{time:.6f}" for time in (beat_times(clip) if beats is None else beats))
-    return (
-        f'<span class="riff-part" hidden data-feed="{kind}" data-src="clips/{name}.wav" data-beats="{told}" '
-        f'data-per-bar="{_per_bar(clip)}" data-from="{lines[start]:.6f}" data-until="{lines[-1]:.9f}" '
-        f'data-more="{int(more)}" '
-        f'data-picture="{picture}" data-said="{html.escape(said.replace(" -> ", " → "), quote=True)}"></span>'
-    )
-
-
-def nothing(kind: str) -> str:
-    """What tells the page's script that a part that it asked for does not come."""
-    return f'<span class="riff-part" hidden data-feed="{kind}" data-token="{secrets.token_hex(4)}"></span>'
-
-
-def now(text: str, sample_rate: int) -> str:
-    """The line under a stream that says what is heard, with a light on the beat.
-
-    Args:
-        text: to begin with.
-        sample_rate: at which it is played, that of the parts, so that no join is resampled.
-    """
-    return (
-        '<div class="riff-picture riff-live-picture"><img alt="spectrogram of what is heard"><i></i></div>'
-        f'<div class="riff-live" role="status" data-rate="{sample_rate}">'
-        f'<i class="riff-beat"></i><span class="riff-live-now">{text}</span></div>'
-    )
-
-
-def _per_bar(clip: Clip) -> int:
-    return int(clip.settings.get("beats_per_bar") or 4)
-
-
-# WAS riff/playground/recording.py: A recording that somebody brings: the field for it, and how it looks and
-# sounds before anything is done to it.
-
-MAX_SECONDS = 300.0
-NOTHING = '<div class="riff-empty"><span>Bring a sound, then say what is to become of it</span></div>'
-
-
-def sound_picture(waveform: Tensor, sample_rate: int) -> str:
-    """A sound ``(C, T)`` as the eye likes it, column by column in seconds: the address of its picture."""
-    config = dataclasses.replace(SpectrogramConfig(), grid="seconds")
-    mono = resample(waveform.mean(0, keepdim=True), sample_rate, config.sample_rate)
-    loudest = float(mono.abs().max())
-    if loudest > 0.0:  # quiet ones are brought up, so that there is something to see
-        mono = mono * min(0.7 / loudest, 30.0)
-    image = mel_to_image(waveform_to_mel(mono, config), config)
-    return data_uri(paint(image, width=1200, height=256), "WEBP", quality=80)
-
-
-def read_upload(path: str | None) -> tuple[Tensor, int]:
-    """The sound ``(1|2, T)`` and its rate.
-
-    Raises:
-        RiffError: there is none, it cannot be read, or it is longer than :data:`MAX_SECONDS`.
-    """
-    if not path:
-        raise RiffError("there is no sound yet; upload one or record one")
-    try:
-        waveform, rate = load_audio(path, max_seconds=MAX_SECONDS)
-    except RiffError as error:  # the file lies in a folder of the page's, whose name tells nobody anything
-        raise RiffError(str(error).replace(str(path), Path(path).name)) from error
-    return (waveform if len(waveform) <= 2 else waveform.mean(0, keepdim=True)), rate
-
-
-def before(shelf: Shelf, path: str | None, *, region: bool = False) -> str:
-    """The player of what was brought."""
-    if not path:
-        return NOTHING
-    waveform, rate = read_upload(path)
-    name = shelf.put_files({"wav": lambda target: save_audio(target, waveform, rate)})
-    seconds = waveform.shape[-1] / rate
-    shown = player_of(f"clips/{name}.wav", sound_picture(waveform, rate), seconds, label=Path(path).name, region=region)
-    return f'<article class="riff-card"><h4>Before</h4>{shown}</article>'
-
-
-def after(clip: Clip, name: str, *, python: str, shell: str, notes: tuple[str, ...]) -> str:
-    """The card of what became of it, with a picture of the whole sound."""
-    picture = sound_picture(clip.waveform, clip.sample_rate)
-    shown = player_of(f"clips/{name}.wav", picture, clip.duration, label=clip.prompt)
-    return result_card(clip, name, python=python, shell=shell, notes=notes, shown=f"<h4>After</h4>{shown}")
-
-
-def field(stage: Stage, tab: str, shown: gr.HTML, *, region: bool = False) -> gr.Audio:
-    """Where a recording is brought; what it was is shown in ``shown``."""
-    sound = gr.Audio(
-        sources=["upload", "microphone"], type="filepath", label="Your sound: a file, or record one",
-        elem_id=f"{tab}-sound", buttons=[],
-    )  # fmt: skip
-
-    def look(path: str | None) -> object:
-        try:
-            return before(stage.shelf, path, region=region)
-        except RiffError as error:
-            return problem(error)
-
-    sound.change(look, sound, shown, show_progress="hidden", api_visibility="private")
-    return sound
-
-
-def check_sound(path: str | None) -> str:
-    """The path of a recording that can be read.
-
-    Raises:
-        gr.Error: it cannot.
-    """
-    try:
-        read_upload(path)
-    except RiffError as error:
-        raise failure(error) from error
-    return str(path)
+def _python(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

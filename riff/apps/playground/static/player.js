@@ -10,7 +10,10 @@ const clock = s => Math.floor(s / 60) + ':' + String(Math.floor(s % 60)).padStar
 const draw = audio => {
   const p = parts(audio);
   if (!p) return;
-  if (audio.duration) p.line.style.left = 100 * audio.currentTime / audio.duration + '%';
+  if (audio.duration) {
+    const share = 100 * audio.currentTime / audio.duration + '%';
+    p.line.style.left = share; p.picture.style.setProperty('--at', share);
+  }
   p.now.textContent = clock(audio.currentTime);
   p.picture.setAttribute('aria-valuenow', audio.currentTime.toFixed(1));
   if (!audio.paused) requestAnimationFrame(() => draw(audio));
@@ -60,7 +63,7 @@ const playPair = button => {
 };
 const tellPair = () => {
   for (const button of document.querySelectorAll('.riff-switch'))
-    button.textContent = pair && pair[0].muted ? 'Hear A' : 'Hear B';
+    button.textContent = pair && pair[0].muted ? 'Listen to A' : 'Listen to B';
 };
 const copy = async button => {
   const text = button.parentNode.querySelector('pre').textContent;
@@ -69,11 +72,19 @@ const copy = async button => {
     area.select(); document.execCommand('copy'); area.remove(); }
   button.textContent = 'Copied'; setTimeout(() => button.textContent = 'Copy', 1500);
 };
+// A card's clip goes to another tab, or is kept: the page's hidden button asks for window.riffSent.
+const send = button => {
+  window.riffSent = button.dataset.clip;
+  document.querySelector('#send-' + button.dataset.to).click();
+  if (button.dataset.to !== 'keep') window.scrollTo({ top: 0, behavior: 'smooth' });
+  else button.textContent = 'Kept';
+};
 document.addEventListener('click', event => {
   const at = name => event.target.closest('.' + name);
   let found;
   if ((found = at('riff-play'))) toggle(parts(found).audio);
   else if ((found = at('riff-copy'))) copy(found);
+  else if ((found = at('riff-send'))) send(found);
   else if ((found = at('riff-both'))) playPair(found);
   else if (at('riff-switch') && pair) { for (const audio of pair) audio.muted = !audio.muted; tellPair(); }
   else if ((found = at('riff-picture')) && !found.classList.contains('riff-choose')) {
@@ -93,17 +104,27 @@ document.addEventListener('keydown', event => {
   else if (event.key === 'Home') { seek(audio, 0); event.preventDefault(); }
 });
 
-// A stretch of a picture, chosen by dragging, is told to the two number fields beside it.
+// A part of a spectrogram, chosen by dragging, is written into the fields beside it: in seconds, or in whole bars where
+// bars are chosen and known.
 let drag = null;
-const tellRegion = (picture, from, to) => {
+const field = name => document.querySelector('#' + name + ' input[type=number]');
+const unit = () => document.querySelector('#riff-unit input:checked');
+const inBars = () => unit() && unit().value === 'bars';
+const showRegion = (picture, from, to) => {
   const mark = picture.querySelector('.riff-region');
   mark.hidden = false; mark.style.left = 100 * from + '%'; mark.style.width = 100 * (to - from) + '%';
 };
 const putNumber = (name, value) => {
-  const field = document.querySelector('#' + name + ' input[type=number]');
-  if (!field) return;
-  Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, value.toFixed(2));
-  for (const kind of ['input', 'change', 'blur']) field.dispatchEvent(new Event(kind, { bubbles: true }));
+  Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field(name), value.toFixed(2));
+  for (const kind of ['input', 'change', 'blur']) field(name).dispatchEvent(new Event(kind, { bubbles: true }));
+};
+const putRegion = (picture, from, to) => {
+  const seconds = +picture.getAttribute('aria-valuemax'), bar = +picture.dataset.bar;
+  if (inBars() && !bar) document.querySelector('#riff-unit input[value=seconds]').click();
+  const bars = inBars() && bar, scale = bars ? seconds / bar : seconds;
+  const first = bars ? Math.floor(from * scale + 0.25) : from * scale;
+  putNumber('riff-from', first);
+  putNumber('riff-to', bars ? Math.max(first + 1, Math.ceil(to * scale - 0.25)) : to * scale);
 };
 document.addEventListener('pointerdown', event => {
   const picture = event.target.closest('.riff-choose');
@@ -114,21 +135,31 @@ document.addEventListener('pointerdown', event => {
 document.addEventListener('pointermove', event => {
   if (!drag) return;
   drag.to = Math.max(0, Math.min(1, (event.clientX - drag.box.left) / drag.box.width));
-  tellRegion(drag.picture, Math.min(drag.from, drag.to), Math.max(drag.from, drag.to));
+  showRegion(drag.picture, Math.min(drag.from, drag.to), Math.max(drag.from, drag.to));
 });
 document.addEventListener('pointerup', () => {
   if (!drag) return;
-  const { picture, from, to } = drag, p = parts(picture), seconds = +picture.getAttribute('aria-valuemax');
+  const { picture, from, to } = drag, p = parts(picture);
   drag = null;
   if (Math.abs(to - from) * picture.clientWidth < 4) { seek(p.audio, from * p.audio.duration); return p.audio.play(); }
-  putNumber('riff-from', Math.min(from, to) * seconds); putNumber('riff-to', Math.max(from, to) * seconds);
+  putRegion(picture, Math.min(from, to), Math.max(from, to));
 });
 document.addEventListener('input', event => {
-  if (!event.target.closest || !event.target.closest('#riff-from, #riff-to')) return;
+  if (!event.target.closest || !event.target.closest('#riff-from, #riff-to, #riff-unit')) return;
   const picture = document.querySelector('.riff-choose');
   if (!picture || drag) return;
-  const value = name => +document.querySelector('#' + name + ' input[type=number]').value;
-  const seconds = +picture.getAttribute('aria-valuemax'), from = value('riff-from'), to = value('riff-to');
-  if (to > from) tellRegion(picture, from / seconds, Math.min(1, to / seconds));
+  const bar = inBars() ? +picture.dataset.bar : 1, seconds = +picture.getAttribute('aria-valuemax');
+  const from = +field('riff-from').value * bar / seconds, to = +field('riff-to').value * bar / seconds;
+  if (to > from) showRegion(picture, Math.min(1, from), Math.min(1, to));
 });
+
+// What Gradio leaves without a name.
+new MutationObserver(() => {
+  const name = (selector, text) => document.querySelectorAll(selector).forEach(node => {
+    if (!node.hasAttribute('aria-label')) { node.setAttribute('role', 'img'); node.setAttribute('aria-label', text); }
+  });
+  name('#spectrogram-editor canvas', 'spectrogram to paint on');
+  name('.riff-sound canvas', 'waveform of your sound');
+  for (const image of document.querySelectorAll('img:not([alt])')) image.alt = '';
+}).observe(document, { childList: true, subtree: true });
 })();

@@ -98,7 +98,7 @@ const tick = () => {
     show(part, now);
     const since = next < Infinity && beat > -Infinity ? (now - beat) / (next - beat) : 0;
     within('#' + feed.kind + '-now .riff-beat').style.opacity = 1 - 0.75 * since;
-    say(part.said + (feed.got < feed.wanted ? ' · on its way to what you asked' : ''));
+    say(part.said + (feed.got < feed.wanted ? ' · changing at the next bar' : ''));
   }
   if (feed.last && feed.more && end() - now < 0.2) again(now);
   if (feed.last && !feed.more && end() < now) return feed.stop();
@@ -150,7 +150,7 @@ const change = () => {
   if (feed.pending && left > 1.2 * feed.took + SOON) within('#live-cancel').click();  // no longer wanted
 };
 document.addEventListener('input', event => {
-  if (!feed.on || feed.kind !== 'live' || !event.target.closest('#live-controls')) return;
+  if (!feed.on || feed.kind !== 'live' || !event.target.closest('#live-controls, #live-prompt')) return;
   clearTimeout(patience);
   patience = setTimeout(change, 150);
 });
