@@ -26,7 +26,7 @@ from riff.apps.playground import compose, edit, live, spectrogram, timeline, wal
 from riff.apps.playground.app import make_app
 from riff.apps.playground.cards import bar_lines, before, feed, kept_list, read_upload, result_card
 from riff.apps.playground.stage import FORMATS, Part, Progress, Sessions, Shelf, Stage, Stopped, _Work, error_line
-from riff.apps.playground.widgets import Form
+from riff.apps.playground.widgets import RequestForm
 from riff.diffusion.model import DiffusionModel
 from riff.tasks.provenance import read_made
 from riff.tasks.requests import ExtendRequest, InpaintRequest, RemixRequest, RenderRequest, StreamRequest, WalkRequest
@@ -116,12 +116,12 @@ def test_copied_code_leaves_defaults_out(pipe, stage) -> None:
     assert 'pipe("techno", seed=4)' in code(compose.code_of(Stage(pipe), request), "Python")
 
 
-def form_of(stage, start) -> Form:
+def form_of(stage, start) -> RequestForm:
     """All controls of a request."""
     import gradio as gr
 
     with gr.Blocks():
-        form = Form(stage, "test", start)
+        form = RequestForm(stage, "test", start)
         for name, field in form.fields.items():
             if field.single and field.kind is not dict:
                 form.add(name)

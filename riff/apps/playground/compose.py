@@ -7,7 +7,7 @@ import gradio as gr
 
 from riff.apps.playground.cards import result_card
 from riff.apps.playground.stage import Stage
-from riff.apps.playground.widgets import Form, buttons, chips, columns, empty, python_code, shell_code, start
+from riff.apps.playground.widgets import RequestForm, buttons, chips, columns, empty, python_code, shell_code, start
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.tasks.clip import Clip
@@ -38,7 +38,7 @@ def code_of(stage: Stage, request: RenderRequest) -> list[tuple[str, str]]:
 
 def build(stage: Stage) -> None:
     """Lay the tab out."""
-    form = Form(stage, "compose", START, skip=["duration"])
+    form = RequestForm(stage, "compose", START, skip=["duration"])
     ask, out, more = columns()
     with ask:
         prompt = form.add(

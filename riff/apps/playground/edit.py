@@ -8,7 +8,7 @@ import gradio as gr
 
 from riff.apps.playground.cards import after, read_upload, sound_field
 from riff.apps.playground.stage import Stage
-from riff.apps.playground.widgets import Form, buttons, columns, empty, python_code, shell_code, start
+from riff.apps.playground.widgets import RequestForm, buttons, columns, empty, python_code, shell_code, start
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.tasks.clip import Clip
@@ -64,7 +64,7 @@ def mask_of(first: float | None, last: float | None, unit: str) -> dict[str, flo
 def build(stage: Stage, verb: str) -> gr.Audio:
     """Lay one of the tabs out; returns the field of its recording."""
     request, question, button = VERBS[verb]
-    form = Form(stage, verb, request)
+    form = RequestForm(stage, verb, request)
     ask, out, more = columns()
     with ask:
         shown = gr.HTML(empty("Bring a sound, or send one here from another tab"), elem_id=f"{verb}-before",

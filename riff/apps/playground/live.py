@@ -15,7 +15,7 @@ import gradio as gr
 
 from riff.apps.playground.cards import feed, nothing, now
 from riff.apps.playground.stage import Part, Shelf, Stage, Stopped, problem
-from riff.apps.playground.widgets import PRIVATE, Form, chips, columns
+from riff.apps.playground.widgets import PRIVATE, RequestForm, chips, columns
 from riff.audio.io import save_audio
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
@@ -89,7 +89,7 @@ def keep(shelf: Shelf, clip: Clip) -> str:
 
 def build(stage: Stage) -> None:
     """Lay the tab out."""
-    form = Form(stage, "live", START, skip=["seed", "negative_prompt", "num_inference_steps", "quality"])
+    form = RequestForm(stage, "live", START, skip=["seed", "negative_prompt", "num_inference_steps", "quality"])
     ask, out, more = columns()
     with ask:
         prompt = form.add("prompt", label="What is playing? Change it at any time", info=None, lines=2,

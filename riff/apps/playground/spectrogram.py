@@ -1,7 +1,7 @@
 """The tab "Spectrogram": a sound becomes an image, the image is painted on and played."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,25 +190,11 @@ def build(stage: Stage) -> None:
         bpm = gr.Slider(low, high, 120, step=step, label="Tempo, bpm")
     canvas = gr.State(None)
 
-    def put(found: Canvas) -> tuple[object, object, str]:
-        loud, quiet = ("white", "black") if found.loud_is_white else ("black", "white")
-        return found, gr.update(value=editor_value(found), label=f"Paint {loud} for loud, {quiet} for silence"), ""
+    def from_sound(path: str | None, kind: str, on_beat: bool, bpm: float) -> tuple[object, ...]:
+        return _bring(path, lambda path: draw(path, riffusion=kind == "Riffusion", bpm=float(bpm) if on_beat else None))
 
-    def from_sound(path: str | None, kind: str, on_beat: bool, bpm: float) -> tuple[object, object, object]:
-        if not path:
-            return gr.skip(), gr.skip(), gr.skip()
-        try:
-            return put(draw(path, riffusion=kind == "Riffusion", bpm=float(bpm) if on_beat else None))
-        except RiffError as error:
-            return gr.skip(), gr.skip(), problem(error)
-
-    def from_image(path: str | None, on_beat: bool, bpm: float) -> tuple[object, object, object]:
-        if not path:
-            return gr.skip(), gr.skip(), gr.skip()
-        try:
-            return put(open_image(path, bpm=float(bpm) if on_beat else None))
-        except RiffError as error:
-            return gr.skip(), gr.skip(), problem(error)
+    def from_image(path: str | None, on_beat: bool, bpm: float) -> tuple[object, ...]:
+        return _bring(path, lambda path: open_image(path, bpm=float(bpm) if on_beat else None))
 
     def work(session: gr.Request, canvas: Canvas | None, value: Any) -> Iterator[tuple[object, ...]]:
         def read() -> Canvas:
@@ -229,6 +215,18 @@ def build(stage: Stage) -> None:
           [canvas, editor, status], **hidden)  # fmt: skip
     image.change(from_image, [image, on_beat, bpm], [canvas, editor, status], **hidden)
     start(stage, [go.click], work, [canvas, editor], [status, result], stop)
+
+
+def _bring(path: str | None, read: Callable[[str], Canvas]) -> tuple[object, ...]:
+    """Canvas, editor and status after a file was brought."""
+    if not path:
+        return gr.skip(), gr.skip(), gr.skip()
+    try:
+        found = read(path)
+    except RiffError as error:
+        return gr.skip(), gr.skip(), problem(error)
+    loud, quiet = ("white", "black") if found.loud_is_white else ("black", "white")
+    return found, gr.update(value=editor_value(found), label=f"Paint {loud} for loud, {quiet} for silence"), ""
 
 
 def _facts(clip: Clip) -> list[str]:

@@ -12,7 +12,7 @@ from riff.apps.playground.cards import result_card
 from riff.apps.playground.stage import Stage, problem
 from riff.apps.playground.widgets import (
     PRIVATE,
-    Form,
+    RequestForm,
     buttons,
     columns,
     empty,
@@ -110,7 +110,7 @@ def yaml_link(timeline: Timeline) -> str:
 
 def build(stage: Stage) -> None:
     """Lay the tab out."""
-    form = Form(stage, "timeline", TimelineRequest(timeline={}))
+    form = RequestForm(stage, "timeline", TimelineRequest(timeline={}))
     first = read_rows(ROWS, 12, False, 0)
     table = gr.Dataframe(
         value=[list(row) for row in ROWS], headers=list(COLUMNS), datatype="str", type="array", row_count=3,

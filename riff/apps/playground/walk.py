@@ -10,7 +10,7 @@ import torch
 
 from riff.apps.playground.cards import bar_lines, feed, now, result_card
 from riff.apps.playground.stage import Stage
-from riff.apps.playground.widgets import Form, buttons, columns, empty, python_code, shell_code, start
+from riff.apps.playground.widgets import RequestForm, buttons, columns, empty, python_code, shell_code, start
 from riff.audio.splice import append
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
@@ -142,7 +142,7 @@ def code_of(stage: Stage, request: WalkRequest) -> list[tuple[str, str]]:
 
 def build(stage: Stage) -> None:
     """Lay the tab out."""
-    form = Form(stage, "walk", START, skip=["bars"])
+    form = RequestForm(stage, "walk", START, skip=["bars"])
     ask, out, more = columns()
     with ask:
         text = gr.Textbox("\n".join(EXAMPLE), label="From sentence to sentence, one a line", lines=4, max_lines=12,

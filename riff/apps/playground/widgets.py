@@ -18,7 +18,7 @@ PRIVATE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 AUTO = "auto"
 
 
-class Form:
+class RequestForm:
     """Controls for the fields of a request; ranges, defaults and help are those of the fields.
 
     Args:
