@@ -286,7 +286,14 @@ def test_the_ends_of_every_range_are_accepted_and_what_is_beyond_is_not() -> Non
 def test_a_lists_objects_have_the_commands_options(here) -> None:
     flags = {field.flag[2:].replace("-", "_") for field in describe_fields(RenderRequest) if field.flag}
     assert set(NAMES) == flags | {"name"}
-    line = {"prompt": "jazz", "steps": 3, "quality": "fast", "time_signature": "3/4", "guidance_scale": 2, "key": "C major"}
+    line = {
+        "prompt": "jazz",
+        "steps": 3,
+        "quality": "fast",
+        "time_signature": "3/4",
+        "guidance_scale": 2,
+        "key": "C major",
+    }
     Path("list.jsonl").write_text(json.dumps(line) + '\n{"prompt": "x", "steps": 0}\n')
     good, bad = read_items("list.jsonl")
     assert good.fields["num_inference_steps"] == 3 and good.fields["time_signature"] == "3/4"
