@@ -103,7 +103,7 @@ class Clip:
             warnings.warn("force is now overwrite; the old name goes in the next release", FutureWarning, stacklevel=2)
             overwrite = force
         if not overwrite and Path(path).exists():
-            raise RiffError(f"{path} exists already; give another name, or overwrite=True")
+            raise RiffError(f"{path} exists already; give another name, or use --force (overwrite=True)")
         if Path(path).suffix.lower() == ".png":
             written: dict[str, Any] = dict(self.provenance) if metadata else {"origin": MACHINE_MADE}
             if metadata and self.tempo is not None and self.tempo.steady is None and self.config.grid == "beats":

@@ -1,5 +1,6 @@
 """The command: what it prints where, its exit codes, and that a mistake costs one line and leaves no file."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from riff.apps.cli import VERBS, build_parser, main
 from riff.apps.cli.options import utf8_text
+from riff.tasks.requests import RenderRequest
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 from riff.utils.validation import BPM_RANGE, MAX_PROMPT
 from tests.conftest import with_legacy_weights
@@ -30,8 +32,8 @@ class FakeClip:
         self.settings = {"ignored_words": re.findall(r"\bx\w+", prompt), "dropped_words": []}
         self.arguments = arguments
 
-    def save(self, path: Path, *, force: bool, metadata: bool = True) -> Path:
-        path.write_text(json.dumps({"prompt": self.prompt, "force": force, **self.arguments}))
+    def save(self, path: Path, *, overwrite: bool, metadata: bool = True) -> Path:
+        path.write_text(json.dumps({"force": overwrite, **self.arguments}))
         return path
 
 
@@ -45,12 +47,20 @@ class FakePipeline:
         cls.loaded = {"source": source, **options}
         return cls()
 
-    def __call__(self, prompt: str, **arguments: Any) -> types.SimpleNamespace:
-        step_done = arguments.pop("callback_on_step_end")
-        for step in range(arguments["num_inference_steps"]):
-            if step_done:
-                step_done(step, arguments["num_inference_steps"], None)
-        return types.SimpleNamespace(clips=[FakeClip(prompt, arguments)])
+    @property
+    def model(self) -> "FakePipeline":
+        return self
+
+    def generate(self, request: Any, audio: str | None, callback: Any) -> FakeClip:
+        for step in range(request.num_inference_steps):
+            if callback:
+                callback(step, request.num_inference_steps, None)
+        return FakeClip(request.prompt, dataclasses.asdict(request))
+
+
+def run_on(model: Any, request: Any, audio: str | None = None, *, callback: Any = None) -> Any:
+    """What stands in for :func:`riff.tasks.run.run`."""
+    return model.generate(request, audio, callback)
 
 
 @pytest.fixture
@@ -59,6 +69,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakePipeline]:
     module = types.ModuleType("riff.pipeline")
     module.RiffPipeline = FakePipeline  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "riff.pipeline", module)
+    monkeypatch.setitem(sys.modules, "riff.tasks.run", types.SimpleNamespace(run=run_on))
     return FakePipeline
 
 
@@ -67,10 +78,10 @@ def broken(fake: type[FakePipeline], monkeypatch: pytest.MonkeyPatch) -> Callabl
     """Make the pipeline raise."""
 
     def break_with(error: BaseException) -> None:
-        def call(self: FakePipeline, prompt: str, **arguments: Any) -> None:
+        def generate(self: FakePipeline, request: Any, audio: str | None, callback: Any) -> None:
             raise error
 
-        monkeypatch.setattr(FakePipeline, "__call__", call)
+        monkeypatch.setattr(FakePipeline, "generate", generate)
 
     return break_with
 
@@ -133,9 +144,9 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
         "bpm": 174.5,
         "bars": 4,
         "duration": None,
-        "keyscale": "A# minor",
+        "key": "A# minor",
         "key_tries": 4,
-        "timesignature": "3/4",
+        "time_signature": "3/4",
         "loop": False,
         "seed": 9,
         "num_inference_steps": 3,
@@ -316,7 +327,7 @@ def test_debug_shows_the_traceback_and_still_the_line(broken, tmp_path, capsys) 
 def test_riffs_own_warning_is_one_line_and_others_are_silent(fake, tmp_path, capsys, monkeypatch) -> None:
     import warnings
 
-    def save(self: FakeClip, path: Path, *, force: bool, metadata: bool = True) -> None:
+    def save(self: FakeClip, path: Path, *, overwrite: bool, metadata: bool = True) -> None:
         home = str(ROOT / "riff" / "audio.py")
         warnings.warn_explicit("the sound peaks\nat 1.2", UserWarning, home, 1)
         warnings.warn_explicit("you should upgrade", UserWarning, "/site-packages/library.py", 1)
@@ -335,14 +346,15 @@ import os, signal, sys, types
 from riff.utils.files import atomic_path
 class Clip:
     prompt, seed, bpm, duration, settings = "jazz", 1, 120.0, 4.0, {}
-    def save(self, path, force, metadata=True):
+    def save(self, path, overwrite, metadata=True):
         with atomic_path(path) as temporary:
             temporary.write_bytes(b"half")
             CODE
 class Pipeline:
+    model = None
     from_pretrained = classmethod(lambda cls, *args, **options: cls())
-    __call__ = lambda self, prompt, **options: types.SimpleNamespace(clips=[Clip()])
 sys.modules["riff.pipeline"] = types.SimpleNamespace(RiffPipeline=Pipeline)
+sys.modules["riff.tasks.run"] = types.SimpleNamespace(run=lambda *args, **options: Clip())
 from riff.apps.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits an ignored SIGINT
 sys.exit(main())
@@ -403,19 +415,19 @@ def test_the_command_offers_the_qualities_that_there_are() -> None:
 
 
 def test_the_command_allows_what_the_pipeline_allows() -> None:
-    from riff.tasks import checks
-
     parse = build_parser().parse_args
-    for option, limits, check in [
-        ("--bpm", (20, 400), lambda value: checks.check_sampling(value, 20, None, 1, "fast")),
-        ("--bars", (1, 512), lambda value: checks.check_length(value, None)),
-        ("--duration", (0.1, 600), lambda value: checks.check_length(None, value)),
-        ("--seed", (0, 2**63 - 1), lambda value: checks.clip_seeds(1, value, None)),
+    for option, limits in [
+        ("bpm", (20, 400)),
+        ("bars", (1, 512)),
+        ("duration", (0.1, 600)),
+        ("seed", (0, 2**63 - 1)),
     ]:
         for limit in limits:
-            words = ["render", "jazz", "-o", "a.wav", option, str(limit)]
-            assert getattr(parse(words), option[2:]) == limit
-            check(limit)
+            assert getattr(parse(["render", "jazz", "-o", "a.wav", f"--{option}", str(limit)]), option) == limit
+            assert getattr(RenderRequest(prompt="jazz", **{option: limit}), option) == limit
+        for beyond in (limits[0] - 1, limits[1] + 1):
+            with pytest.raises(RiffError, match=f"{option} is "):
+                RenderRequest(prompt="jazz", **{option: beyond})
     assert (BPM_RANGE, MAX_PROMPT) == ((20, 400), 10_000)
 
 

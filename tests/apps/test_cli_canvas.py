@@ -20,6 +20,7 @@ from riff.apps.cli import build_parser, main
 from riff.audio.io import load_audio, save_audio
 from riff.tasks.timeline import Keyframe, Timeline
 from riff.utils.errors import ModelError, RiffError, SystemProblem
+from tests.apps.test_cli import run_on
 
 RATE = 8000
 BEAT = RATE // 2  # samples of a beat at 120 bpm
@@ -41,8 +42,8 @@ class FakeClip:
         self.prompt, self.seed = str(arguments.get("prompt", "a -> b")), arguments["seed"]
         self.settings = {"ignored_words": ["xylo"], "dropped_words": []}
 
-    def save(self, path: Path, *, force: bool, metadata: bool = True) -> Path:
-        path.write_text(json.dumps({**self.arguments, "force": force}, default=str))
+    def save(self, path: Path, *, overwrite: bool, metadata: bool = True) -> Path:
+        path.write_text(json.dumps({**self.arguments, "force": overwrite}, default=str))
         return path
 
 
@@ -62,32 +63,23 @@ class FakePipeline:
     def load_lora(self, path: str, *, weight: float) -> None:
         self.loras.append((path, weight))
 
-    def _draw(self, verb: str, arguments: dict[str, Any]) -> FakeClip:
+    @property
+    def model(self) -> "FakePipeline":
+        return self
+
+    def generate(self, request: Any, audio: str | None, callback: Any) -> FakeClip:
         if self.breaks is not None:
             raise self.breaks
-        step_done = arguments.pop("callback_on_step_end")
-        for step in range(arguments["num_inference_steps"]):
-            if step_done:
-                step_done(step, arguments["num_inference_steps"], None)
-        return FakeClip(verb, arguments)
-
-    def __call__(self, prompt: str, **options: Any) -> types.SimpleNamespace:
-        return types.SimpleNamespace(clips=[self._draw("render", {"prompt": prompt, **options})])
-
-    def walk(self, prompts: list[str], seed: int, **options: Any) -> FakeClip:
-        return self._draw("walk", {"prompts": prompts, "seed": seed, **options})
-
-    def render(self, timeline: Any, **options: Any) -> FakeClip:
-        return self._draw("timeline", {"keyframes": len(timeline.keyframes), **options})
-
-    def remix(self, audio: str, prompt: str, **options: Any) -> FakeClip:
-        return self._draw("remix", {"audio": audio, "prompt": prompt, **options})
-
-    def extend(self, audio: str, prompt: str, **options: Any) -> FakeClip:
-        return self._draw("extend", {"audio": audio, "prompt": prompt, **options})
-
-    def inpaint(self, audio: str, prompt: str, **options: Any) -> FakeClip:
-        return self._draw("inpaint", {"audio": audio, "prompt": prompt, **options})
+        for step in range(request.num_inference_steps):
+            if callback:
+                callback(step, request.num_inference_steps, None)
+        verb, fields = type(request).__name__.removesuffix("Request").lower(), dataclasses.asdict(request)
+        if verb == "timeline":
+            fields["keyframes"] = len(fields.pop("timeline")["keyframes"])
+            assert (fields.pop("negative_prompt"), fields.pop("ends_pinned")) == (None, False)
+        if verb == "walk":
+            assert fields.pop("seeds") is None
+        return FakeClip(verb, fields if audio is None else {"audio": audio, **fields})
 
 
 @pytest.fixture
@@ -97,6 +89,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakePipeline]:
     module = types.ModuleType("riff.pipeline")
     module.RiffPipeline = FakePipeline  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "riff.pipeline", module)
+    monkeypatch.setitem(sys.modules, "riff.tasks.run", types.SimpleNamespace(run=run_on))
     return FakePipeline
 
 
@@ -138,7 +131,7 @@ DRAWN = {
     "guidance_scale": 2.5,
     "quality": "high",
     "negative_prompt": "noise",
-    "keyscale": "A# minor",
+    "key": "A# minor",
     "force": True,
 }
 LOADED = {"source": "folder", "device": "cpu", "scheduler": "euler", "guidance_interval": None}

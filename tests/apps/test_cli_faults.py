@@ -31,6 +31,7 @@ from riff.tasks.requests import ExtendRequest, InpaintRequest, RemixRequest, Ren
 from riff.utils.errors import ModelError, RiffError, SystemProblem, is_out_of_memory
 from riff.utils.files import atomic_path, remove_leftovers
 from riff.utils.schema import describe_fields
+from tests.apps.test_cli import run_on
 from tests.apps.test_cli_canvas import save_lora
 
 ROOT = Path(__file__).parents[2]
@@ -340,12 +341,13 @@ import sys, types
 from pathlib import Path
 class Clip:
     prompt, seed, bpm, duration, settings = "jazz", 1, 120.0, 4.0, {}
-    def save(self, path, force, metadata=True):
+    def save(self, path, overwrite, metadata=True):
         Path(path).write_bytes(b"x")
 class Pipeline:
+    model = None
     from_pretrained = classmethod(lambda cls, *args, **options: cls())
-    __call__ = lambda self, prompt, **options: types.SimpleNamespace(clips=[Clip()])
 sys.modules["riff.pipeline"] = types.SimpleNamespace(RiffPipeline=Pipeline)
+sys.modules["riff.tasks.run"] = types.SimpleNamespace(run=lambda *args, **options: Clip())
 from riff.apps.cli import main
 sys.exit(main())
 """
@@ -456,13 +458,18 @@ class ListPipeline:
     def from_pretrained(cls, *_: Any, **__: Any) -> "ListPipeline":
         return cls()
 
-    def __call__(self, prompt: str, *, seed: int, **_: Any) -> Any:
-        def save(path: Path, *, force: bool, metadata: bool = True) -> Path:
-            made = provenance(prompt, model="fake", seed=seed, bpm=120.0)
-            return save_audio(path, torch.zeros(1, 4410), 44100, metadata=sound_tags(made), force=force)
+    @property
+    def model(self) -> "ListPipeline":
+        return self
 
-        clip = types.SimpleNamespace(prompt=prompt, seed=seed, bpm=120.0, duration=0.1, settings={}, save=save)
-        return types.SimpleNamespace(clips=[clip])
+    def generate(self, request: Any, *_: Any) -> Any:
+        prompt, seed = request.prompt, request.seed
+
+        def save(path: Path, *, overwrite: bool, metadata: bool = True) -> Path:
+            made = provenance(prompt, model="fake", seed=seed, bpm=120.0)
+            return save_audio(path, torch.zeros(1, 4410), 44100, metadata=sound_tags(made), force=overwrite)
+
+        return types.SimpleNamespace(prompt=prompt, seed=seed, bpm=120.0, duration=0.1, settings={}, save=save)
 
 
 @pytest.fixture
@@ -470,6 +477,7 @@ def lists(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = types.ModuleType("riff.pipeline")
     module.RiffPipeline = ListPipeline  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "riff.pipeline", module)
+    monkeypatch.setitem(sys.modules, "riff.tasks.run", types.SimpleNamespace(run=run_on))
     Path("list.txt").write_text("jazz\nfunk\n")
     return here
 

@@ -1,5 +1,6 @@
 """``riff render --prompts``: lists, restarts, bad lines, and the folder that comes of it."""
 
+import dataclasses
 import json
 import sys
 import types
@@ -15,6 +16,7 @@ from riff.apps.cli.batch import NAMES, read_items, slug
 from riff.audio.io import save_audio
 from riff.tasks.provenance import provenance, sound_tags
 from riff.utils.errors import RiffError
+from tests.apps.test_cli import run_on
 
 
 class FakeClip:
@@ -24,10 +26,10 @@ class FakeClip:
         self.prompt, self.seed, self.arguments = prompt, arguments["seed"], arguments
         self.bpm, self.duration, self.settings = arguments["bpm"] or 120.0, 0.1, {}
 
-    def save(self, path: Path, *, force: bool, metadata: bool = True) -> Path:
+    def save(self, path: Path, *, overwrite: bool, metadata: bool = True) -> Path:
         made = provenance(self.prompt, model="fake", seed=self.seed, bpm=self.bpm)
         noise = 0.1 * torch.randn(1, 4410, generator=torch.Generator().manual_seed(self.seed))
-        return save_audio(path, noise, 44100, metadata=sound_tags(made), force=force)
+        return save_audio(path, noise, 44100, metadata=sound_tags(made), force=overwrite)
 
 
 class FakePipeline:
@@ -41,14 +43,17 @@ class FakePipeline:
         cls.loads += 1
         return cls()
 
-    def __call__(self, prompt: str, **arguments: Any) -> types.SimpleNamespace:
-        arguments.pop("callback_on_step_end")
-        if "bad" in prompt:
+    @property
+    def model(self) -> "FakePipeline":
+        return self
+
+    def generate(self, request: Any, audio: str | None, callback: Any) -> FakeClip:
+        if "bad" in request.prompt:
             raise RiffError("this cannot be drawn")
-        if "stop" in prompt:
+        if "stop" in request.prompt:
             raise KeyboardInterrupt
-        self.drawn.append({"prompt": prompt, **arguments})
-        return types.SimpleNamespace(clips=[FakeClip(prompt, arguments)])
+        self.drawn.append(dataclasses.asdict(request))
+        return FakeClip(request.prompt, self.drawn[-1])
 
 
 @pytest.fixture
@@ -58,6 +63,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakePipeline]:
     module = types.ModuleType("riff.pipeline")
     module.RiffPipeline = FakePipeline  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "riff.pipeline", module)
+    monkeypatch.setitem(sys.modules, "riff.tasks.run", types.SimpleNamespace(run=run_on))
     return FakePipeline
 
 
@@ -182,7 +188,7 @@ def test_a_line_says_more_than_the_command(fake, tmp_path: Path) -> None:
     assert [clip["seed"] for clip in fake.drawn] == [5, 6, 72, 73]
     assert [(clip["bars"], clip["duration"]) for clip in fake.drawn[1:3]] == [(None, 3), (4, None)]
     assert [clip["guidance_scale"] for clip in fake.drawn[1:3]] == [2, 0]
-    assert names(out)[0] == "0000-my-take.flac" and fake.drawn[0]["keyscale"] == "C major"
+    assert names(out)[0] == "0000-my-take.flac" and fake.drawn[0]["key"] == "C major"
 
 
 def test_a_bad_line_is_named_and_counted_and_the_rest_is_made(fake, tmp_path: Path, capsys) -> None:

@@ -182,7 +182,7 @@ def make_request(cls: type[Request], args: argparse.Namespace, **given: Any) -> 
 
 def shell_text(error: RiffError) -> str:
     """An error's message without the words that only Python's users need."""
-    return str(error).replace(" (force=True)", "")
+    return str(error).replace(" (force=True)", "").replace(" (overwrite=True)", "")
 
 
 def utf8_text(text: str) -> str:

@@ -29,7 +29,7 @@ from riff.apps.cli.options import (
     number,
     utf8_text,
 )
-from riff.tasks.requests import RenderRequest, TimelineRequest, WalkRequest
+from riff.tasks.requests import RenderRequest, Sampling, TimelineRequest, WalkRequest
 from riff.utils.errors import RiffError
 from riff.utils.schema import describe_fields
 from riff.utils.validation import MAX_SEED
@@ -94,22 +94,20 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_render(args: argparse.Namespace) -> None:
-    """Render every prompt ``count`` times, each to its own file as soon as it is done."""
+    """Render every prompt ``count`` times, or a timeline, each to its own file as soon as it is done."""
     if args.key_tries and args.key is None:
         raise RiffError(f"--key-tries {args.key_tries} needs --key, the key to look for")
     if args.list is not None:
         return run_list(args)
     check_no_list(args)
-    if any(Path(prompt).suffix.lower() in TIMELINES for prompt in args.prompts):
-        return _run_timeline(args)
     began = time.monotonic()
-    seed = choose_seed(args)
-    prompts = [utf8_text(prompt) for prompt in args.prompts for _ in range(args.count)]
-    if seed + len(prompts) - 1 > MAX_SEED:
-        raise RiffError(f"--seed {seed} leaves no room for {len(prompts)} results; use a smaller one")
-    requests = [
-        make_request(RenderRequest, args, prompt=prompt, seed=seed + index) for index, prompt in enumerate(prompts)
-    ]
+    if any(Path(prompt).suffix.lower() in TIMELINES for prompt in args.prompts):
+        requests: list[Sampling] = [_timeline_request(args)]
+    else:
+        seed, prompts = choose_seed(args), [utf8_text(prompt) for prompt in args.prompts for _ in range(args.count)]
+        if seed + len(prompts) - 1 > MAX_SEED:
+            raise RiffError(f"--seed {seed} leaves no room for {len(prompts)} results; use a smaller one")
+        requests = [make_request(RenderRequest, args, prompt=each, seed=seed + n) for n, each in enumerate(prompts)]
     outputs = check_outputs(args.output, count=len(requests), force=args.force)
     pipe = load_pipeline(args)
     loaded = time.monotonic()
@@ -122,25 +120,11 @@ def run_render(args: argparse.Namespace) -> None:
             _print_result(result, args, first=not results or results[-1]["prompt"] != result["prompt"])
             results.append(result)
     if args.json:
-        print(json.dumps(_summary(results, seed, loaded - began, time.monotonic() - began)))
+        print(json.dumps(_summary(results, loaded - began, time.monotonic() - began)))
 
 
-def _print_result(result: dict[str, Any], args: argparse.Namespace, *, first: bool) -> None:
-    """Print a result's path, its seed, and on the ``first`` of a prompt the words that the model does not know."""
-    several = len(args.prompts) * args.count > 1
-    if several and not args.quiet:
-        print(f"{Path(result['path']).name}: seed {result['seed']}", file=sys.stderr)
-    elif not several:
-        print_seed(result["seed"], args)
-    if first:
-        warn_unknown_words(result, args)
-    if not args.json:
-        print(result["path"], flush=True)
-
-
-def _run_timeline(args: argparse.Namespace) -> None:
-    """Render one timeline file."""
-    began = time.monotonic()
+def _timeline_request(args: argparse.Namespace) -> TimelineRequest:
+    """The request of the one timeline file; ``args.seed`` becomes the timeline's own, if it has one."""
     path = args.prompts[0]
     if len(args.prompts) > 1:
         raise RiffError(f"{len(args.prompts)} prompts were given with a timeline; render a timeline by itself")
@@ -158,26 +142,29 @@ def _run_timeline(args: argparse.Namespace) -> None:
         raise RiffError(f"--seed {args.seed} would change nothing, since {path} gives one; leave one of them out")
     if not args.lora and any(frame.lora_weight is not None for frame in timeline.keyframes):
         raise RiffError(f"{path} gives LoRA weights, but no LoRA is loaded; load one with --lora")
-    (output,) = check_outputs(args.output, count=1, force=args.force)
-    request = make_request(TimelineRequest, args, timeline=timeline.to_dict(), seed=choose_seed(args))
-    pipe = load_pipeline(args)
-    loaded = time.monotonic()
-    with progress(args, total=args.num_inference_steps) as bar:
-        options = {name: getattr(request, name) for name in ("seed", *SAMPLING)}
-        clip = pipe.render(timeline, **options, callback_on_step_end=bar.callback(request.num_inference_steps))
-        clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
-    if own_seed is None:
-        print_seed(request.seed, args)
-    result = describe(clip, output)
-    warn_unknown_words(result, args)
-    print(json.dumps(_summary([result], clip.seed, loaded - began, time.monotonic() - began)) if args.json else output)
+    seed = choose_seed(args) if own_seed is None else own_seed
+    args.seed = own_seed if args.seed is None else args.seed
+    return make_request(TimelineRequest, args, timeline=timeline.to_dict(), seed=seed)
 
 
-def _summary(results: list[dict[str, Any]], seed: int, load_s: float, total_s: float) -> dict[str, Any]:
+def _print_result(result: dict[str, Any], args: argparse.Namespace, *, first: bool) -> None:
+    """Print a result's path, its seed, and on the ``first`` of a prompt the words that the model does not know."""
+    several = len(args.prompts) * args.count > 1
+    if several and not args.quiet:
+        print(f"{Path(result['path']).name}: seed {result['seed']}", file=sys.stderr)
+    elif not several:
+        print_seed(result["seed"], args)
+    if first:
+        warn_unknown_words(result, args)
+    if not args.json:
+        print(result["path"], flush=True)
+
+
+def _summary(results: list[dict[str, Any]], load_s: float, total_s: float) -> dict[str, Any]:
     """The first result's facts, all paths, and every result by itself."""
     return {
         "paths": [result["path"] for result in results],
-        "seed": seed,
+        "seed": results[0]["seed"],
         "bpm": results[0]["bpm"],
         "duration_s": results[0]["duration_s"],
         "ignored_words": list(dict.fromkeys(word for result in results for word in result["ignored_words"])),
