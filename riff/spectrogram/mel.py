@@ -53,10 +53,10 @@ def _mel_at(waveform: Tensor, centres: Tensor, config: SpectrogramConfig) -> Ten
         flat = torch.nn.functional.pad(flat, (0, half + 1 - t))
     padded = torch.nn.functional.pad(flat[:, None], (half, half), mode="reflect")[:, 0]
     padded = torch.nn.functional.pad(padded, (0, config.win_length))
-    window = torch.hann_window(config.win_length, device=waveform.device)
+    window = torch.hann_window(config.win_length, dtype=torch.float32, device=waveform.device)
     filters = mel_filterbank(config).to(waveform.device)
     offsets = torch.arange(config.win_length, device=waveform.device)
-    mel = torch.empty(len(flat), config.n_mels, len(centres), device=waveform.device)
+    mel = torch.empty(len(flat), config.n_mels, len(centres), dtype=torch.float32, device=waveform.device)
     for row, sound in zip(mel, padded, strict=True):
         for start in range(0, len(centres), _FRAMES):
             checkpoint()
@@ -79,7 +79,7 @@ def mel_filterbank(config: SpectrogramConfig, n_fft: int | None = None) -> Tenso
     size = n_fft or config.n_fft
     bins = torch.linspace(0.0, config.sample_rate / 2, size // 2 + 1, dtype=torch.float64)
     corners = torch.tensor(config.mel_corners(), dtype=torch.float64)
-    weights = torch.empty(config.n_mels, len(bins))
+    weights = torch.empty(config.n_mels, len(bins), dtype=torch.float32)
     # A few at a time: in double precision all of them are ten times the sound.
     for start in range(0, config.n_mels, _FILTERS):
         low, peak, high = (corners[start + corner :][:_FILTERS, None] for corner in range(3))

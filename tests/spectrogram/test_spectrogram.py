@@ -133,9 +133,7 @@ def test_griffin_lim_equals_torchaudios_from_the_same_phase():
     oracle = functional.griffinlim(magnitude, window, 256, 64, 256, 1.0, 20, 0.99, 29 * 64, False)
     ours = griffin_lim(
         magnitude,
-        n_fft=256,
-        hop_length=64,
-        win_length=256,
+        CircularSTFT(256, 256, 64),
         length=29 * 64,
         n_iter=20,
         phase=torch.ones(2, 129, 30, dtype=torch.complex64),
@@ -224,7 +222,7 @@ def test_phase_of_a_click_far_from_the_middle_still_points_at_it(away):
     magnitude = np.zeros((8, 257), np.float32)
     for frame, share in ((3, 0.05), (4, 1.0), (5, 0.05)):  # so loud that the frame's phase is its own slopes' alone
         magnitude[frame] = share * math.cos(math.pi * (away - (frame - 4) * hop / window)) ** 2
-    found = pghi(magnitude, np.zeros_like(magnitude), n_fft=window, hop_length=hop, win_length=window)
+    found = pghi(magnitude, np.zeros_like(magnitude), CircularSTFT(window, window, hop))
     fall = found[4, :-1] - found[4, 1:]
     np.testing.assert_allclose(fall, 2 * math.pi * away, atol=0.05)
 
@@ -247,7 +245,7 @@ def test_bins_too_faint_to_tell_keep_their_random_phase():
     magnitude = np.zeros((4, 9), np.float32)
     magnitude[1, 3] = 1.0
     start = np.random.default_rng(0).random((4, 9)).astype(np.float32)
-    found = pghi(magnitude, start, n_fft=16, hop_length=4, win_length=16)
+    found = pghi(magnitude, start, CircularSTFT(16, 16, 4))
     assert np.array_equal(found, start)
 
 

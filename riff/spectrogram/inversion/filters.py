@@ -51,7 +51,7 @@ class InversionGeometry:
 
 @functools.lru_cache(maxsize=16)
 def inversion_geometry(config: SpectrogramConfig) -> InversionGeometry:
-    """The engine of a config: the least whole hop whose rate holds the band and leaves a whole, fast window."""
+    """The inversion geometry of a config: the least whole hop whose rate holds the band and leaves a whole, fast window."""
     hop, win = config.hop_length, config.win_length
     # A fortieth more than the band's two samples a period: the window smears a tone over its neighbours.
     least = min(hop, math.ceil(hop * 2.05 * config.f_max / config.sample_rate))
@@ -71,7 +71,7 @@ def is_fast(n: int) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def mel_basis(config: SpectrogramConfig, padding: int, stretch: float = 1.0) -> Tensor:
-    """(M, F) mel weights for transforms of ``padding`` windows at the engine's low rate.
+    """(M, F) mel weights for transforms of ``padding`` windows at the low rate.
 
     The mel was measured on the config's own bins; each of those is written as a mixture of two of these.
 
@@ -86,7 +86,7 @@ def mel_basis(config: SpectrogramConfig, padding: int, stretch: float = 1.0) -> 
     below = position.floor().long().clamp(max=n_fft // 2)
     above = (below + 1).clamp(max=n_fft // 2)
     share = (position - below).clamp(0.0, 1.0).to(fine)
-    basis = torch.zeros(fine.shape[0], n_fft // 2 + 1)
+    basis = torch.zeros(fine.shape[0], n_fft // 2 + 1, dtype=torch.float32)
     basis.index_add_(1, below, fine * (1 - share))
     basis.index_add_(1, above, fine * share)
     return basis[:, : padding * (inversion_geometry(config).n_bins - 1) + 1].contiguous()
@@ -213,8 +213,8 @@ def mel_to_linear(mel: Tensor, filters: Filters, *, n_iter: int = 5) -> Tensor:
 def mel_to_linear_compiled(mel: Tensor, filters: SparseFilters, *, n_iter: int = 5, each: Map = map) -> Tensor:
     """The same on a CPU, (B, N, M) to (B, N, F), many times faster; ``each`` is the ``map`` that does the work."""
 
-    def some(asked: Tensor, few: Tensor) -> None:
-        columns = asked.T.contiguous().numpy()
+    def some(wanted: Tensor, few: Tensor) -> None:
+        columns = wanted.T.contiguous().numpy()
         linear = np.ones((len(filters.back.starts), columns.shape[1]), np.float32)
         for iteration in range(n_iter + 1):
             ratio = columns / np.maximum(filters.gather(linear), np.float32(TINY))

@@ -69,7 +69,7 @@ def add_frames(frames, window, index, hop, ring):  # type: ignore[no-untyped-def
 
 
 def compute_magnitude(spectra, magnitude):  # type: ignore[no-untyped-def]
-    """Moduli of spectra (n, F, 2), real and imaginary parts, to the first n columns of ``magnitude`` (F, C)."""
+    """Magnitudes of spectra (n, F, 2), real and imaginary parts, to the first n columns of ``magnitude`` (F, C)."""
     for row in range(spectra.shape[0]):
         for k in range(spectra.shape[1]):
             real, imaginary = spectra[row, k, 0], spectra[row, k, 1]
@@ -92,10 +92,10 @@ def impose_magnitude(spectra, before, index, momentum, magnitude, gain):  # type
 
     Args:
         spectra: (n, F, 2) real and imaginary parts, changed in place.
-        before: (N, F, 2) what they were the last time; changed to what they are now.
+        before: (N, F, 2) the spectra of the last visit; replaced by the present ones.
         index: (n,) their frames in ``before``.
         momentum: length of the step, of the change since the last time.
-        magnitude: (F, C) their moduli in the first n columns.
+        magnitude: (F, C) their magnitudes in the first n columns.
         gain: (F, C) factors on those.
     """
     for row in range(index.shape[0]):

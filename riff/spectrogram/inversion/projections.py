@@ -1,4 +1,4 @@
-"""One iteration of the inversion: from a sound to its frames, which are scaled to the asked mel, and back.
+"""One iteration of the inversion: from a sound to its frames, which are scaled to the wanted mel, and back.
 
 Two classes do the same: plain tensors for any device, compiled loops for a CPU. Frames may be visited in interleaved
 subsets; the sound is the least squares inverse of those visited (Griffin & Lim, 1984).
@@ -27,10 +27,10 @@ from riff.utils.parallel import Map
 
 
 class Iteration(abc.ABC):
-    """What both share.
+    """What the two have in common.
 
     Attributes:
-        mel: (B, N, M) asked for.
+        mel: (B, N, M) wanted.
         ring: transform in which it is held; two windows long, it samples the filters finely enough.
         active: numbers of the frames that sound.
         least: (B, 1, 1) magnitude under which ratios mean nothing.
@@ -45,13 +45,13 @@ class Iteration(abc.ABC):
         self.before = torch.zeros(*mel.shape[:2], n_bins, dtype=torch.complex64, device=mel.device)
         self._weights: dict[tuple[int, int], Tensor] = {}
 
-    def draw(self, magnitude: Tensor, phase: Tensor) -> Tensor:
+    def synthesize(self, magnitude: Tensor, phase: Tensor) -> Tensor:
         """The sound (B, N * hop) of all frames, given on one window's bins (B, N, F)."""
         one = dataclasses.replace(self.ring, n_fft=self.ring.win_length)
-        return self._draw(one, magnitude, phase) / one.weight(self._chosen(self.active))
+        return self._synthesize(one, magnitude, phase) / one.weight(self._chosen(self.active))
 
     def step(self, sound: Tensor, *, first: int = 0, stride: int = 1, momentum: float = 0.0) -> Tensor:
-        """A sound (B, N * hop) whose visited frames have the asked mel and nearly the phases that ``sound``'s have.
+        """A sound (B, N * hop) whose visited frames have the wanted mel and nearly the phases that ``sound``'s have.
 
         Args:
             sound: (B, N * hop).
@@ -73,8 +73,8 @@ class Iteration(abc.ABC):
         return chosen
 
     @abc.abstractmethod
-    def _draw(self, ring: CircularSTFT, magnitude: Tensor, phase: Tensor) -> Tensor:
-        """The windowed frames of :meth:`draw`, added up."""
+    def _synthesize(self, ring: CircularSTFT, magnitude: Tensor, phase: Tensor) -> Tensor:
+        """The windowed frames of :meth:`synthesize`, added up."""
 
     @abc.abstractmethod
     def _visit(self, sound: Tensor, index: Tensor, momentum: float) -> Tensor:
@@ -88,7 +88,7 @@ class TensorIteration(Iteration):
         super().__init__(mel, ring, active)
         self.filters = filters
 
-    def _draw(self, ring: CircularSTFT, magnitude: Tensor, phase: Tensor) -> Tensor:
+    def _synthesize(self, ring: CircularSTFT, magnitude: Tensor, phase: Tensor) -> Tensor:
         return ring.add(_polar(magnitude, phase))
 
     def _visit(self, sound: Tensor, index: Tensor, momentum: float) -> Tensor:
@@ -116,7 +116,7 @@ class CompiledIteration(Iteration):
         super().__init__(mel, ring, active)
         self.filters, self.each = filters, each
 
-    def _draw(self, ring: CircularSTFT, magnitude: Tensor, phase: Tensor) -> Tensor:
+    def _synthesize(self, ring: CircularSTFT, magnitude: Tensor, phase: Tensor) -> Tensor:
         window, hop = ring.window.numpy(), ring.hop_length
         found = magnitude.new_zeros(len(magnitude), magnitude.shape[1] * hop)
         for row in range(len(magnitude)):
@@ -137,11 +137,11 @@ class CompiledIteration(Iteration):
         return found
 
     def _pieces(self, row: int, samples: np.ndarray, momentum: float, few: Tensor) -> np.ndarray:
-        """Frames of one sound (T,), held: (n, n_fft)."""
+        """Frames of one sound (T,) with their new magnitudes: (n, n_fft)."""
         frames = np.empty((len(few), self.ring.win_length), np.float32)
         compiled(cut_frames)(samples, self.ring.window.numpy(), few.numpy(), self.ring.hop_length, frames)
         spectra = self._rfft(frames)
-        self._hold(row, few, spectra.view(np.float32).reshape(*spectra.shape, 2), momentum)
+        self._impose(row, few, spectra.view(np.float32).reshape(*spectra.shape, 2), momentum)
         return self._irfft(spectra)
 
     def _rfft(self, frames: np.ndarray) -> np.ndarray:
@@ -157,11 +157,11 @@ class CompiledIteration(Iteration):
         pieces: np.ndarray = scipy.fft.irfft(spectra, n=self.ring.n_fft, overwrite_x=True)
         return pieces
 
-    def _hold(self, row: int, index: Tensor, spectra: np.ndarray, momentum: float) -> None:
+    def _impose(self, row: int, index: Tensor, spectra: np.ndarray, momentum: float) -> None:
         magnitude = np.empty((spectra.shape[1], len(index)), np.float32)
         compiled(compute_magnitude)(spectra, magnitude)
-        asked, least = self.mel[row, index].T.contiguous().numpy(), np.float32(float(self.least[row]))
-        ratio = (asked + least) / (self.filters.gather(magnitude) + least)
+        wanted, least = self.mel[row, index].T.contiguous().numpy(), np.float32(float(self.least[row]))
+        ratio = (wanted + least) / (self.filters.gather(magnitude) + least)
         gain = self.filters.spread(ratio * np.sqrt(ratio))
         before = torch.view_as_real(self.before[row]).numpy()
         compiled(impose_magnitude)(spectra, before, index.numpy(), np.float32(momentum), magnitude, gain)

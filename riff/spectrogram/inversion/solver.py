@@ -1,8 +1,7 @@
-"""Mel magnitudes to a waveform: inverse mel, a first phase from the magnitude's slopes, then alternating projections.
+"""One ring of frames from mel magnitudes to sound: inverse mel, a first phase, then alternating projections.
 
-The sound is looked for at the lowest rate that holds the band, and drawn at the output's rate in the last step alone.
-It lies on a ring of frames: a loop is that ring, a clip is a ring with silent frames between its end and its start.
-A long canvas is worked through block by block; each block holds on to the sound that the one before has settled.
+The sound is found at the lowest rate that holds the band, and resampled to the output's rate once, at the end. A loop
+is a ring of frames; a clip is a ring with silent frames between its end and its start.
 """
 
 import dataclasses
@@ -20,8 +19,7 @@ from riff.spectrogram.inversion.filters import (
     mel_to_linear_compiled,
     sparse_filters_of,
 )
-from riff.spectrogram.inversion.griffin_lim import pghi_framewise
-from riff.spectrogram.inversion.pghi import pghi
+from riff.spectrogram.inversion.pghi import pghi, pghi_framewise
 from riff.spectrogram.inversion.projections import CompiledIteration, Iteration, TensorIteration
 from riff.spectrogram.inversion.stft import CircularSTFT
 from riff.utils.interrupt import checkpoint
@@ -86,7 +84,7 @@ def first_phase(
     Args:
         magnitude: (B, N, F) on a ring.
         ring: its transform.
-        generator: CPU source of the phases of bins that nothing tells.
+        generator: CPU source of the phases of bins that the magnitudes do not determine.
         known: (N,) bool, frames whose phase is settled.
         given: (B, N, F') phases of those; None where there are none.
         parallel: sum the slopes frame by frame, all bins at once, as a GPU likes it; else along the loudest paths,
@@ -96,19 +94,18 @@ def first_phase(
     Returns:
         (B, N, F') in radians, F' = (F - 1) / every + 1.
     """
-    geometry = {"n_fft": ring.n_fft, "hop_length": ring.hop_length, "win_length": ring.win_length}
     bins = torch.arange(0, magnitude.shape[2], every, dtype=torch.float64)
     to_start = (math.pi * ring.win_length / ring.n_fft * bins).remainder(2.0 * math.pi).to(magnitude)
     if parallel:
         given = torch.zeros_like(magnitude[..., ::every]) if given is None else given + to_start
         fine = given.repeat_interleave(every, 2)[..., : magnitude.shape[2]]
-        return pghi_framewise(magnitude, **geometry, known=known, given=fine)[..., ::every] - to_start
+        return pghi_framewise(magnitude, ring, known=known, given=fine)[..., ::every] - to_start
     # The same in every row: a clip sounds the same alone and in a batch, and what is in both channels is in the middle.
-    random = torch.rand(magnitude.shape[1], len(bins), generator=generator).mul_(2.0 * math.pi)
+    random = torch.rand(magnitude.shape[1], len(bins), generator=generator, dtype=torch.float32).mul_(2.0 * math.pi)
     found = []
     for row, loudness in enumerate(magnitude):
         start = random if given is None else torch.where(known[:, None], given[row] + to_start, random)
-        found.append(pghi(loudness.numpy(), start.numpy(), **geometry, known=known.numpy(), every=every))
+        found.append(pghi(loudness.numpy(), start.numpy(), ring, known=known.numpy(), every=every))
     return torch.stack([torch.from_numpy(phase) for phase in found]).sub_(to_start)
 
 
@@ -118,8 +115,9 @@ class RingProblem:
 
     Attributes:
         mel: (B, N, M) >= 0; silent frames part what should not meet.
-        active: (N,) bool, the frames that are asked to sound.
-        fold: what a sound must be like, (B, N * hop) to the same: mirrored at a clip's ends, settled where it is.
+        active: (N,) bool, the frames that sound.
+        constrain: a sound (B, N * hop) to the nearest that is allowed: mirrored at a clip's ends, and as it was where
+            it is settled.
         known: (N,) bool, frames that are settled.
         settled: (B, N * hop) at the low rate, read where ``known``.
         stretch: ring samples per sample of the sound.
@@ -127,56 +125,57 @@ class RingProblem:
 
     mel: Tensor
     active: Tensor
-    fold: Callable[[Tensor], Tensor]
+    constrain: Callable[[Tensor], Tensor]
     known: Tensor
     settled: Tensor
     stretch: float = 1.0
 
 
 def invert(
-    task: RingProblem,
+    problem: RingProblem,
     config: SpectrogramConfig,
     preset: Preset,
     *,
     generator: torch.Generator,
     compiled: bool | None = None,
 ) -> Tensor:
-    """A ring of sound (B, N * hop) at the low rate whose mel is the task's, as nearly as ``preset`` has time for.
+    """A ring of sound (B, N * hop) at the low rate whose mel is the problem's, as nearly as ``preset`` has time for.
 
     Args:
-        task: what is asked.
+        problem: mel and constraints.
         config: geometry.
         preset: how much work.
-        generator: CPU source of the phases that nothing tells.
+        generator: CPU source of the phases that the magnitudes do not determine.
         compiled: whether a CPU does the work in compiled loops, on as many threads as torch uses; None is yes on a CPU.
     """
-    compiled = task.mel.device.type == "cpu" if compiled is None else compiled
+    compiled = problem.mel.device.type == "cpu" if compiled is None else compiled
     with mapping(torch.get_num_threads() if compiled else 1) as each:
-        return _invert(task, config, preset, generator, each if compiled else None)
+        return _invert(problem, config, preset, generator, each if compiled else None)
 
 
 def _invert(
-    task: RingProblem, config: SpectrogramConfig, preset: Preset, generator: torch.Generator, each: Map | None
+    problem: RingProblem, config: SpectrogramConfig, preset: Preset, generator: torch.Generator, each: Map | None
 ) -> Tensor:
     one, two = inversion_geometry(config).low, inversion_geometry(config).doubled()
     ring = two if preset.padding == 2 else one
-    device = task.mel.device
+    device = problem.mel.device
     iteration: Iteration
     if each is not None:
-        fine = mel_to_linear_compiled(task.mel, sparse_filters_of(config, 2, task.stretch), each=each)
-        held = sparse_filters_of(config, preset.padding, task.stretch)
-        iteration = CompiledIteration(task.mel, ring, task.active, held, each)
+        fine = mel_to_linear_compiled(problem.mel, sparse_filters_of(config, 2, problem.stretch), each=each)
+        held = sparse_filters_of(config, preset.padding, problem.stretch)
+        iteration = CompiledIteration(problem.mel, ring, problem.active, held, each)
     else:
-        fine = mel_to_linear(task.mel, filters_of(config, 2, task.stretch, device))
-        filters = filters_of(config, preset.padding, task.stretch, device)
-        iteration = TensorIteration(task.mel, ring, task.active, filters)
+        fine = mel_to_linear(problem.mel, filters_of(config, 2, problem.stretch, device))
+        filters = filters_of(config, preset.padding, problem.stretch, device)
+        iteration = TensorIteration(problem.mel, ring, problem.active, filters)
     checkpoint()
+    # Every second bin of two windows' transform is one of one window's.
     magnitude = fine[..., ::2].contiguous()
-    given = one.to_frames(task.settled).angle() if bool(task.known.any()) else None
+    given = one.to_frames(problem.settled).angle() if bool(problem.known.any()) else None
     parallel = device.type != "cpu"
-    phase = first_phase(fine, two, generator=generator, known=task.known, given=given, parallel=parallel, every=2)
-    sound = task.fold(iteration.draw(magnitude, phase))
+    phase = first_phase(fine, two, generator=generator, known=problem.known, given=given, parallel=parallel, every=2)
+    sound = problem.constrain(iteration.synthesize(magnitude, phase))
     for first, stride, momentum in preset.visits(one.overlap):
         checkpoint()
-        sound = task.fold(iteration.step(sound, first=first, stride=stride, momentum=momentum))
+        sound = problem.constrain(iteration.step(sound, first=first, stride=stride, momentum=momentum))
     return sound

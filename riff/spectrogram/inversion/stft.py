@@ -24,7 +24,7 @@ class CircularSTFT:
     @functools.cached_property
     def window(self) -> Tensor:
         """(win_length,) on the CPU."""
-        return torch.hann_window(self.win_length)
+        return torch.hann_window(self.win_length, dtype=torch.float32)
 
     @property
     def overlap(self) -> int:
