@@ -56,7 +56,6 @@ STARTS = {("riff.apps.cli.serve", "server"), ("riff.apps.cli.play", "playground"
 WIDE_FUNCTIONS = {"RiffPipeline.__call__", "RiffPipeline.from_pretrained"} | {
     "interpolate",
     "RiffPipeline.inpaint",
-    "_prepare",
     "RiffPipeline.interpolate",
     "provenance",
     "RiffPipeline.walk",
