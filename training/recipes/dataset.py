@@ -1,6 +1,7 @@
-"""Compose, play and draw the training set: captioned pictures on the beats grid, in shards, on all cores.
+"""Compose and render the training set: captioned spectrograms on the beats grid, in shards, on all cores.
 
     python -m training.recipes.dataset --out runs/data --pieces 6000
+    python -m training.recipes.dataset --out runs/data --recipe training/recipes/riff_mini_2.json --pieces 6000
 
 A shard is complete or absent, so a second run makes only what is missing.
 """
@@ -38,12 +39,14 @@ PIECES_PER_SHARD = 100
 CAPTIONS_PER_CLIP = 8
 
 
-def draw(score: Score, config: SpectrogramConfig) -> np.ndarray:
-    """All windows of a piece as one uint8 picture (M, N); 255 is loud, row 0 the highest frequency."""
-    sound = torch.from_numpy(render(score)).mean(0, keepdim=True)
+def score_to_image(score: Score, config: SpectrogramConfig) -> np.ndarray:
+    """All windows of a piece as one uint8 image (C * M, N); 255 is loud, row 0 the highest frequency of channel 0."""
+    sound = torch.from_numpy(render(score))
+    if config.channels == 1:
+        sound = sound.mean(0, keepdim=True)
     mel = waveform_to_mel(sound, config, bpm=score.bpm)
-    picture = mel_to_image(mel, config)[0, :, : score.beats * config.frames_per_beat]
-    return (picture * 255.0).round().to(torch.uint8).numpy()
+    image = mel_to_image(mel, config).flatten(0, 1)[:, : score.beats * config.frames_per_beat]
+    return (image * 255.0).round().to(torch.uint8).numpy()
 
 
 def make_shard(first_seed: int, n_pieces: int, folder: Path, config: SpectrogramConfig) -> int:
@@ -52,7 +55,7 @@ def make_shard(first_seed: int, n_pieces: int, folder: Path, config: Spectrogram
     pictures: dict[int, list[np.ndarray]] = {3: [], 4: []}
     clips: dict[int, list[dict[str, object]]] = {3: [], 4: []}
     for seed in range(first_seed, first_seed + n_pieces):
-        scores = [(score, draw(score, config)) for score in excerpts(seed)]
+        scores = [(score, score_to_image(score, config)) for score in excerpts(seed)]
         windows = [
             (truth, whole, n, len(score.windows)) for score, whole in scores for n, truth in enumerate(score.windows)
         ]
@@ -69,7 +72,7 @@ def make_shard(first_seed: int, n_pieces: int, folder: Path, config: Spectrogram
             path.write_text("".join(json.dumps(fields) + "\n" for fields in clips[beats]), encoding="utf-8")
         # The pictures come last: a shard counts as done when they are there.
         with atomic_path(folder / f"pictures-{name}.npy") as path:
-            np.save(path, np.stack(drawn) if drawn else np.zeros((0, config.n_mels, 0), np.uint8))
+            np.save(path, np.stack(drawn) if drawn else np.zeros((0, config.channels * config.n_mels, 0), np.uint8))
     return len(clips[3]) + len(clips[4])
 
 
@@ -99,19 +102,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pieces", type=int, default=6000, help="pieces to compose for training (4 clips each)")
     parser.add_argument("--first", type=int, default=0, help="seed of the first of them, a multiple of 100")
     parser.add_argument("--heldout", type=int, default=600, help="pieces from the held-out seeds")
+    parser.add_argument("--recipe", type=Path, help='JSON file whose "spectrogram" is the config; default riff-mini\'s')
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args(argv)
     if arguments.first % PIECES_PER_SHARD or arguments.first + arguments.pieces > HELD_OUT_SEEDS.start:
         parser.error(f"--first {arguments.first}: use a multiple of {PIECES_PER_SHARD} below the held-out seeds")
-    assert SpectrogramConfig().sample_rate == SAMPLE_RATE
-    config = SpectrogramConfig()
+    recipe = json.loads(arguments.recipe.read_text(encoding="utf-8")) if arguments.recipe else {}
+    config = SpectrogramConfig(**recipe.get("spectrogram", {}))
+    assert config.sample_rate == SAMPLE_RATE
     arguments.out.mkdir(parents=True, exist_ok=True)
     config.save(arguments.out)
     make_split(arguments.out / "heldout", HELD_OUT_SEEDS.start, arguments.heldout, config, arguments.workers)
     make_split(arguments.out / "train", arguments.first, arguments.pieces, config, arguments.workers)
 
 
-# Reading the dataset that training/make_dataset.py wrote: pictures and the truth about each.
+# Reading the dataset that this module wrote: pictures and the truth about each.
 
 
 @dataclass(frozen=True)

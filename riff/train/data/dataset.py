@@ -33,17 +33,19 @@ class PictureSet:
     Attributes:
         pictures: (n, C * M, N) uint8, row 0 the highest frequency, 255 the image value 1.
         clips: one mapping per picture; ``captions`` holds its captions.
+        channels: C, 1 mono or 2 stereo.
     """
 
     pictures: Tensor
     clips: list[dict[str, Any]]
+    channels: int = 1
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def images(self, indices: Tensor) -> Tensor:
-        """The pictures at ``indices`` as (B, 1, M, N) float32 in [0, 1]."""
-        return self.pictures[indices].float().div_(255.0)[:, None]
+        """The pictures at ``indices`` as (B, C, M, N) float32 in [0, 1]."""
+        return self.pictures[indices].float().div_(255.0).unflatten(1, (self.channels, -1))
 
     def caption(self, index: int, choice: int) -> str:
         """One of the clip's captions; ``choice`` may be any whole number."""
@@ -243,12 +245,13 @@ def load_picture_sets(folder: str | Path, *, limit: int | None = None) -> tuple[
             by_width.setdefault(pictures.shape[-1], []).append((pictures, clips))
     if not by_width:
         raise RiffError(f"{folder} holds no pictures-*.npy shards; make them with python -m training.recipes.dataset")
+    config = SpectrogramConfig.load(folder if (folder / "spectrogram_config.json").exists() else folder.parent)
     sets = []
     for _, shards in sorted(by_width.items(), reverse=True):
         pictures = torch.from_numpy(np.concatenate([shard for shard, _ in shards])[:limit])
-        sets.append(PictureSet(pictures, [clip for _, clips in shards for clip in clips][:limit]))
-    config_folder = folder if (folder / "spectrogram_config.json").exists() else folder.parent
-    return sets, SpectrogramConfig.load(config_folder)
+        clips = [clip for _, clips in shards for clip in clips][:limit]
+        sets.append(PictureSet(pictures, clips, config.channels))
+    return sets, config
 
 
 # WAS riff/parquet.py: Pictures in Parquet shards, as Hugging Face's ``datasets`` writes them: one row a clip,
