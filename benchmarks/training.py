@@ -109,9 +109,9 @@ def _train_as_riff(model: str, folder: Path, run: Path, steps: int, batch_size: 
     from riff.train.finetune import fine_tune
     from riff.train.recipe import FineTuneConfig
 
-    recipe = FineTuneConfig(
+    recipe = FineTuneConfig.from_options(
         str(folder / "data"),
-        model,
+        pretrained_model_name_or_path=model,
         method="full",
         train_batch_size=batch_size,
         max_train_steps=10 * (steps + WARM_UP),

@@ -14,35 +14,24 @@ import torch
 from torch import nn
 
 from riff.diffusion.checkpoint import save_checkpoint
-from riff.prompt.interpret import interpret_prompt
-from riff.train.card import Facts, make_card
-from riff.train.checkpoints import PATIENCE
+from riff.diffusion.model import DiffusionModel
+from riff.train.card import ModelFacts, make_card
 from riff.train.loop import train
 from riff.train.preview import DenoiserPreview
-from riff.train.progress import read_summary
-from riff.train.recipe import (
-    BaseModel,
-    Data,
-    FineTuneConfig,
-    SavedRecipe,
-    load_base,
-    open_data,
-    prompts_of,
-    resolve_recipe,
-)
-from riff.train.settings import LoopSettings, NumberedLoss
+from riff.train.processes import PATIENCE
+from riff.train.recipe import FineTuneConfig, SavedRecipe, TrainingData, load_base, load_data, resolve_recipe
+from riff.train.settings import NumberedLoss
 from riff.train.setup import TrainingSetup, Tuning, prepare_training
-from riff.utils.errors import RiffError, SystemProblem
+from riff.train.stop import StopFlag, StopRequested
+from riff.train.summary import note_signal, read_summary
+from riff.utils.errors import SystemProblem
 from riff.utils.files import write_json, write_text
 
+FIGURES_NAME = "figures.json"
 FEWEST_STEPS, MOST_STEPS = 100, 1500
 # What a step takes beyond its loss and gradients: the optimizer, the average, a share of validation and checkpoints.
 OVERHEAD = 1.15
 logger = logging.getLogger(__name__)
-
-
-# WAS riff/train/outcome.py: What a fine-tuning run leaves: the model, samples drawn with it, figures, and a
-# card that says what it is.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Outcome:
 
     Attributes:
         model: folder of the LoRA or of the whole model.
-        samples: sounds and pictures drawn with it.
+        samples: sounds and spectrograms generated with it.
         figures: losses, seconds and counts.
     """
 
@@ -82,36 +71,41 @@ def fine_tune(asked: FineTuneConfig, run: str | Path, *, until: int | None = Non
     _check_extras(asked)
     from accelerate import PartialState
 
-    # Unless told that there is no GPU, accelerate takes several processes on a CPU for as many single ones. They wait
-    # for long where the main one fills the cache.
+    # By default accelerate takes several processes on a CPU for as many single ones. They wait for long while the main
+    # one fills the cache.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
-    place, began = Path(run), time.time()
-    saved = SavedRecipe.load(place)
-    data = open_data(asked)
-    base = load_base(asked, data, state.device)
-    recipe = resolve_recipe(asked, base, data) if saved is None else saved.continued(asked, data.digest)
-    with state.main_process_first():
-        material = prepare_training(recipe, base, data, place / "cache")
+    folder, began = Path(run), time.time()
+    saved = SavedRecipe.load(folder)
+    data = load_data(asked)
+    model = load_base(asked, data, state.device)
+    recipe = resolve_recipe(asked, model, data) if saved is None else saved.continued(asked, data.digest)
+    with StopFlag(launched=state.num_processes > 1) as stop, state.main_process_first():
+        try:
+            setup = prepare_training(recipe, model, data, folder / "cache", stop)
+            stop.check()
+        except StopRequested:
+            note_signal(folder, stop.signal)
+            logger.info("stopped before the first step; what was prepared is kept, and the same command goes on")
+            return None
         if state.is_main_process:
-            recipe = _with_steps(recipe, material, state.device)
-            SavedRecipe(asked, recipe, data.digest).save(place)
-        else:  # what the main process settled, which timed its steps
-            recipe = SavedRecipe.expect(place).settled
-        before = _loss_before(recipe, material, place)
-    steps = recipe.max_train_steps or 0
-    finished = _train(recipe, base, material, place, until)
-    if not finished or (until is not None and until < steps):
+            recipe = _with_steps(recipe, setup, state.device, time.time() - began)
+            SavedRecipe(asked, recipe, data.digest).save(folder)
+        else:  # what the main process decided, which timed its steps
+            recipe = SavedRecipe.expect(folder).resolved
+        before = _loss_before(recipe, setup, folder)
+    finished = _train(recipe, model, setup, folder, until)
+    if not finished or (until is not None and until < (recipe.loop.steps or 0)):
         return None
-    outcome = Outcome(place / "model", [], {})
+    outcome = Outcome(folder / "model", [], {})
     if state.is_main_process:
-        figures = {"validation_loss_before": before, **_figures(place), "seconds": round(time.time() - began, 1)}
-        outcome = write_outcome(place, recipe, base, material.tuning, data, figures)
+        figures = {"validation_loss_before": before, **_figures(folder), "seconds": round(time.time() - began, 1)}
+        outcome = write_outcome(folder, recipe, model, setup.tuning, data, figures)
     state.wait_for_everyone()
     return outcome
 
 
 def _check_extras(recipe: FineTuneConfig) -> None:
-    """Name the extra that is missing before anything is begun."""
+    """Name a missing extra before anything is begun."""
     needed = ["accelerate", "tensorboard", *(["peft"] if recipe.method == "lora" else [])]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise SystemProblem(
@@ -119,42 +113,51 @@ def _check_extras(recipe: FineTuneConfig) -> None:
         )
 
 
-def _with_steps(recipe: FineTuneConfig, material: TrainingSetup, device: torch.device) -> FineTuneConfig:
-    """The recipe with a number of steps: where none is given as many as the time allows, by the time that some take."""
-    if recipe.max_train_steps is not None:
+def _with_steps(recipe: FineTuneConfig, setup: TrainingSetup, device: torch.device, spent: float) -> FineTuneConfig:
+    """The recipe with the numbers that the time decides: clips of the model's own, and as many steps as still fit.
+
+    Args:
+        recipe: resolved.
+        setup: of the run.
+        device: to time some steps on.
+        spent: seconds of the time budget that the preparation took.
+    """
+    if setup.own_clips and recipe.num_class_images is None:
+        recipe = dataclasses.replace(recipe, num_class_images=setup.own_clips)
+    if recipe.loop.steps is not None:
         return recipe
     seconds = 0.0
     for number in range(3):
         began = time.monotonic()
         with _autocast(recipe, device):
-            value, _ = material.loss(material.tuning.model, torch.Generator().manual_seed(number), number)
+            value, _ = setup.loss(setup.tuning.model, torch.Generator().manual_seed(number), number)
         value.backward()
         seconds = time.monotonic() - began  # the first ones also allocate and compile
-    material.tuning.model.zero_grad(set_to_none=True)
-    seconds *= OVERHEAD * recipe.gradient_accumulation_steps
-    fitting = int(recipe.time_budget * 60 / seconds)
+    setup.tuning.model.zero_grad(set_to_none=True)
+    seconds *= OVERHEAD * recipe.loop.gradient_accumulation_steps
+    fitting = int(max(0.0, recipe.time_budget * 60 - spent) / seconds)
     steps = min(max(fitting, FEWEST_STEPS), MOST_STEPS) // 50 * 50
     logger.info("%d steps of about %.2f s each: some %.0f minutes", steps, seconds, steps * seconds / 60)
-    return dataclasses.replace(recipe, max_train_steps=steps)
+    return recipe.with_loop(steps=steps)
 
 
 def _autocast(recipe: FineTuneConfig, device: torch.device) -> torch.autocast:
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision or "no")
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.loop.mixed_precision or "no")
     return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
 
 
-def _validation_loss(recipe: FineTuneConfig, material: TrainingSetup, model: nn.Module) -> float | None:
-    if material.heldout is None:
+def _validation_loss(recipe: FineTuneConfig, setup: TrainingSetup, model: nn.Module) -> float | None:
+    if setup.heldout is None:
         return None
     with _autocast(recipe, next(model.parameters()).device):
-        return material.loss.measure(model, material.heldout)
+        return setup.loss.measure(model, setup.heldout)
 
 
-def _loss_before(recipe: FineTuneConfig, material: TrainingSetup, run: Path) -> float | None:
-    """The untrained model's validation loss, kept in a file, since a run that goes on has moved."""
+def _loss_before(recipe: FineTuneConfig, setup: TrainingSetup, run: Path) -> float | None:
+    """The untrained model's validation loss, kept in a file, since a resumed run has trained it."""
     kept = run / "before.json"
     if not kept.is_file():
-        write_json(kept, {"validation_loss": _validation_loss(recipe, material, material.tuning.model)})
+        write_json(kept, {"validation_loss": _validation_loss(recipe, setup, setup.tuning.model)})
     loss = json.loads(kept.read_text(encoding="utf-8"))["validation_loss"]
     return None if loss is None else float(loss)
 
@@ -170,71 +173,47 @@ def _figures(run: Path) -> dict[str, Any]:
     }
 
 
-def _train(recipe: FineTuneConfig, base: BaseModel, material: TrainingSetup, run: Path, until: int | None) -> bool:
-    if recipe.max_train_steps is None or recipe.learning_rate is None:
-        raise RiffError("the recipe has no number of steps or no learning rate; settle it first")
-    settings = LoopSettings(
-        steps=recipe.max_train_steps,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.lr_warmup_steps,
-        lr_scheduler=recipe.lr_scheduler,  # type: ignore[arg-type]
-        max_grad_norm=recipe.max_grad_norm,
-        ema_decay=recipe.ema_decay if recipe.use_ema else 0.0,
-        mixed_precision=recipe.mixed_precision or "no",
-        checkpointing_steps=recipe.checkpointing_steps,
-        preview_steps=recipe.validation_steps,
-        validation_steps=recipe.validation_steps,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-        use_8bit_adam=recipe.use_8bit_adam,
-        report_to=recipe.report_to,
-        seed=recipe.seed,
-    )
+def _train(recipe: FineTuneConfig, model: DiffusionModel, setup: TrainingSetup, run: Path, until: int | None) -> bool:
+    def validate(tuned: nn.Module) -> float:
+        return _validation_loss(recipe, setup, tuned) or 0.0
 
-    def validate(model: nn.Module) -> float:
-        return _validation_loss(recipe, material, model) or 0.0
-
-    return train(
-        material.tuning.model,
-        NumberedLoss(material.loss, material.loss.batches.names),
-        settings,
-        run,
-        preview=_preview(recipe, base),
-        validation=None if material.heldout is None else validate,
-        recipe={"train_batch_size": recipe.train_batch_size, "method": recipe.method, "trigger": recipe.trigger},
-        until=until,
-        device="cpu" if base.parts.unet.device.type == "cpu" else None,
-    )
-
-
-def _preview(recipe: FineTuneConfig, base: BaseModel) -> Any:
-    parts = base.parts
-    told = [
-        interpret_prompt(text, bpm=None, keyscale=None, parts=parts, prior=base.prior).text
-        for text in prompts_of(recipe)
-    ]
-    return DenoiserPreview(
+    parts = model.components
+    preview = DenoiserPreview(
         parts.vae,
         parts.tokenizer,
         parts.scheduler,
-        base.config,
-        tuple(told),
-        base.model.default_guidance,
-        base.model.interval,
+        model.config,
+        tuple(model.interpret(text).text for text in recipe.prompts),
+        model.default_guidance,
+        model.interval,
+    )
+    device = "cpu" if model.device.type == "cpu" else None
+    return train(
+        setup.tuning.model,
+        NumberedLoss(setup.loss, setup.loss.batches.names),
+        recipe.with_loop(device=device).loop,
+        run,
+        preview=preview,
+        validation=None if setup.heldout is None else validate,
+        recipe={"train_batch_size": recipe.train_batch_size, "method": recipe.method, "trigger": recipe.trigger},
+        until=until,
     )
 
 
-FIGURES_NAME = "figures.json"
-
-
 def write_outcome(
-    run: Path, recipe: FineTuneConfig, base: BaseModel, tuning: Tuning, data: Data, figures: dict[str, Any]
+    run: Path,
+    recipe: FineTuneConfig,
+    model: DiffusionModel,
+    tuning: Tuning,
+    data: TrainingData,
+    figures: dict[str, Any],
 ) -> Outcome:
-    """Write the model of a finished run, draw samples with it as a user would, and say how it came about.
+    """Write the model of a finished run, generate samples with it as a user would, and describe how it was made.
 
     Args:
         run: folder of the run.
-        recipe: settled.
-        base: the model it began with, whose parts now are the trained ones.
+        recipe: resolved.
+        model: the model it began with, whose networks now are the trained ones.
         tuning: what was trained.
         data: the clips.
         figures: what was measured.
@@ -242,24 +221,24 @@ def write_outcome(
     folder = run / "model"
     trained = sum(parameter.numel() for parameter in tuning.model.parameters() if parameter.requires_grad)
     if recipe.method == "full":
-        tuning.settle()
-        for part in (tuning.parts.unet, tuning.parts.text_encoder, tuning.parts.vae):
+        tuning.restore_table()
+        for part in (model.components.unet, model.components.text_encoder, model.components.vae):
             part.half()  # as models are shared; what is lost is far below what a step changes
-        save_checkpoint(tuning.parts, base.config, folder, prior=base.prior, force=True)
+        save_checkpoint(model.components, model.config, folder, prior=model.prior, force=True)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tuning.save(folder)
-        base.config.save(folder)
-    facts = Facts.of(data, trained, tuning.word)
-    figures = figures | {"steps": recipe.max_train_steps, "clips": facts.clips, "trained_parameters": trained}
-    samples = _draw_samples(run, recipe, folder)
+        model.config.save(folder)
+    facts = ModelFacts.of(data, trained)
+    figures = figures | {"steps": recipe.loop.steps, "clips": facts.clips, "trained_parameters": trained}
+    samples = _generate_samples(run, recipe, folder)
     write_json(run / FIGURES_NAME, figures)
     write_text(folder / "README.md", make_card(run.resolve().name, recipe, facts, figures, samples))
     return Outcome(folder, samples, figures)
 
 
-def _draw_samples(run: Path, recipe: FineTuneConfig, folder: Path) -> list[Path]:
-    """The validation prompts as sound and picture, with the model loaded anew from where it was written."""
+def _generate_samples(run: Path, recipe: FineTuneConfig, folder: Path) -> list[Path]:
+    """The validation prompts as sound and spectrogram, with the model loaded from where it was written."""
     from riff.pipeline import RiffPipeline
 
     gc.collect()
@@ -272,8 +251,8 @@ def _draw_samples(run: Path, recipe: FineTuneConfig, folder: Path) -> list[Path]
     for place in places:
         place.mkdir(exist_ok=True)
     samples = []
-    for number, prompt in enumerate(prompts_of(recipe)):
-        clip = pipe(prompt, seed=recipe.seed + number).clips[0]
+    for number, prompt in enumerate(recipe.prompts):
+        clip = pipe(prompt, seed=recipe.loop.seed + number).clips[0]
         for suffix in (".png", ".wav"):
             samples.append(places[0] / f"sample-{number:02d}{suffix}")
             clip.save(samples[-1], overwrite=True)

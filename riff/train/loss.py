@@ -1,4 +1,4 @@
-"""The loss of a fine-tuning step: new clips, the model's own, and what a new word says of the tempo."""
+"""The loss of a fine-tuning step, and what a denoiser predicts: noised latents, targets and weights."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riff.train.batches import Batches, Drawn, Texts
+from riff.train.batches import Batch, Batches
+from riff.train.texts import Texts
 from riff.utils.errors import RiffError
 
 # Noised clips that one measurement of the validation loss is the mean of, at least.
@@ -42,15 +43,15 @@ class WordTempo:
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionLoss:
-    """Draws a batch by its number and weighs the model's errors on it.
+    """The weighted errors of the model on a batch, which is chosen by its number.
 
     Attributes:
         scheduler: of the checkpoint: its noise schedule and what it predicts.
         vae: of the checkpoint: how its latents are scaled.
-        texts: all that the model is told.
+        texts: all that condition the model.
         embeds: (n, tokens, D) of them, or None where the text encoder's part changes.
         batches: of the new clips.
-        own: of clips that the model drew itself, or None.
+        own: of clips that the model generated itself, or None.
         own_weight: of their loss.
         snr_gamma: Min-SNR weighting; None weighs all timesteps alike.
         tempo: of a new word, where the model has a music prior.
@@ -70,47 +71,43 @@ class DiffusionLoss:
 
     def __call__(self, model: nn.Module, generator: torch.Generator, number: int) -> tuple[Tensor, dict[str, float]]:
         """Loss of micro-batch ``number`` and the figures to log."""
-        new = self.error(model, self.batches.draw(number, generator), generator)
+        new = self.error(model, self.batches.batch(number, generator), generator)
         loss, figures = new, {"loss/new": float(new.detach())}
         if self.own is not None:
-            own = self.error(model, self.own.draw(number, generator), generator)
+            own = self.error(model, self.own.batch(number, generator), generator)
             loss, figures["loss/own"] = loss + self.own_weight * own, float(own.detach())
         if self.tempo is not None:
             tempo = self.tempo.error(self.text_encoder)
             loss, figures["loss/tempo"] = loss + TEMPO_WEIGHT * tempo, float(tempo.detach())
         return loss, figures
 
-    def error(self, model: nn.Module, drawn: Drawn, generator: torch.Generator) -> Tensor:
-        """Weighted squared error on one batch, at timesteps and with noise drawn with ``generator``."""
+    def error(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Weighted squared error on one batch, at random timesteps and with random noise of ``generator``."""
         config = self.vae.config
-        latents = (drawn.latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+        latents = (batch.latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
         timesteps = stratified_timesteps(len(latents), len(alphas), generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         noisy, target = add_noise(latents, noise, timesteps, alphas, prediction_type=kind)
         device = next(model.parameters()).device
-        predicted = model(noisy.to(device), timesteps.to(device), self.told(drawn.texts).to(device)).float()
+        predicted = model(noisy.to(device), timesteps.to(device), self.condition(batch.texts).to(device)).float()
         errors = (predicted - target.to(device)).pow(2).mean(dim=(1, 2, 3))
         weights = loss_weights(timesteps, alphas, snr_gamma=self.snr_gamma, prediction_type=kind)
         return (errors * weights.to(device)).mean()
 
-    def told(self, texts: Tensor) -> Tensor:
+    def condition(self, texts: Tensor) -> Tensor:
         """Prompt embeddings, or token ids, of texts by their numbers."""
         return self.texts.input_ids[texts].long() if self.embeds is None else self.embeds[texts].float()
 
     @torch.no_grad()
     def measure(self, model: nn.Module, heldout: Batches) -> float:
-        """The loss on held-out clips, with the same noise and timesteps whenever it is asked."""
+        """The loss on held-out clips, always with the same noise and timesteps."""
         rounds = max(heldout.per_epoch, -(-MEASURED // heldout.batch_size))
         losses = []
         for number in range(rounds):
             generator = torch.Generator().manual_seed(number)
-            losses.append(float(self.error(model, heldout.draw(number, generator), generator)))
+            losses.append(float(self.error(model, heldout.batch(number, generator), generator)))
         return sum(losses) / len(losses)
-
-
-# WAS riff/objective.py: What a denoiser is trained to predict: noised latents, targets and weights, for
-# velocity and for noise.
 
 
 def stratified_timesteps(batch: int, n_timesteps: int, *, generator: torch.Generator) -> Tensor:

@@ -15,17 +15,17 @@ from riff.spectrogram.inversion.waveform import mel_to_waveform
 
 @dataclasses.dataclass(frozen=True)
 class DenoiserPreview:
-    """Draws the same prompts from the same noise each time, so that previews can be compared.
+    """Generates the same prompts from the same noise each time, so that previews can be compared.
 
     Attributes:
         vae: autoencoder that decodes the latents.
         tokenizer: of the prompts.
-        scheduler: that draws, in 20 steps.
-        config: of the pictures.
-        prompts: what to draw.
+        scheduler: of the 20 steps.
+        config: of the images.
+        prompts: to generate.
         guidance_scale: weight of the prompt.
         guidance_interval: shares of the steps from and until which there is guidance.
-        bpm: tempo at which the pictures are played.
+        bpm: tempo of the sounds.
     """
 
     vae: Any
@@ -39,7 +39,7 @@ class DenoiserPreview:
 
     @torch.inference_mode()
     def __call__(self, denoiser: Any, step: int, writer: Any) -> None:
-        """Add a picture and a sound for every prompt to the log."""
+        """Add an image and a sound for every prompt to the log."""
         scale = downsampling(self.vae)
         size = (self.vae.config.latent_channels, self.config.n_mels // scale, self.config.width // scale)
         noise = sample_noise((len(self.prompts), *size), generator=torch.Generator().manual_seed(7))
@@ -52,7 +52,7 @@ class DenoiserPreview:
         )
         latents = denoise(predict, self.scheduler, noise.to(next(denoiser.parameters()).device), num_inference_steps=20)
         images = latents_to_image(latents, self.vae, channels=self.config.channels)
-        writer.add_images("drawn", images[:, :1], step)
+        writer.add_images("generated", images[:, :1], step)
         waveforms = mel_to_waveform(image_to_mel(images, self.config), self.config, bpm=self.bpm, quality="fast")
         for prompt, waveform in zip(self.prompts, waveforms, strict=True):
             sound = waveform[0] / waveform.abs().max().clamp(min=1e-6)

@@ -66,7 +66,7 @@ def few_denoising_steps(monkeypatch):
     monkeypatch.setattr(
         RiffPipeline, "__call__", lambda self, *texts, **more: drawn(self, *texts, **{"num_inference_steps": 2} | more)
     )
-    monkeypatch.setattr("riff.train.setup.STEPS", 2)
+    monkeypatch.setattr("riff.train.preservation.STEPS", 2)
 
 
 def recipe(dataset: Path, checkpoint: Path, **changes) -> FineTuneConfig:
@@ -102,7 +102,7 @@ def finished(tmp_path_factory, mini_config, mini_checkpoint):
     data = write_set(folder / "set", mini_config, n=4, heldout=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outcomes.Tuning, "save", spy)
-        patch.setattr("riff.train.setup.STEPS", 2)
+        patch.setattr("riff.train.preservation.STEPS", 2)
         outcome = fine_tune(recipe(data, mini_checkpoint, validation_prompt=(f"{WORD}, 90 bpm",)), folder / "my-run")
     return outcome, kept["tuning"]
 

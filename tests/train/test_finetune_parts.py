@@ -173,7 +173,7 @@ def clips_of(count: int, seed: int = 0) -> ClipSet:
 def test_latents_are_worked_out_once_and_again_where_anything_has_changed(
     tmp_path, mini_pipe_parts, mini_config, monkeypatch
 ):
-    monkeypatch.setattr("riff.train.batches.SHARD", 2)
+    monkeypatch.setattr("riff.train.cache.SHARD", 2)
     vae, variants = mini_pipe_parts.vae, (Variant(), Variant(gain=3.0))
     asked = []
     clips = clips_of(3)

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from riff.train import checkpoints as runs
-from riff.train.checkpoints import gathered, load_checkpoint, sharded_like, sole_trainer
+from riff.train.checkpoints import load_checkpoint, sole_trainer
+from riff.train.processes import gathered, sharded_like
 from riff.train.loop import train
-from riff.train.progress import read_summary
+from riff.train.summary import read_summary
 from riff.train.settings import LoopSettings, NumberedLoss
 from riff.utils.errors import RiffError, SystemProblem
 

@@ -33,7 +33,7 @@ from riff.music.tagger_net import Labels, TaggerNet, judge, load_net, save_net
 from riff.music.theory import KEYS
 from riff.spectrogram.config import SpectrogramConfig
 from riff.tasks.clip import Clip
-from riff.train.checkpoints import choose_precision
+from riff.train.processes import choose_precision
 from riff.utils.errors import RiffError
 from riff.utils.files import write_json, write_text
 from training.composer.arrange import HELD_OUT_SEEDS, compose

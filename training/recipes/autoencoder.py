@@ -17,7 +17,7 @@ from riff.prompt.interpret import interpret_prompt
 from riff.train.data.dataset import PictureSet
 from riff.train.loop import train
 from riff.train.settings import LoopSettings
-from riff.train.setup import draw_class_clips
+from riff.train.preservation import generate_class_clips
 from riff.utils.errors import RiffError
 
 
@@ -344,7 +344,7 @@ def make_lesson(
     told = {index: text for index, text in told.items() if _columns(model, text) == pictures.pictures.shape[-1]}
     if not told:
         raise RiffError("the model draws no caption of these pictures as wide as they are; use pictures of its kind")
-    ((_, found),) = draw_class_clips(model, list(told.values()), count=len(told), seed=seed, folder=cache)
+    ((_, found),) = generate_class_clips(model, list(told.values()), count=len(told), seed=seed, folder=cache)
     drawn, vae = found.mean[:, 0].float(), model.components.vae
     images = pictures.images(torch.tensor(list(told))) * 2.0 - 1.0
     latents = torch.cat([encode_mode(vae, batch.to(vae.device)).cpu() for batch in images.split(8)])

@@ -24,7 +24,7 @@ from riff.music.key import mirex_key_score
 from riff.music.tagger_net import Labels, TaggerNet, Verdict, judge, load_net, save_net
 from riff.music.theory import KEYS
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.checkpoints import choose_precision
+from riff.train.processes import choose_precision
 from training.recipes.dataset import Clips, load_clips
 
 _BATCH = 32

@@ -22,13 +22,14 @@ _EXAMPLES = """\
   accelerate launch --multi_gpu --num_processes 4 -m riff.train my-dataset -o runs/mine     several GPUs, or CPUs
 
 Options keep the names of diffusers' training scripts. The last checkpoint is always resumed."""
-# Options of diffusers' scripts that would spoil a spectrogram, and why they are not here.
+# Options of diffusers' scripts that are not here, and why.
 _REFUSED = {
     "--random_flip": "it would play the music backwards",
     "--center_crop": "it would cut pitches and beats away",
     "--resolution": "pictures are never rescaled, their rows are pitches and their columns time",
     "--image_interpolation_mode": "pictures are never rescaled, their rows are pitches and their columns time",
     "--noise_offset": "it would shift the level of every clip",
+    "--resume_from_checkpoint": "the last whole checkpoint in RUN is always resumed",
 }
 
 
@@ -80,7 +81,11 @@ def _add_model(group: Any) -> None:
         help="learn clips of the model's own beside yours, so that other prompts stay; default for riff's own models",
     )  # fmt: skip
     group.add_argument("--class_prompts", metavar="FILE", help="their prompts, one a line; default a spread of kinds")
-    group.add_argument("--num_class_images", type=number(1, 100000, whole=True), help="how many of them; default 96")
+    group.add_argument(
+        "--num_class_images",
+        type=number(1, 100000, whole=True),
+        help="how many; default as many as a third of the time allows, 48 at most",
+    )
     group.add_argument("--prior_loss_weight", type=number(0, 100), help="default 1")
 
 
@@ -142,14 +147,11 @@ def _train(args: argparse.Namespace) -> None:
     from riff.train.finetune import fine_tune
     from riff.train.recipe import FineTuneConfig
 
-    names = FineTuneConfig.__dataclass_fields__
-    given: dict[str, Any] = {
-        name: value for name, value in vars(args).items() if name in names and value is not None
-    } | {"train_data_dir": dataset}
-    given["validation_prompt"] = tuple(args.validation_prompt or ())
-    recipe = FineTuneConfig(**given)
+    given = {name: getattr(args, name, None) for name in FineTuneConfig.names()}
+    options = {name: value for name, value in given.items() if value is not None}
     if args.snr_gamma == 0:
-        recipe = FineTuneConfig(**given | {"snr_gamma": None})
+        options["snr_gamma"] = None
+    recipe = FineTuneConfig.from_options(dataset, **options)
     if not args.quiet:
         print(f"the same by accelerate: accelerate launch -m riff.train {_words(args)}", file=sys.stderr)
     if args.push_to_hub:
@@ -158,7 +160,7 @@ def _train(args: argparse.Namespace) -> None:
     main_process = os.environ.get("RANK", "0") == "0"
     if outcome is None:
         if main_process:
-            print("riff: stopped with a checkpoint; the same command goes on from here", file=sys.stderr)
+            print("riff: stopped, and what was done is kept; the same command goes on from here", file=sys.stderr)
         raise SystemExit(143 if _stopped_by(args.output_dir) == "SIGTERM" else 130)
     if not main_process:
         return
@@ -170,7 +172,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _stopped_by(run_folder: str) -> str | None:
-    from riff.train.progress import read_summary
+    from riff.train.summary import read_summary
 
     try:
         return read_summary(Path(run_folder)).signal
