@@ -111,7 +111,7 @@ def _train_as_riff(model: str, folder: Path, run: Path, steps: int, batch_size: 
 
     recipe = FineTuneConfig.from_options(
         str(folder / "data"),
-        pretrained_model_name_or_path=model,
+        model,
         method="full",
         train_batch_size=batch_size,
         max_train_steps=10 * (steps + WARM_UP),

@@ -128,7 +128,9 @@ class FineTuneConfig:
             raise RiffError("textual-inversion learns one word and leaves the text encoder; drop train_text_encoder")
 
     @classmethod
-    def from_options(cls, train_data_dir: str, **options: Any) -> "FineTuneConfig":
+    def from_options(
+        cls, train_data_dir: str, pretrained_model_name_or_path: str = "riff-mini", **options: Any
+    ) -> "FineTuneConfig":
         """The run that options ask for, such as ``max_train_steps=500``; ``use_ema=False`` keeps no average."""
         loop = {_LOOP_NAMES[name]: options.pop(name) for name in list(options) if name in _LOOP_NAMES}
         if "validation_steps" in loop:
@@ -139,7 +141,9 @@ class FineTuneConfig:
             options["validation_prompt"] = tuple(options["validation_prompt"])
         if unknown := set(options) - {field.name for field in dataclasses.fields(cls)}:
             raise RiffError(f"{sorted(unknown)[0]!r} is no option of a fine-tuning run; use {', '.join(cls.names())}")
-        return cls(train_data_dir, **options, loop=dataclasses.replace(_UNRESOLVED, **loop))
+        return cls(
+            train_data_dir, pretrained_model_name_or_path, **options, loop=dataclasses.replace(_UNRESOLVED, **loop)
+        )
 
     @classmethod
     def names(cls) -> list[str]:

@@ -59,6 +59,13 @@ def dataset(tmp_path_factory, mini_config) -> Path:
     return write_set(tmp_path_factory.mktemp("data") / "set", mini_config)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def shared_cache_of_the_tests(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RIFF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def few_denoising_steps(monkeypatch):
     """Samples are drawn in two steps: that they are drawn is what is tested."""
@@ -75,7 +82,7 @@ def recipe(dataset: Path, checkpoint: Path, **changes) -> FineTuneConfig:
         "num_class_images": 2, "checkpointing_steps": 2, "validation_steps": 100, "mixed_precision": "no",
         "learning_rate": 0.01, "lr_warmup_steps": 0, "caption_shuffles": 1,
     }  # fmt: skip
-    return FineTuneConfig(str(dataset), **{**fields, **changes})
+    return FineTuneConfig.from_options(str(dataset), **{**fields, **changes})
 
 
 def trained(run: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -279,7 +286,7 @@ def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, dataset, mini_check
 )
 def test_a_recipe_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(RiffError, match=message):
-        FineTuneConfig("set", **fields)
+        FineTuneConfig.from_options("set", **fields)
 
 
 def test_two_processes_learn_what_one_learns_with_twice_the_accumulation(tmp_path, dataset, mini_checkpoint):
@@ -312,7 +319,7 @@ def test_the_real_stable_diffusion_configuration_takes_two_lora_steps_on_a_cpu(t
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from riff.train import denoiser as preview
+    from riff.train import preview
     from training.recipes.checkpoint import build_tokenizer
 
     torch.manual_seed(0)
@@ -340,7 +347,7 @@ def test_the_real_stable_diffusion_configuration_takes_two_lora_steps_on_a_cpu(t
         lambda self, *texts, **more: drawn(self, *texts, **more | {"num_inference_steps": 1, "quality": "fast"}),
     )  # fmt: skip
     data = write_set(tmp_path / "set", SpectrogramConfig.riffusion(), n=1)
-    asked = FineTuneConfig(
+    asked = FineTuneConfig.from_options(
         str(data),
         str(tmp_path / "sd"),
         trigger=WORD,

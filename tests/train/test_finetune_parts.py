@@ -15,19 +15,10 @@ from riff.apps.cli import main
 from riff.prompt.learned_words import add_token, check_word, read_words, write_words
 from riff.prompt.vocabulary import split_known
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.batches import (
-    Batches,
-    Latents,
-    TrainSet,
-    Variant,
-    Wording,
-    collect_texts,
-    encode_clips,
-    make_variants,
-    shift_by_bars,
-    unknown_words,
-)
+from riff.train.batches import Batches, Latents, TrainSet, Variant, make_variants, shift_by_bars
+from riff.train.cache import encode_clips
 from riff.train.data.dataset import ClipSet
+from riff.train.texts import Wording, collect_texts, unknown_words
 from riff.utils.errors import ModelError, RiffError
 
 
@@ -64,7 +55,7 @@ def test_a_batch_draws_the_clips_own_texts_and_drops_some():
     batches = Batches([train_set(4, 4)], 4, seed=0, caption_dropout=0.5)
     texts = Counter()
     for m in range(200):
-        drawn = batches.draw(m, torch.Generator().manual_seed(m))
+        drawn = batches.batch(m, torch.Generator().manual_seed(m))
         numbers = drawn.latents[:, 0, 0, 0].long()
         told = drawn.texts > 0
         assert torch.equal((drawn.texts[told] - 1) // 2, numbers[told])
@@ -89,7 +80,7 @@ def test_only_clips_without_a_key_are_drawn_at_another_pitch_and_only_whole_bars
     clips = TrainSet(Latents(mean, None), texts, ["a", "b"], [4, 4], keyless, pitched)
     seen: dict[int, set[float]] = {1: set(), 2: set()}
     for m in range(20):
-        drawn = Batches([clips], 2, seed=0, shift=True).draw(m, torch.Generator().manual_seed(m))
+        drawn = Batches([clips], 2, seed=0, shift=True).batch(m, torch.Generator().manual_seed(m))
         for text, value in zip(drawn.texts.tolist(), drawn.latents[:, 0, 0, 0].tolist(), strict=True):
             seen[text].add(value)
     assert seen == {1: {0.0, 1.0}, 2: {0.0}}
@@ -97,7 +88,7 @@ def test_only_clips_without_a_key_are_drawn_at_another_pitch_and_only_whole_bars
     one, none = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
     for bar, starts in ((4, {0.0, 4.0}), (0, {0.0})):
         batches = Batches([TrainSet(ramp, texts[:1], ["a"], [bar], one, none)], 1, seed=0, shift=True)
-        found = {float(batches.draw(m, torch.Generator().manual_seed(m)).latents[0, 0, 0, 0]) for m in range(20)}
+        found = {float(batches.batch(m, torch.Generator().manual_seed(m)).latents[0, 0, 0, 0]) for m in range(20)}
         assert found == starts
 
 
@@ -279,7 +270,12 @@ def test_the_command_hands_its_options_on_by_their_own_names(tmp_path, monkeypat
     assert json.loads(captured.out) == {"model": "run/model", "hub": "https://hub/me/mine", "steps": 3}
     assert "accelerate launch -m riff.train" in captured.err
     recipe = seen["recipe"]
-    assert (recipe.rank, recipe.snr_gamma, recipe.validation_prompt, recipe.use_ema) == (4, None, ("a", "b"), False)
+    assert (recipe.rank, recipe.snr_gamma, recipe.validation_prompt, recipe.loop.ema_decay) == (
+        4,
+        None,
+        ("a", "b"),
+        0.0,
+    )
     assert pushed == [(Path("run/model"), "mine")]
 
 

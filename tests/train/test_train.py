@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from riff.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from riff.train.loop import train
-from riff.train.summary import advice, read_summary
 from riff.train.settings import LoopSettings, NumberedLoss, generator_of, learning_rate_at, micro_batch_numbers
+from riff.train.summary import advice, read_summary
 from riff.utils.errors import RiffError
 
 pytest.importorskip("accelerate")
@@ -28,6 +28,7 @@ SETTINGS = LoopSettings(
     checkpointing_steps=4,
     preview_steps=1000,
     seed=3,
+    device="cpu",
 )
 
 
@@ -61,11 +62,11 @@ def killed_at(step: int, count: list[int]):
 @pytest.mark.parametrize("step", [2, 5, 9, 12])
 def test_killed_and_resumed_training_equals_an_uninterrupted_run_bit_for_bit(tmp_path: Path, step: int):
     whole, stopped = new_model(), new_model()
-    assert train(whole, line_loss, SETTINGS, tmp_path / "whole", device="cpu")
+    assert train(whole, line_loss, SETTINGS, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(stopped, killed_at(step, [0]), SETTINGS, tmp_path / "stopped", device="cpu")
+        train(stopped, killed_at(step, [0]), SETTINGS, tmp_path / "stopped")
     resumed = new_model()
-    assert train(resumed, line_loss, SETTINGS, tmp_path / "stopped", device="cpu")
+    assert train(resumed, line_loss, SETTINGS, tmp_path / "stopped")
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     ends = [load_checkpoint(tmp_path / name)[0] for name in ("whole", "stopped")]
@@ -77,7 +78,7 @@ def test_killed_and_resumed_training_equals_an_uninterrupted_run_bit_for_bit(tmp
 def test_training_lowers_the_loss(tmp_path: Path):
     model = new_model()
     before = line_loss(model, torch.Generator().manual_seed(9))[0].detach()
-    train(model, line_loss, LoopSettings(**{**SETTINGS.__dict__, "steps": 60}), tmp_path, device="cpu")
+    train(model, line_loss, LoopSettings(**{**SETTINGS.__dict__, "steps": 60}), tmp_path)
     after = line_loss(model, torch.Generator().manual_seed(9))[0].detach()
     assert float(after) < 0.5 * float(before)
 
@@ -87,7 +88,7 @@ def test_losses_that_stay_non_finite_stop_the_run_with_one_line(tmp_path: Path):
         return model(torch.ones(1, 1)).sum() * float("nan"), {}
 
     with pytest.raises(RiffError, match="not finite for 20 steps"):
-        train(new_model(), broken, LoopSettings(**{**SETTINGS.__dict__, "steps": 40}), tmp_path, device="cpu")
+        train(new_model(), broken, LoopSettings(**{**SETTINGS.__dict__, "steps": 40}), tmp_path)
 
 
 def test_one_non_finite_loss_is_skipped_and_leaves_the_weights_alone(tmp_path: Path):
@@ -99,7 +100,7 @@ def test_one_non_finite_loss_is_skipped_and_leaves_the_weights_alone(tmp_path: P
         return (loss * float("nan") if calls[0] == 3 else loss), figures
 
     model = new_model()
-    assert train(model, once_broken, SETTINGS, tmp_path, device="cpu")
+    assert train(model, once_broken, SETTINGS, tmp_path)
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
 
 
@@ -169,9 +170,9 @@ def test_validation_is_logged_kept_through_a_kill_and_judged_in_words(tmp_path: 
         return lambda model: losses[next(at)]
 
     with pytest.raises(Killed):
-        train(new_model(), killed_at(7, [0]), settings, tmp_path, validation=scripted(2), device="cpu")
+        train(new_model(), killed_at(7, [0]), settings, tmp_path, validation=scripted(2))
     with caplog.at_level(logging.INFO):
-        train(new_model(), line_loss, settings, tmp_path, validation=scripted(6), device="cpu")
+        train(new_model(), line_loss, settings, tmp_path, validation=scripted(6))
     told = "validation loss was least at step 4 (0.5) and has risen since (0.8 at step 10)"
     assert any(told in record.message for record in caplog.records)
     summary = read_summary(tmp_path)
@@ -188,9 +189,9 @@ def test_validation_sees_the_averaged_weights_and_leaves_the_training_as_it_was(
         return 1.0
 
     plain, watched = new_model(), new_model()
-    train(plain, line_loss, SETTINGS, tmp_path / "plain", device="cpu")
+    train(plain, line_loss, SETTINGS, tmp_path / "plain")
     settings = dataclasses.replace(SETTINGS, validation_steps=3)
-    train(watched, line_loss, settings, tmp_path / "watched", validation=keep, device="cpu")
+    train(watched, line_loss, settings, tmp_path / "watched", validation=keep)
     assert torch.equal(next(plain.parameters()), next(watched.parameters()))
     assert torch.equal(seen[-1], next(watched.parameters())) and len(seen) == 4
 
@@ -201,9 +202,9 @@ def test_a_preview_that_fails_leaves_the_trained_weights_not_the_averaged_ones(t
 
     model = new_model()
     with pytest.raises(RiffError, match="no picture"):
-        train(model, line_loss, dataclasses.replace(SETTINGS, preview_steps=4), tmp_path, preview=fails, device="cpu")
+        train(model, line_loss, dataclasses.replace(SETTINGS, preview_steps=4), tmp_path, preview=fails)
     twin = new_model()
-    train(twin, line_loss, SETTINGS, tmp_path / "twin", until=4, device="cpu")
+    train(twin, line_loss, SETTINGS, tmp_path / "twin", until=4)
     trained = load_checkpoint(tmp_path / "twin")[0].tensors["model"]
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
 
@@ -214,7 +215,7 @@ def test_a_preview_that_fails_takes_no_step_with_it_that_a_checkpoint_was_due_fo
 
     settings = dataclasses.replace(SETTINGS, preview_steps=4, checkpointing_steps=4)
     with pytest.raises(RiffError, match="no picture"):
-        train(new_model(), line_loss, settings, tmp_path, preview=fails, device="cpu")
+        train(new_model(), line_loss, settings, tmp_path, preview=fails)
     assert load_checkpoint(tmp_path)[0].step == 4
 
 
@@ -253,8 +254,8 @@ def test_a_numbered_loss_gets_every_micro_batch_of_the_run_once_and_its_own_rand
         return line_loss(model, generator)
 
     settings = dataclasses.replace(SETTINGS, gradient_accumulation_steps=3, steps=4)
-    train(new_model(), NumberedLoss(loss), settings, tmp_path, until=2, device="cpu")
-    train(new_model(), NumberedLoss(loss), settings, tmp_path, device="cpu")
+    train(new_model(), NumberedLoss(loss), settings, tmp_path, until=2)
+    train(new_model(), NumberedLoss(loss), settings, tmp_path)
     assert [number for number, _ in drawn] == list(range(12))
     assert all(value == float(torch.rand(1, generator=generator_of(3, number))) for number, value in drawn)
 
@@ -266,8 +267,8 @@ def test_accumulated_micro_batches_are_one_batch_of_their_mean_gradient(tmp_path
 
     accumulated, whole = new_model(), new_model()
     halves = dataclasses.replace(SETTINGS, gradient_accumulation_steps=2)
-    train(accumulated, line_loss, halves, tmp_path / "halves", device="cpu")
-    train(whole, NumberedLoss(joined), SETTINGS, tmp_path / "whole", device="cpu")
+    train(accumulated, line_loss, halves, tmp_path / "halves")
+    train(whole, NumberedLoss(joined), SETTINGS, tmp_path / "whole")
     for one, other in zip(accumulated.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -277,7 +278,7 @@ def test_the_global_random_state_is_neither_read_nor_moved(tmp_path: Path):
     before = torch.get_rng_state()
     one = new_model()
     torch.set_rng_state(before)
-    train(one, line_loss, SETTINGS, tmp_path / "one", device="cpu")
+    train(one, line_loss, SETTINGS, tmp_path / "one")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -300,14 +301,14 @@ def test_settings_that_make_no_sense_or_lack_something_are_one_line(tmp_path: Pa
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(RiffError, match=line) as caught:
-        train(new_model(), line_loss, dataclasses.replace(SETTINGS, **change), tmp_path, device="cpu")
+        train(new_model(), line_loss, dataclasses.replace(SETTINGS, **change), tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_runs_of_different_precision_follow_each_other_in_one_process(tmp_path: Path):
     for precision in ("no", "bf16", "no"):
         settings = dataclasses.replace(SETTINGS, mixed_precision=precision, steps=2)
-        assert train(new_model(), line_loss, settings, tmp_path / f"{precision}-{os.urandom(2).hex()}", device="cpu")
+        assert train(new_model(), line_loss, settings, tmp_path / f"{precision}-{os.urandom(2).hex()}")
 
 
 def test_trackers_that_accelerate_knows_get_the_figures(tmp_path: Path, monkeypatch):
@@ -341,7 +342,7 @@ def test_trackers_that_accelerate_knows_get_the_figures(tmp_path: Path, monkeypa
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "trackio", Notebook)
     monkeypatch.setattr("accelerate.tracking._available_trackers", [tracking.LoggerType.TRACKIO])
     settings = dataclasses.replace(SETTINGS, report_to="tensorboard,trackio", validation_steps=6)
-    assert train(new_model(), line_loss, settings, tmp_path, validation=lambda model: 0.5, device="cpu")
+    assert train(new_model(), line_loss, settings, tmp_path, validation=lambda model: 0.5)
     assert told[0][1]["learning_rate"] == 0.05 and told[-1][0] == -1
     assert (6, {"validation/loss": 0.5}) in told
     assert any(step == 12 and values.keys() >= {"loss", "lr", "steps_per_s"} for step, values in told)
@@ -357,7 +358,7 @@ def test_tied_weights_are_saved_and_taken_up(tmp_path: Path):
         return model
 
     whole, halves = tied(), tied()
-    train(whole, line_loss, SETTINGS, tmp_path / "whole", device="cpu")
-    train(tied(), line_loss, SETTINGS, tmp_path / "halves", until=5, device="cpu")
-    train(halves, line_loss, SETTINGS, tmp_path / "halves", device="cpu")
+    train(whole, line_loss, SETTINGS, tmp_path / "whole")
+    train(tied(), line_loss, SETTINGS, tmp_path / "halves", until=5)
+    train(halves, line_loss, SETTINGS, tmp_path / "halves")
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in halves.state_dict().items())

@@ -19,12 +19,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from riff.train import checkpoints as runs
 from riff.train.checkpoints import load_checkpoint, sole_trainer
-from riff.train.processes import gathered, sharded_like
 from riff.train.loop import train
-from riff.train.summary import read_summary
+from riff.train.processes import gathered, sharded_like
 from riff.train.settings import LoopSettings, NumberedLoss
+from riff.train.summary import read_summary
 from riff.utils.errors import RiffError, SystemProblem
 
 pytest.importorskip("accelerate")
@@ -38,6 +37,7 @@ SETTINGS = LoopSettings(
     checkpointing_steps=4,
     validation_steps=4,
     seed=3,
+    device="cpu",
 )
 POINTS = torch.linspace(-1, 1, 16)[:, None]
 
@@ -64,7 +64,7 @@ def distance(model: nn.Module) -> float:
 def go(run: Path, settings: LoopSettings = SETTINGS, loss: Callable[..., Any] = line_loss, **more: Any) -> list[float]:
     """Train; the weights it ends with."""
     model = new_model()
-    train(model, NumberedLoss(loss), settings, run, validation=distance, device="cpu", **more)
+    train(model, NumberedLoss(loss), settings, run, validation=distance, **more)
     return torch.cat([value.detach().reshape(-1) for value in model.parameters()]).tolist()
 
 
@@ -121,12 +121,12 @@ def in_two_processes(root: Path) -> dict[str, Any]:
     else:
         found["locked"] = refusal(lambda: go(root / "locked"))
 
-    def full(name: str, path: Path) -> None:
+    def full(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    usual, runs._operation = runs._operation, full
+    usual, os.replace = os.replace, full
     found["full"] = refusal(lambda: go(root / "full"))
-    runs._operation = usual
+    os.replace = usual
     own = dataclasses.replace(SETTINGS, seed=rank)
     found["unlike"] = refusal(lambda: go(root / "unlike", own))
     accumulating = dataclasses.replace(SETTINGS, gradient_accumulation_steps=2)

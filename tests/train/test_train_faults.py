@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from riff.train import checkpoints as runs
 from riff.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, sole_trainer
-from riff.train.loop import train
-from riff.train.stop import StopFlag
 from riff.train.health import MAX_BAD_STEPS, WINDOW
-from riff.train.summary import read_summary
+from riff.train.loop import train
 from riff.train.settings import LoopSettings, NumberedLoss
+from riff.train.stop import StopFlag
+from riff.train.summary import read_summary
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 resource = pytest.importorskip("resource")
@@ -43,6 +43,7 @@ SETTINGS = LoopSettings(
     checkpointing_steps=3,
     validation_steps=4,
     seed=3,
+    device="cpu",
     gradient_accumulation_steps=2,
 )
 POINTS = torch.linspace(-1, 1, 14)[:, None]
@@ -78,7 +79,7 @@ def distance(model: nn.Module) -> float:
 
 
 def whole_training(run: Path, settings: LoopSettings = SETTINGS) -> bool:
-    return train(new_model(), LOSS, settings, run, validation=distance, device="cpu")
+    return train(new_model(), LOSS, settings, run, validation=distance)
 
 
 def in_child(action: Callable[[], object]) -> int:
@@ -100,11 +101,11 @@ def in_child(action: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def at_operation(n: int, action: Callable[[], None]) -> Callable[[str, Path], None]:
-    """A fault hook that acts at the n-th file operation, counted from 1."""
+def at_operation(n: int, action: Callable[[], None]) -> Callable[[str], None]:
+    """Acts at the n-th file operation, counted from 1."""
     count = [0]
 
-    def operation(name: str, path: Path) -> None:
+    def operation(name: str) -> None:
         count[0] += 1
         if count[0] == n:
             action()
@@ -116,10 +117,36 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def watch(patch: pytest.MonkeyPatch, before: Callable[[str], object]) -> None:
+    """Call ``before`` with a name right before every file operation of a save."""
+    replace, rmtree, sync = os.replace, shutil.rmtree, runs._sync
+
+    def watched_replace(source: Path | str, target: Path | str) -> None:
+        name = Path(target).name
+        kind = "publish" if name.startswith("step-") and ".tmp-" not in name else "write"
+        if name.endswith("-old"):
+            kind = "set aside" if name.startswith(("step-00000003",)) else "retire"
+        before(f"{kind} {name}")
+        replace(source, target)
+
+    def watched_rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            before(f"delete {path.name}")
+        rmtree(path, ignore_errors=ignore_errors)
+
+    def watched_sync(path: Path) -> None:
+        before(f"flush {path.name}")
+        sync(path)
+
+    patch.setattr(os, "replace", watched_replace)
+    patch.setattr(runs.shutil, "rmtree", watched_rmtree)
+    patch.setattr(runs, "_sync", watched_sync)
+
+
 def operations_of(action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_operation", lambda name, path: names.append(f"{name} {path.name}"))
+        watch(patch, names.append)
         action()
     return names
 
@@ -155,7 +182,7 @@ def test_killed_at_every_file_operation_of_a_save_a_whole_checkpoint_is_left(tmp
         run = tmp_path / str(n)
         prepared_run(run)
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "_operation", at_operation(n, kill))
+            watch(patch, at_operation(n, kill))
             assert in_child(lambda run=run: save_checkpoint(run, small_checkpoint(3))) == -signal.SIGKILL, name
         found, _ = load_checkpoint(run)
         published = n > names.index("publish step-00000003") + 1
@@ -172,16 +199,19 @@ def test_an_error_at_any_file_operation_is_one_line_and_the_older_checkpoint_sta
     tmp_path: Path, monkeypatch, number: int
 ):
     prepared_run(tmp_path / "count")
-    names = operations_of(lambda: save_checkpoint(tmp_path / "count", small_checkpoint(3)), monkeypatch)
+    every = operations_of(lambda: save_checkpoint(tmp_path / "count", small_checkpoint(3)), monkeypatch)
+    # A folder that cannot be deleted is left, and no error.
+    names = [name for name in every if not name.startswith("delete")]
 
     def fail() -> None:
         raise OSError(number, os.strerror(number))
 
-    for n, name in enumerate(names, start=1):
+    for name in names:
+        n = every.index(name) + 1
         run = tmp_path / str(n)
         prepared_run(run)
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "_operation", at_operation(n, fail))
+            watch(patch, at_operation(n, fail))
             with pytest.raises(SystemProblem, match=r"step 3 is not saved.*whole") as caught:
                 save_checkpoint(run, small_checkpoint(3))
         assert "\n" not in str(caught.value) and caught.value.exit_code == 5
@@ -199,7 +229,7 @@ def test_training_killed_at_every_file_operation_ends_with_the_same_bits(tmp_pat
     for n in range(1, len(names) + 1):
         run = tmp_path / str(n)
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "_operation", at_operation(n, kill))
+            watch(patch, at_operation(n, kill))
             assert in_child(lambda run=run: whole_training(run, settings)) == -signal.SIGKILL, names[n - 1]
         whole_training(run, settings)
         assert_same(tmp_path / "whole", run)
@@ -214,7 +244,7 @@ def test_killed_over_and_over_at_any_instant_training_ends_with_the_same_bits(tm
         child = os.fork()
         if child == 0:
             torch.set_num_threads(1)
-            train(new_model(), LOSS, settings, tmp_path / "killed", validation=distance, device="cpu")
+            train(new_model(), LOSS, settings, tmp_path / "killed", validation=distance)
             os._exit(0)
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
@@ -259,7 +289,7 @@ def slow(model, generator, number):
     time.sleep(0.05)
     return epoch_loss(model, generator, number)
 
-finished = train(new_model(), NumberedLoss(slow), SETTINGS, Path({run!r}), validation=distance, device="cpu")
+finished = train(new_model(), NumberedLoss(slow), SETTINGS, Path({run!r}), validation=distance)
 raise SystemExit(0 if finished else 130)
 """
 
@@ -303,7 +333,7 @@ def forked_training(run: Path, ready: Path, asked: list[int]) -> int:
         code = 70
         try:
             torch.set_num_threads(1)
-            code = 0 if train(new_model(), held, SETTINGS, run, device="cpu") else 99
+            code = 0 if train(new_model(), held, SETTINGS, run) else 99
         except KeyboardInterrupt:
             code = 130
         finally:
@@ -375,9 +405,9 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
 
 
 def test_resuming_with_other_settings_shows_each_change_and_goes_on_only_if_allowed(tmp_path: Path):
-    def go(settings: LoopSettings, batch_size: int, **more: bool) -> bool:
+    def go(settings: LoopSettings, batch_size: int) -> bool:
         facts = {"batch_size": batch_size, "sizes": (1, 2)}
-        return train(new_model(), LOSS, settings, tmp_path, recipe=facts, until=None, device="cpu", **more)
+        return train(new_model(), LOSS, settings, tmp_path, recipe=facts, until=None)
 
     assert go(SETTINGS, 2)
     longer = dataclasses.replace(SETTINGS, steps=12, checkpointing_steps=5, preview_steps=7, validation_steps=9)
@@ -386,7 +416,7 @@ def test_resuming_with_other_settings_shows_each_change_and_goes_on_only_if_allo
     with pytest.raises(RiffError, match=r"learning_rate: 0.05 -> 0.02; batch_size: 2 -> 3"):
         go(other, 3)
     assert load_checkpoint(tmp_path)[0].step == 12
-    assert go(other, 3, allow_changes=True)
+    assert go(dataclasses.replace(other, allow_changes=True), 3)
     assert load_checkpoint(tmp_path)[0].step == 14
 
 
@@ -394,7 +424,7 @@ def test_checkpoints_of_another_model_are_refused(tmp_path: Path):
     assert whole_training(tmp_path)
     wider = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1))
     with pytest.raises(RiffError, match=r"another model \(0\.weight differs"):
-        train(wider, LOSS, SETTINGS, tmp_path, device="cpu")
+        train(wider, LOSS, SETTINGS, tmp_path)
 
 
 def half_frozen() -> nn.Module:
@@ -405,15 +435,15 @@ def half_frozen() -> nn.Module:
 
 def test_frozen_weights_are_not_saved_but_known_again(tmp_path: Path):
     settings = dataclasses.replace(SETTINGS, steps=4)
-    assert train(half_frozen(), LOSS, settings, tmp_path, device="cpu")
+    assert train(half_frozen(), LOSS, settings, tmp_path)
     assert set(load_checkpoint(tmp_path)[0].tensors["model"]) == {"2.weight", "2.bias"}
     longer = dataclasses.replace(settings, steps=6)
     changed = half_frozen()
     with torch.no_grad():
         changed[0].bias.add_(1.0)
     with pytest.raises(RiffError, match="frozen_weights"):
-        train(changed, LOSS, longer, tmp_path, device="cpu")
-    assert train(half_frozen(), LOSS, longer, tmp_path, device="cpu")
+        train(changed, LOSS, longer, tmp_path)
+    assert train(half_frozen(), LOSS, longer, tmp_path)
 
 
 def test_a_checkpoint_of_the_first_riff_with_all_weights_and_no_recipe_is_taken_up(tmp_path: Path):
@@ -451,7 +481,7 @@ def broken_from(step: int, factor: float) -> NumberedLoss:
 def test_a_run_whose_loss_breaks_stops_with_step_rate_clips_and_last_checkpoint(tmp_path: Path, factor: float):
     settings = dataclasses.replace(SETTINGS, steps=60, lr_scheduler="constant")
     with pytest.raises(ModelError) as caught:
-        train(new_model(), broken_from(7, factor), settings, tmp_path, device="cpu")
+        train(new_model(), broken_from(7, factor), settings, tmp_path)
     step = 7 + MAX_BAD_STEPS - 1
     for words in (
         f"the loss was not finite for 20 steps in a row (step {step}, learning rate 0.05, ",
@@ -473,7 +503,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_like_such_a_loss(tmp_path: Pat
         return value, {}
 
     model = new_model()
-    assert train(model, NumberedLoss(loss), SETTINGS, tmp_path, device="cpu")
+    assert train(model, NumberedLoss(loss), SETTINGS, tmp_path)
     assert all(bool(torch.isfinite(value).all()) for value in model.parameters())
     assert load_checkpoint(tmp_path)[0].state["ema_step"] == SETTINGS.steps - 1
 
@@ -484,16 +514,16 @@ def test_a_jump_of_the_loss_is_told_once_and_stops_the_run_if_it_stays(tmp_path:
         caplog.at_level(logging.WARNING),
         pytest.raises(ModelError, match="jumped from 1 to 50 and stayed there for 20"),
     ):
-        train(new_model(), broken_from(WINDOW + 10, 50.0), settings, tmp_path, device="cpu")
+        train(new_model(), broken_from(WINDOW + 10, 50.0), settings, tmp_path)
     assert sum("the loss jumped from 1 to 50" in record.message for record in caplog.records) == 1
 
 
 def test_the_count_of_bad_steps_outlives_a_stop(tmp_path: Path):
     settings = dataclasses.replace(SETTINGS, steps=60)
-    assert train(new_model(), broken_from(7, float("nan")), settings, tmp_path, until=20, device="cpu")
+    assert train(new_model(), broken_from(7, float("nan")), settings, tmp_path, until=20)
     assert load_checkpoint(tmp_path)[0].state["health"]["bad"] == 13
     with pytest.raises(ModelError, match=f"step {7 + MAX_BAD_STEPS - 1},"):
-        train(new_model(), broken_from(7, float("nan")), settings, tmp_path, device="cpu")
+        train(new_model(), broken_from(7, float("nan")), settings, tmp_path)
 
 
 def test_the_same_run_under_another_version_of_the_json_is_still_whole(tmp_path: Path):
@@ -512,9 +542,9 @@ def test_8_bit_adam_goes_on_to_the_same_bits(tmp_path: Path):
         return nn.Sequential(nn.Linear(1, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 1))
 
     settings = dataclasses.replace(SETTINGS, use_8bit_adam=True, learning_rate=1e-3)
-    assert train(wide(), LOSS, settings, tmp_path / "whole", device="cpu")
+    assert train(wide(), LOSS, settings, tmp_path / "whole")
     for until in (5, None):
-        assert train(wide(), LOSS, settings, tmp_path / "halves", until=until, device="cpu")
+        assert train(wide(), LOSS, settings, tmp_path / "halves", until=until)
     kinds = {value.dtype for value in load_checkpoint(tmp_path / "whole")[0].tensors["optimizer"].values()}
     assert torch.uint8 in kinds
     assert_same(tmp_path / "whole", tmp_path / "halves")
@@ -557,6 +587,6 @@ def test_a_run_folder_that_is_deleted_during_training_is_made_again(tmp_path: Pa
             shutil.rmtree(run)
         return epoch_loss(model, generator, number)
 
-    assert train(new_model(), NumberedLoss(loss), SETTINGS, run, validation=distance, device="cpu")
+    assert train(new_model(), NumberedLoss(loss), SETTINGS, run, validation=distance)
     whole_training(tmp_path / "whole")
     assert_same(tmp_path / "whole", run)

@@ -82,7 +82,7 @@ def train_as_riff(model: str, data: Path, run: Path, arguments: argparse.Namespa
     from riff.train.finetune import fine_tune
     from riff.train.recipe import FineTuneConfig
 
-    recipe = FineTuneConfig(
+    recipe = FineTuneConfig.from_options(
         str(data),
         model,
         method=arguments.method,

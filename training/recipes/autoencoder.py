@@ -16,8 +16,8 @@ from riff.diffusion.windows import training_width
 from riff.prompt.interpret import interpret_prompt
 from riff.train.data.dataset import PictureSet
 from riff.train.loop import train
-from riff.train.settings import LoopSettings
 from riff.train.preservation import generate_class_clips
+from riff.train.settings import LoopSettings
 from riff.utils.errors import RiffError
 
 

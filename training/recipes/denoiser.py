@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from riff.prompt.encoder import embed_prompt
-from riff.train.processes import choose_precision
 from riff.train.data.dataset import PictureSet
 from riff.train.loop import train
 from riff.train.loss import add_noise, loss_weights, stratified_timesteps
+from riff.train.processes import choose_precision
 from riff.train.settings import LoopSettings
 from riff.utils.files import atomic_path
 from training.recipes.autoencoder import encode_mode

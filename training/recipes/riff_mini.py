@@ -32,10 +32,10 @@ import torch
 from riff.diffusion.model import MINI_GUIDANCE, MINI_INTERVAL
 from riff.diffusion.sampling import choose_scheduler
 from riff.pipeline import RiffPipeline
-from riff.train.processes import choose_precision
 from riff.train.data.dataset import PictureSet, load_picture_sets
 from riff.train.loop import train
 from riff.train.preview import DenoiserPreview
+from riff.train.processes import choose_precision
 from riff.train.settings import LoopSettings
 from training.recipes.autoencoder import AutoencoderObjective, latent_magnitude, train_autoencoder
 from training.recipes.checkpoint import build_tokenizer, write_checkpoint
