@@ -49,7 +49,7 @@ LONG_FUNCTIONS = {
     "riff.pipeline.RiffPipeline.__call__",
 }
 KNOWN_UPWARD = {("riff.tasks.replay", "riff.pipeline"), ("riff.tasks.stream", "riff.pipeline")}
-KNOWN_NAMES = {"Job", "Stopped", "Stream", "Plan", "Request", "Sampling", "RenderRequest", "WalkRequest", "RemixRequest",
+KNOWN_NAMES = {"Job", "Stopped", "Stream", "Request", "Sampling", "RenderRequest", "WalkRequest", "RemixRequest",
                "ExtendRequest", "InpaintRequest", "StreamRequest"}  # fmt: skip
 # `riff serve` and `riff play` start the other two apps.
 STARTS = {("riff.apps.cli.serve", "server"), ("riff.apps.cli.play", "playground")}
@@ -59,10 +59,8 @@ WIDE_FUNCTIONS = {"RiffPipeline.__call__", "RiffPipeline.from_pretrained"} | {
     "RiffPipeline.interpolate",
     "provenance",
     "RiffPipeline.walk",
-    "prepare_tuning",
     "RiffPipeline.extend",
     "walk_timeline",
-    "train",
     "make_plan",
     "open_recording",
     "RiffPipeline.remix",

@@ -46,7 +46,11 @@ def connected(address: str | None = None, *, workers: int | None = None) -> Iter
     try:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
-            own = {"num_cpus": workers or usable_cores(), "object_store_memory": 1 << 29, "include_dashboard": False}
+            own: dict[str, Any] = {
+                "num_cpus": workers or usable_cores(),
+                "object_store_memory": 1 << 29,
+                "include_dashboard": False,
+            }
             # Ray's workers are nice to all others, and so would get nothing done beside a busy program.
             ray.init(address="local", _system_config={"worker_niceness": 0}, **own, **quiet)
         else:

@@ -209,7 +209,7 @@ def test_a_taught_word_is_known_whole_in_any_case_and_changes_no_other(mini_pipe
     with torch.no_grad():
         assert torch.equal(text_encoder(torch.tensor([ids])).last_hidden_state, before)
     assert add_token("foobar", torch.ones(16), tokenizer, text_encoder) == number
-    with pytest.raises(ModelError, match="taught already"):
+    with pytest.raises(ModelError, match="another embedding already"):
         add_token("foobar", torch.zeros(16), tokenizer, text_encoder)
     with pytest.raises(ModelError, match=r"shape \(8,\)"):
         add_token("other", torch.zeros(8), tokenizer, text_encoder)

@@ -22,14 +22,13 @@ _EXAMPLES = """\
   accelerate launch --multi_gpu --num_processes 4 -m riff.train my-dataset -o runs/mine     several GPUs, or CPUs
 
 Options keep the names of diffusers' training scripts. The last checkpoint is always resumed."""
-# Options of diffusers' scripts that are not here, and why.
+# Options of diffusers' scripts that would spoil a spectrogram, and why they are not here.
 _REFUSED = {
     "--random_flip": "it would play the music backwards",
     "--center_crop": "it would cut pitches and beats away",
     "--resolution": "pictures are never rescaled, their rows are pitches and their columns time",
     "--image_interpolation_mode": "pictures are never rescaled, their rows are pitches and their columns time",
     "--noise_offset": "it would shift the level of every clip",
-    "--resume_from_checkpoint": "the last whole checkpoint in RUN is always resumed",
 }
 
 
