@@ -17,7 +17,7 @@ from riff.diffusion.latents import fit_channels
 from riff.spectrogram.config import SpectrogramConfig
 from riff.train.batches import Latents, Variant
 from riff.train.data.dataset import ClipSet
-from riff.train.log import Progress
+from riff.train.log import LoggedProgress
 from riff.train.stop import StopFlag
 from riff.train.texts import Texts
 from riff.utils.errors import ModelError
@@ -66,7 +66,7 @@ def encode_clips(
     recipe = json.dumps([config.to_dict(), [dataclasses.asdict(each) for each in variants]], sort_keys=True)
     base = weights_hash(vae, without=("decoder.", "post_quant_conv.")) + recipe
     parts = []
-    with Progress(len(clips), "clip", f"latents of {clips.width} columns") as progress:
+    with LoggedProgress(len(clips), "clip", f"latents of {clips.width} columns") as progress:
         for start in range(0, len(clips), SHARD):
             if stop is not None:
                 stop.check()
@@ -119,7 +119,7 @@ def embed_texts(texts: Texts, text_encoder: Any, folder: Path) -> Tensor:
     """(n, tokens, D) float16 prompt embeddings of every text, from ``folder`` where they are there already."""
     base = weights_hash(text_encoder)
     parts = []
-    with Progress(len(texts.texts), "text", "prompt embeddings") as progress:
+    with LoggedProgress(len(texts.texts), "text", "prompt embeddings") as progress:
         for start in range(0, len(texts.texts), SHARD):
             ids = texts.input_ids[start : start + SHARD].long()
             key = hashlib.sha256(base.encode() + ids.numpy().tobytes()).hexdigest()[:24]

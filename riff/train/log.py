@@ -14,7 +14,7 @@ LINE_SECONDS = 30.0
 logger = logging.getLogger(__name__)
 
 
-class Progress:
+class LoggedProgress:
     """A bar on a terminal. Elsewhere a line: after the first piece of work, then every half a minute, and at the end.
 
     Args:
@@ -61,7 +61,7 @@ class Progress:
             return f"{now - self._began:.0f} s"
         return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "LoggedProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +83,7 @@ class RunLog:
             self._open(first)
         if accelerator.log_with:
             accelerator.init_trackers("riff", config=dict(vars(settings)))
-        self.progress = Progress(last, "step", "training", initial=first, show=accelerator.is_main_process)
+        self.progress = LoggedProgress(last, "step", "training", initial=first, show=accelerator.is_main_process)
         self._began = time.monotonic()
 
     def __enter__(self) -> "RunLog":

@@ -18,7 +18,7 @@ from riff.prompt.encoder import embed_prompt
 from riff.prompt.vocabulary import split_known
 from riff.train.batches import Latents, TrainSet
 from riff.train.cache import cached, weights_hash
-from riff.train.log import Progress
+from riff.train.log import LoggedProgress
 from riff.train.stop import StopFlag
 from riff.utils.errors import RiffError
 
@@ -113,7 +113,7 @@ def generate_class_clips(
         made.setdefault(width, []).append((group, found["mean"]))
         progress.update(len(group))
 
-    with Progress(count, "clip", "clips of the model as it is") as progress:
+    with LoggedProgress(count, "clip", "clips of the model as it is") as progress:
         while number < count:
             width = widths[number % len(read)]
             groups.setdefault(width, []).append((seed + number, read[number % len(read)].text))
