@@ -99,6 +99,8 @@ def one_shot(name: str) -> Wave:
         phase = 2 * np.pi * np.cumsum(hertz * 2 ** (drop * np.exp(-time / 0.04))) / SAMPLE_RATE
         wave = (np.sin(phase) + second * np.sign(np.sin(1.48 * phase))) * np.exp(-time / decay)
         wave *= np.minimum(1, time / 0.0006)
+    if kind != "kick":  # converters of those years end near 15 kHz
+        wave = sosfilt(butter(2, 12500, fs=SAMPLE_RATE, output="sos"), wave)
     return (wave / np.abs(wave).max()).astype(np.float32)
 
 

@@ -144,7 +144,7 @@ def _drums(part: Part, sound: Sound, kick: Sound | None, style: Style) -> tuple[
     """The drums and what they send to the room."""
     # Beside records the soundfonts' cymbals are bright and their kicks small; a machine's kick is large.
     recorded = effects.peak(effects.shelf(sound, 6000, -3.0), 65, 3.0)
-    whole = recorded if kick is None else sound + np.float32(0.62) * kick
+    whole = recorded if kick is None else sound + np.float32(0.5) * kick
     level = 10 ** (style.drums / 20) * _gain(part, _level(whole))
     squeezed = effects.compressed(whole, threshold=6.0, ratio=3.0, attack=0.008, release=0.12) * level
     played = effects.widened(squeezed, 1.3)
