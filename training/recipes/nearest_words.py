@@ -44,7 +44,51 @@ _SENSE = 0.8  # each sense before the one that is meant
 _ENDINGS = ("s", "es", "ly", "ness", "ish", "ed", "ing", "er", "est", "y", "like", "ful", "ist", "ists")
 # Words that stand in phrases but say nothing alone, or something else.
 _EMPTY = frozenset(
-    ["the", "and", "for", "with", "from", "old", "new", "one", "two", "day", "night", "time", "like", "style", "big", "music", "song", "great", "first", "last", "light", "live", "good", "best", "real", "work", "set", "hit", "full", "play", "high", "low", "black", "white", "blue", "red", "second", "number", "part", "band", "cool", "hot", "raw"]
+    [
+        "the",
+        "and",
+        "for",
+        "with",
+        "from",
+        "old",
+        "new",
+        "one",
+        "two",
+        "day",
+        "night",
+        "time",
+        "like",
+        "style",
+        "big",
+        "music",
+        "song",
+        "great",
+        "first",
+        "last",
+        "light",
+        "live",
+        "good",
+        "best",
+        "real",
+        "work",
+        "set",
+        "hit",
+        "full",
+        "play",
+        "high",
+        "low",
+        "black",
+        "white",
+        "blue",
+        "red",
+        "second",
+        "number",
+        "part",
+        "band",
+        "cool",
+        "hot",
+        "raw",
+    ]
 )
 
 
