@@ -228,7 +228,7 @@ def _scaled(
 ) -> tuple[Tensor, Tensor]:
     """The two matrices, checked against the module's shape, ``up`` times alpha over the rank."""
     layer = model.get_submodule(module)
-    shape = getattr(layer, "base_layer", layer).weight.shape
+    shape: torch.Size = getattr(layer, "base_layer", layer).weight.shape  # type: ignore[union-attr,assignment]
     if pair.down is None or pair.up is None:
         raise ModelError(f"{path} has only one of the two matrices of {module}; download it again")
     down, up = pair.down.float(), pair.up.float()

@@ -324,15 +324,3 @@ def _merge(words: list[tuple[str, float]]) -> WeightedText:
         else:
             merged.append((word, weight))
     return tuple(merged)
-
-
-def interpret_prompt(
-    prompt: str,
-    *,
-    bpm: float | None,
-    keyscale: str | None,
-    parts: "StableDiffusionPipeline",
-    prior: MusicPrior | None,
-    timesignature: str | None = None,
-) -> ParsedPrompt:
-    return PromptInterpreter(parts, prior).interpret(prompt, bpm=bpm, key=keyscale, time_signature=timesignature)

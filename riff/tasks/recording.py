@@ -182,7 +182,7 @@ def open_recording(
         request = dataclasses.replace(request, bpm=known, downbeat=downbeat)
     request = resolve(model, request)
     source = sound_hash(recording.waveform, recording.sample_rate)
-    prompt = model.interpret(request.prompt, bpm=request.bpm, key=request.key, seed=request.seed)
+    prompt = model.interpret(request.prompt, bpm=request.bpm, key=request.key)
     laid = align_to_grid(
         recording,
         model.config,
@@ -193,7 +193,7 @@ def open_recording(
     )
     if request.bpm is None:  # the recording's tempo, whatever the words say
         (low, high) = _BPM.low, _BPM.high
-        prompt = model.interpret(request.prompt, bpm=min(max(laid.bpm, low), high), key=request.key, seed=request.seed)
+        prompt = model.interpret(request.prompt, bpm=min(max(laid.bpm, low), high), key=request.key)
     return EditContext(request, prompt, recording, laid, source)
 
 

@@ -11,7 +11,6 @@ from riff import RiffPipeline
 from riff.diffusion.conditioning import CanvasConditioning
 from riff.diffusion.windows import CanvasPrediction, WindowLayout
 from riff.prompt.encoder import embed_prompt
-from riff.prompt.interpret import interpret_prompt
 from riff.tasks.text_to_music import batches
 from riff.tasks.timeline import Keyframe, Timeline
 from riff.utils.errors import RiffError
@@ -46,8 +45,7 @@ def drawn(pipe, prompt, **options) -> torch.Tensor:
 
 
 def reading_of(pipe, prompt, **options):
-    options = {"bpm": None, "keyscale": None, **options}
-    return interpret_prompt(prompt, parts=pipe.components, prior=pipe.prior, **options)
+    return pipe.model.interpret(prompt, **options)
 
 
 # The prediction
@@ -191,7 +189,7 @@ def test_composed_prompts_share_tempo_key_and_metre(pipe):
     assert (reading.bpm, reading.beats_per_bar) == (90.0, 3)
     assert reading.text == "piano in F# minor, 90 bpm AND waltz, 90 bpm, in F# minor AND techno, 140 bpm, in F# minor"
     assert reading.shares == (0.5, 0.5, -0.5)
-    assert reading_of(pipe, "piano AND techno", timesignature="3/4", keyscale="C major").text == (
+    assert reading_of(pipe, "piano AND techno", time_signature="3/4", key="C major").text == (
         "piano, in 3/4, 91 bpm, in C major AND techno, in 3/4, 91 bpm, in C major"
     )
     with pytest.warns(UserWarning, match="say 90 and 120 bpm; 90 is used"):
@@ -217,7 +215,7 @@ def test_tempo_key_and_metre_are_read_without_the_brackets(pipe):
     assert (reading.bpm, reading.beats_per_bar, reading.ignored_words) == (90.0, 3, ("zydeco",))
     assert reading.text == "mellow waltz, 90 bpm in F# minor"
     assert reading.phrases[0][1] == ("waltz", 1.2)
-    told = reading_of(pipe, "(techno:1.5)", bpm=84.0, keyscale="F# minor")
+    told = reading_of(pipe, "(techno:1.5)", bpm=84.0, key="F# minor")
     assert told.phrases == ((("techno", 1.5), (", 84 bpm, in F# minor", 1.0)),)
 
 

@@ -208,11 +208,10 @@ def clip_by_clip(pipe: RiffPipeline, pair: tuple[str, str], bars: int, bpm: floa
     """Riffusion's scheme: clips of two bars, each between the prompts' embeddings, played one after another."""
     from riff.diffusion.conditioning import CanvasConditioning
     from riff.diffusion.model import DenoiseOptions
-    from riff.prompt.interpret import interpret_prompt
     from riff.tasks.clip import image_to_waveform
 
     model, count, pieces = pipe.model, bars // 2, []
-    texts = [interpret_prompt(p, bpm=bpm, keyscale=None, parts=model.components, prior=model.prior).text for p in pair]
+    texts = [model.interpret(prompt, bpm=bpm).text for prompt in pair]
     first, last = model.embed(texts)
     layout = model.layout(pipe.config.width)
     for number in range(count):

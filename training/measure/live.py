@@ -27,7 +27,6 @@ from torch import Tensor
 from riff.music.tagger import BUNDLED
 from riff.music.tagger_net import TaggerNet, load_net
 from riff.pipeline import RiffPipeline
-from riff.prompt.interpret import interpret_prompt
 from riff.tasks.requests import StreamRequest
 from riff.tasks.stream import WAY, Bar, MusicStream, StreamPacer, next_wanted
 from training.composer.genre_words import NAMES
@@ -152,12 +151,7 @@ def recognised(net: TaggerNet, heard: Sequence[Heard], changes: Sequence[Change]
 
 def genres_in_four(pipe: RiffPipeline, net: TaggerNet, count: int, *, seed: int) -> list[str]:
     """One genre more than ``count``, no two neighbours alike, of those in 4/4: the metre of endless music stays."""
-    parts, prior = pipe.model.components, pipe.model.prior
-    known = [
-        genre
-        for genre in net.labels.genres
-        if interpret_prompt(NAMES[genre][0], bpm=None, keyscale=None, parts=parts, prior=prior).beats_per_bar == 4
-    ]
+    known = [genre for genre in net.labels.genres if pipe.model.interpret(NAMES[genre][0]).beats_per_bar == 4]
     rng = random.Random(seed)
     found: list[str] = []
     while len(found) <= count:

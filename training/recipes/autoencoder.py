@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from riff.diffusion.model import DiffusionModel
 from riff.diffusion.windows import training_width
-from riff.prompt.interpret import interpret_prompt
 from riff.train.data.dataset import PictureSet
 from riff.train.loop import train
 from riff.train.preservation import generate_class_clips
@@ -352,5 +351,4 @@ def make_lesson(
 
 
 def _columns(model: DiffusionModel, caption: str) -> int:
-    reading = interpret_prompt(caption, bpm=None, keyscale=None, parts=model.components, prior=model.prior)
-    return training_width(model.config, reading.beats_per_bar)
+    return training_width(model.config, model.interpret(caption).beats_per_bar)
