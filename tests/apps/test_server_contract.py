@@ -24,7 +24,9 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 httpx = pytest.importorskip("httpx")
 
+import PIL.Image  # noqa: E402
 import torch  # noqa: E402
+from PIL.PngImagePlugin import PngInfo  # noqa: E402
 
 from riff.apps.server.jobs import JobStopped, ModelJob, Result  # noqa: E402
 from riff.apps.server.queue import WorkQueue  # noqa: E402
@@ -36,6 +38,7 @@ from riff.apps.server.settings import (  # noqa: E402
     human,
 )
 from riff.audio.io import save_audio  # noqa: E402
+from riff.spectrogram.config import SpectrogramConfig  # noqa: E402
 from riff.utils.interrupt import checkpoint  # noqa: E402
 from tests.apps.servers import PATIENCE_S, InProcess, Nothing, until  # noqa: E402
 
@@ -252,6 +255,33 @@ def test_what_is_no_sound_or_image_is_refused_by_one_line(server: InProcess, fie
     reply = server.http.post("/v1/encode" if field == "audio" else "/v1/decode", files={field: ("x", content)})
     assert reply.status_code == 422, reply.text
     assert "/" not in reply.json()["error"] and "riff-upload" not in reply.text
+
+
+@pytest.mark.parametrize("change", [{"n_fft": 2**18, "hop_length": 1}, {"win_length": 2**18, "n_fft": 2**18}], ids=str)
+def test_an_image_cannot_ask_for_gigabytes(server: InProcess, change: dict) -> None:
+    config = {**SpectrogramConfig(grid="seconds").to_dict(), **change}
+    chunks = PngInfo()
+    chunks.add_text("riff", json.dumps({"config": config, "metadata": {}}))
+    file = io.BytesIO()
+    PIL.Image.new("L", (2000, config["n_mels"])).save(file, format="PNG", pnginfo=chunks)
+    reply = server.http.post("/v1/decode", files={"image": file.getvalue()})
+    assert reply.status_code == 422, reply.text
+
+
+def test_a_recording_that_ends_early_is_reported(server: InProcess, recording) -> None:
+    reply = server.http.post("/v1/encode", files={"audio": recording[: len(recording) // 2]})
+    assert reply.status_code == 200, reply.text
+    assert json.loads(reply.headers["x-riff-facts"])["faults"]
+
+
+def test_the_earlier_name_of_an_image_s_field_is_understood(server: InProcess) -> None:
+    image = bomb(64, 64)[:60]
+    sent = base64.b64encode(image).decode()
+    texts = [
+        server.http.post("/v1/decode", files={"picture": image}).json()["error"],
+        server.http.post("/v1/decode", json={"picture": sent}).json()["error"],
+    ]
+    assert all("the image is damaged" in text for text in texts)
 
 
 def test_forms_and_base64_that_are_wrong_are_refused(server: InProcess) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -13,73 +14,44 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse
 
 import riff
-from riff.apps.server.handlers import MEDIA_TYPES, Handlers, render_group
+from riff.apps.server import schemas
+from riff.apps.server.handlers import MEDIA_TYPES, SOUNDS, Handlers, render_group
 from riff.apps.server.jobs import ModelJob, Work
-from riff.apps.server.openapi import JobReply, documented, documented_call, documented_change, documented_query
+from riff.apps.server.openapi import JobReply, documented, documented_call, documented_query
 from riff.apps.server.queue import WorkQueue, wait_for
-from riff.apps.server.riffusion import Inference, read_inference
-from riff.apps.server.schemas import (
-    Call,
-    Checked,
-    DecodeRequest,
-    EncodeRequest,
-    Reply,
-    SoundReply,
-    StreamChange,
-    StreamReply,
-    check_limits,
-    make_call,
-    prompt_texts,
-    read_call,
-    read_json,
-    read_query,
-)
+from riff.apps.server.riffusion import read_inference, run_inference
 from riff.apps.server.security import Guard
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error
 from riff.apps.server.streaming import Streams
 from riff.apps.server.uploads import UploadedSound, Uploads
-from riff.tasks.requests import (
-    ExtendRequest,
-    InpaintRequest,
-    RemixRequest,
-    RenderRequest,
-    StreamRequest,
-    TimelineRequest,
-    WalkRequest,
-)
+from riff.tasks import requests
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
 
 _PHRASES = {404: "there is nothing here; see /docs", 405: "this address does not support that method"}
-_SOUNDS = [MEDIA_TYPES[name] for name in ("wav", "flac", "ogg", "mp3")]
+_SOUNDS = list(SOUNDS.values())
 _IMAGE = [MEDIA_TYPES["png"]]
 
 
 class Service:
-    """What the routes of one server share.
-
-    Attributes:
-        settings: limits.
-        metrics: counters.
-        queue: the model and what waits for it.
-        handlers: how each kind of job is done.
-        uploads: how files are decoded.
-    """
+    """What the routes of one server share."""
 
     def __init__(self, queue: WorkQueue, settings: Settings, metrics: Metrics) -> None:
         self.queue, self.settings, self.metrics = queue, settings, metrics
         self.handlers = Handlers(settings, metrics)
         self.uploads = Uploads(settings)
 
-    def check(self, call: Call, request: Request) -> None:
-        """Refuse what this server does not allow, and note the prompts for the log."""
-        check_limits(call.request, self.settings)
-        request.state.prompts = [text for _, text in prompt_texts(call.request)] or None
+    def check(self, call: schemas.Call, request: Request) -> schemas.Call:
+        """The same call, if this server allows it; its prompts are noted for the log."""
+        request.state.prompts = [text for _, text in schemas.prompt_texts(call)] or None
+        schemas.check_limits(call.request, self.settings)
+        return call
 
     async def run(self, kind: str, call: Any, work: Work, request: Request, *, group: Any = None) -> Response:
         """The file that a job makes; or, with ``?wait=false``, the job at once."""
-        texts = [text for _, text in prompt_texts(call)]
+        texts = [text for _, text in schemas.prompt_texts(call)]
+        request.state.prompts = texts or None
         kept = kind != "inference" and request.query_params.get("wait", "true") == "false"
         deadline = request.state.arrived + self.settings.deadline_s
         job = self.queue.submit(ModelJob(kind, call, work, deadline, group, kept, texts, request.state.request_id))
@@ -98,11 +70,7 @@ class Service:
 
 
 def deliver(job: ModelJob) -> Response:
-    """The result of a finished job as a file.
-
-    Raises:
-        ApiError: it has none: it failed, was cancelled, or is not finished.
-    """
+    """The result of a finished job as a file, or why it has none."""
     if job.fault is not None:
         raise job.fault
     if job.result is None:
@@ -193,26 +161,29 @@ def _model_facts(pipe: "RiffPipeline") -> dict[str, Any]:
 
 
 def _add_rendering(app: FastAPI, service: Service) -> None:
-    kinds = (RenderRequest, TimelineRequest)
+    kinds = (requests.RenderRequest, requests.TimelineRequest)
 
-    @app.post("/v1/render", **documented_call("A prompt or a timeline becomes music", kinds, Reply, _SOUNDS + _IMAGE))
+    @app.post(
+        "/v1/render", **documented_call("A prompt or a timeline becomes music", kinds, schemas.Reply, _SOUNDS + _IMAGE)
+    )
     async def render(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "the content type is not supported; use application/json")
-        fields = {name: value for name, value in (await read_json(request)).items() if value is not None}
+        fields = {name: value for name, value in (await schemas.read_json(request)).items() if value is not None}
         if "prompt" in fields and "timeline" in fields:
             raise ApiError(422, "send either a prompt or a timeline")
-        call = make_call(fields, TimelineRequest if "timeline" in fields else RenderRequest)
+        call = schemas.make_call(fields, requests.TimelineRequest if "timeline" in fields else requests.RenderRequest)
         service.check(call, request)
-        if isinstance(call.request, TimelineRequest):
+        if isinstance(call.request, requests.TimelineRequest):
             return await service.run("timeline", call, service.handlers.generate, request)
         group = render_group(call.request)
         return await service.run("render", call, service.handlers.render, request, group=group)
 
-    @app.post("/v1/walk", **documented_call("From prompt to prompt", [WalkRequest], Reply, _SOUNDS + _IMAGE))
+    @app.post(
+        "/v1/walk", **documented_call("From prompt to prompt", [requests.WalkRequest], schemas.Reply, _SOUNDS + _IMAGE)
+    )
     async def walk(request: Request) -> Response:
-        call = await read_call(request, WalkRequest)
-        service.check(call, request)
+        call = service.check(await schemas.read_call(request, requests.WalkRequest), request)
         return await service.run("walk", call, service.handlers.generate, request)
 
 
@@ -222,7 +193,7 @@ def _add_editing(app: FastAPI, service: Service) -> None:
 
         @app.post(f"/v1/{name}", name=name, **route)
         async def handle(request: Request) -> Response:
-            call = await read_call(request, kind, reply, file_field)
+            call = await schemas.read_call(request, kind, reply, file_field)
             service.check(call, request)
             service.queue.check_room()
             deadline = request.state.arrived + service.settings.deadline_s
@@ -232,11 +203,11 @@ def _add_editing(app: FastAPI, service: Service) -> None:
             return await service.run(name, dataclasses.replace(call, upload=upload, size=size), work, request)
 
     handlers = service.handlers
-    add("remix", RemixRequest, handlers.edit, Reply, _SOUNDS + _IMAGE)
-    add("extend", ExtendRequest, handlers.edit, Reply, _SOUNDS + _IMAGE)
-    add("inpaint", InpaintRequest, handlers.edit, Reply, _SOUNDS + _IMAGE)
-    add("encode", EncodeRequest, handlers.encode, Checked, _IMAGE)
-    add("decode", DecodeRequest, handlers.decode, SoundReply, _SOUNDS, "image")
+    add("remix", requests.RemixRequest, handlers.edit, schemas.Reply, _SOUNDS + _IMAGE)
+    add("extend", requests.ExtendRequest, handlers.edit, schemas.Reply, _SOUNDS + _IMAGE)
+    add("inpaint", requests.InpaintRequest, handlers.edit, schemas.Reply, _SOUNDS + _IMAGE)
+    add("encode", schemas.EncodeRequest, handlers.encode, schemas.Checked, _IMAGE)
+    add("decode", schemas.DecodeRequest, handlers.decode, schemas.SoundReply, _SOUNDS, "image")
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:
@@ -261,26 +232,27 @@ def _add_streams(app: FastAPI, service: Service) -> None:
     streams = Streams(service.queue, service.handlers)
     media = ["audio/mpeg", "audio/ogg"]
 
-    @app.get("/v1/stream", **documented_query("Music without end, for a player", StreamRequest, StreamReply, media))
+    @app.get(
+        "/v1/stream",
+        **documented_query("Music without end, for a player", requests.StreamRequest, schemas.StreamReply, media),
+    )
     async def stream(request: Request) -> Response:
-        call = read_query(request, StreamRequest, StreamReply)
-        service.check(call, request)
+        call = service.check(schemas.read_query(request, requests.StreamRequest, schemas.StreamReply), request)
         return await streams.start(call, request)
 
-    @app.patch("/v1/stream/{stream_id}", **documented_change("Lead a stream elsewhere, within two bars", StreamChange))
+    steering = documented_call("Lead a stream elsewhere, within two bars", [schemas.StreamChange], schemas.Checked)
+
+    @app.patch("/v1/stream/{stream_id}", **steering)
     async def steer(stream_id: str, request: Request) -> Response:
-        call = await read_call(request, StreamChange, Checked)
-        service.check(call, request)
+        call = service.check(await schemas.read_call(request, schemas.StreamChange, schemas.Checked), request)
         return JSONResponse(streams.steer(stream_id, call.request))
 
 
 def _add_riffusion(app: FastAPI, service: Service) -> None:
-    inference = Inference(service.handlers)
-
-    async def run_inference(request: Request) -> Response:
+    async def inference(request: Request) -> Response:
         call = read_inference(await request.body(), service.settings)
-        return await service.run("inference", call, inference.run, request)
+        return await service.run("inference", call, functools.partial(run_inference, service.handlers), request)
 
     # Both spellings, since a redirect would turn the app's POST into a GET.
-    app.post("/run_inference", **documented("Riffusion's own contract", errors=[400, 429, 504]))(run_inference)
-    app.post("/run_inference/", include_in_schema=False)(run_inference)
+    app.post("/run_inference", **documented("Riffusion's own contract", errors=[400, 429, 504]))(inference)
+    app.post("/run_inference/", include_in_schema=False)(inference)

@@ -38,11 +38,7 @@ def limit_process(memory: int, seconds: int, file_bytes: int) -> None:
 
 
 def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int) -> dict[str, Any]:
-    """Write a sound file's samples ``(C, T)`` float32, one channel or two, to a .npy file.
-
-    Raises:
-        RiffError: it is not one, is of a kind that is not accepted, or is too long.
-    """
+    """Write a sound file's samples ``(C, T)`` float32, one channel or two, to a .npy file."""
     import numpy as np
 
     from riff.audio.channels import mix_gains
@@ -70,11 +66,7 @@ def decode_sound(source: Path, target: Path, max_seconds: float, max_bytes: int)
 
 
 def decode_image(source: Path, target: Path) -> dict[str, Any]:
-    """Write an image again as a PNG with its description, and nothing else of what it carried.
-
-    Raises:
-        RiffError: it is not a PNG, JPEG or WebP, or is too large.
-    """
+    """Write an image again as a PNG with its description, and nothing else of what it carried."""
     import PIL.Image
     from PIL.PngImagePlugin import PngInfo
 

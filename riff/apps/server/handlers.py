@@ -27,14 +27,8 @@ if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
     from riff.tasks.clip import Clip
 
-MEDIA_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "ogg": "audio/ogg",
-    "mp3": "audio/mpeg",
-    "png": "image/png",
-    "json": "application/json",
-}
+SOUNDS = {"wav": "audio/wav", "flac": "audio/flac", "ogg": "audio/ogg", "mp3": "audio/mpeg"}
+MEDIA_TYPES = {**SOUNDS, "png": "image/png", "json": "application/json"}
 Outcome = Result | Exception
 
 
@@ -65,12 +59,7 @@ def with_faults(result: Result, sound: UploadedSound) -> Result:
 
 
 class Handlers:
-    """The kinds of work of one server. A job's request is a :class:`riff.apps.server.schemas.Call`.
-
-    Attributes:
-        settings: limits.
-        metrics: where steps are counted.
-    """
+    """The kinds of work of one server. A job's request is a :class:`riff.apps.server.schemas.Call`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics

@@ -23,13 +23,7 @@ _ENDED = ("done", "failed", "cancelled")
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a job made.
-
-    Attributes:
-        content: the file's bytes, or those of a JSON reply.
-        media_type: of the content.
-        facts: for the client: seed, tempo, length.
-    """
+    """What a job made: bytes, and facts for the client such as seed, tempo and length."""
 
     content: bytes
     media_type: str

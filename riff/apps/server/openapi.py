@@ -6,7 +6,6 @@ from typing import Any
 from pydantic import BaseModel, Field, TypeAdapter
 from starlette.responses import JSONResponse, Response
 
-from riff.apps.server.schemas import Checked
 from riff.tasks.requests import RenderRequest, WalkRequest
 from riff.utils.schema import describe_fields
 
@@ -82,7 +81,7 @@ def documented(
 
 
 def documented_call(
-    summary: str, kinds: Sequence[type], reply: type, media: Sequence[str], *, file_field: str | None = None
+    summary: str, kinds: Sequence[type], reply: type, media: Sequence[str] = (), *, file_field: str | None = None
 ) -> dict[str, Any]:
     """Arguments of a route that takes a body, and answers with a file or, with ``?wait=false``, with a job.
 
@@ -90,20 +89,22 @@ def documented_call(
         summary: one line.
         kinds: dataclasses of the request, of which the body is one.
         reply: dataclass of the fields that are about the answer.
-        media: types of the file.
+        media: types of the file; empty where the answer is JSON, at once.
         file_field: name of the uploaded file.
     """
-    route = documented(summary, media=media, errors=_BODY)
-    route["responses"][202] = {"model": JobReply, "description": "With wait=false: the job, at once"}
+    route = documented(summary, media=media or ["application/json"], errors=_BODY if media else (404, *_BODY))
     schemas = [json_schema(kind, reply, file_field=file_field) for kind in kinds]
     content = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}}
     if kinds[0] in _EXAMPLES:
         content["application/json"]["example"] = _EXAMPLES[kinds[0]]
     if file_field is not None:
         content["multipart/form-data"] = {"schema": json_schema(kinds[0], reply, file_field=file_field, form=True)}
-    wait = {"name": "wait", "in": "query", "schema": {"type": "boolean", "default": True},
-            "description": "false answers at once with a job, whose result is fetched later"}  # fmt: skip
-    route["openapi_extra"] = {"requestBody": {"required": True, "content": content}, "parameters": [wait]}
+    route["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
+    if media:
+        route["responses"][202] = {"model": JobReply, "description": "With wait=false: the job, at once"}
+        wait = {"name": "wait", "in": "query", "schema": {"type": "boolean", "default": True},
+                "description": "false answers at once with a job, whose result is fetched later"}  # fmt: skip
+        route["openapi_extra"]["parameters"] = [wait]
     return route
 
 
@@ -133,11 +134,3 @@ def json_schema(kind: type, reply: type, *, file_field: str | None = None, form:
         schema["properties"][file_field] = {"type": "string", "description": _UPLOAD, **encoding}
         schema["required"] = [*schema.get("required", []), file_field]
     return schema
-
-
-def documented_change(summary: str, kind: type) -> dict[str, Any]:
-    """Arguments of a route that takes a small JSON body and answers with one."""
-    route = documented(summary, errors=(404, *_BODY))
-    content = {"application/json": {"schema": json_schema(kind, Checked)}}
-    route["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
-    return route

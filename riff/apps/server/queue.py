@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from starlette.requests import Request
 
 from riff.apps.server.jobs import TOO_LATE, JobStopped, ModelJob, Result, ended
@@ -24,10 +25,7 @@ GOING_DOWN = "the server is going down; send this again"
 class WorkQueue:
     """Jobs that wait for the model, and the thread that does them.
 
-    Attributes:
-        state: loading, ready, draining, or failed if the model could not be loaded.
-        failure: why it could not.
-        pipe: the model, once loaded.
+    ``state`` is loading, ready, draining, or failed; then ``failure`` says why the model could not be loaded.
     """
 
     def __init__(self, load: Callable[[], "RiffPipeline"], settings: Settings, metrics: Metrics) -> None:
@@ -55,11 +53,7 @@ class WorkQueue:
         return self._thread.is_alive()
 
     def check_room(self, *, urgent: bool = False, size: int = 0) -> None:
-        """Ask whether a job could be submitted now, before an upload is decoded for it.
-
-        Raises:
-            ApiError: 429 if the queue is full, 503 while the model loads or the server goes down.
-        """
+        """Refuse with 429 if the queue is full, with 503 while the model loads or the server goes down."""
         with self._changed:
             if self.state != "ready":
                 reason = GOING_DOWN if self.state == "draining" else "the model is still loading; try again"
@@ -73,11 +67,7 @@ class WorkQueue:
                 raise ApiError(429, "too many large uploads are waiting; try again later", retry_after=wait_s)
 
     def submit(self, job: ModelJob) -> ModelJob:
-        """Put a job in the queue.
-
-        Raises:
-            ApiError: as for :meth:`check_room`.
-        """
+        """Put a job in the queue, if there is room."""
         with self._changed:
             self.check_room(urgent=job.urgent, size=job.size)
             (self._urgent if job.urgent else self._waiting).append(job)
@@ -88,11 +78,7 @@ class WorkQueue:
         return job
 
     def find(self, job_id: str) -> ModelJob:
-        """A job by its id.
-
-        Raises:
-            ApiError: 404, there is no such job, or it is forgotten.
-        """
+        """A job by its id; 404 if there is no such job, or it is forgotten."""
         with self._changed:
             self._forget_old()
             job = self._jobs.get(job_id)
@@ -127,7 +113,6 @@ class WorkQueue:
         self.drain()
         with self._changed:
             self._hand_back()
-            self._changed.notify_all()
         for job in list(self._running):
             job.cancel(ApiError(503, GOING_DOWN, retry_after=5))
 
@@ -156,8 +141,6 @@ class WorkQueue:
             self.metrics.ready.set(1)
             loras = [adapter.name for adapter in self.pipe.origin.adapters]
             note("ready", model=self.pipe.name, device=str(self.pipe.device), loras=loras)
-        import torch
-
         with torch.no_grad():
             while batch := self._take():
                 self._work(self.pipe, batch)
@@ -275,24 +258,18 @@ class WorkQueue:
 
 def _release(error: BaseException) -> None:
     """Let go of the tensors that a failed job's stack frames hold, so that the next job has the memory."""
-    full, seen = is_out_of_memory(error), error
+    seen: BaseException | None = error
     while seen is not None:
         seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__
-    if full:
+    if is_out_of_memory(error):
         gc.collect()
-        import torch
-
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 async def wait_for(job: ModelJob, request: Request, queue: WorkQueue) -> None:
-    """Wait until a job has ended, on behalf of a client who may go away.
-
-    Raises:
-        ApiError: its time was over before, or the client went away.
-    """
+    """Wait until a job has ended or its time is over, on behalf of a client who may go away."""
     done = asyncio.ensure_future(ended(job))
     gone = asyncio.ensure_future(_until_gone(request))
     try:

@@ -41,39 +41,21 @@ BEATS = 8
 BPM = 93.75  # at which eight beats fill Riffusion's 512 columns of 10 ms
 SEEDS = ("og_beat", "agile", "marim", "motorway", "vibes")
 _FOLDER = Path(__file__).parent / "seeds"
-_RANGES = {field.name: field for field in describe_fields(RenderRequest)}
+_HIGHEST: dict[str, Any] = {field.name: field.high for field in describe_fields(RenderRequest)}
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptInput:
-    """One end, as Riffusion's datatypes have it."""
+class InferenceCall:
+    """One request: its guidance on Riffusion's scale, its image and mask by name, and whether Baseten wrapped it."""
 
-    prompt: str
-    seed: int
-    negative_prompt: str
-    denoising: float
-    guidance: float
-
-
-@dataclasses.dataclass(frozen=True)
-class InferenceInput:
-    """One request."""
-
-    start: PromptInput
-    end: PromptInput
-    alpha: float
-    num_inference_steps: int
-    seed_image_id: str
-    mask_image_id: str | None
-    wrapped: bool = False
+    request: InterpolateRequest
+    image: str
+    mask: str | None
+    wrapped: bool
 
 
-def read_inference(body: bytes, settings: Settings) -> InferenceInput:
-    """The request in a body, mended where it can be.
-
-    Raises:
-        ApiError: 400, it is not a JSON object, lacks a field, or names an image that does not exist.
-    """
+def read_inference(body: bytes, settings: Settings) -> InferenceCall:
+    """The request in a body, mended where it can be; else 400."""
     try:
         fields = json.loads(body.decode("utf-8"), parse_constant=lambda _: None)
     except (ValueError, RecursionError):
@@ -84,29 +66,35 @@ def read_inference(body: bytes, settings: Settings) -> InferenceInput:
         raise ApiError(400, "the body is not a JSON object; send one with start, end and alpha")
     if missing := [name for name in ("start", "end", "alpha") if name not in fields]:
         raise ApiError(400, f"{missing[0]} is missing")
-    return InferenceInput(
-        start=_end("start", fields["start"], settings),
-        end=_end("end", fields["end"], settings),
+    ends = [_end(name, fields[name], settings) for name in ("start", "end")]
+    prompts, seeds, negative, strength, guidance = (list(each) for each in zip(*ends, strict=True))
+    request = InterpolateRequest(
+        prompts=prompts,
         alpha=_number(fields, "alpha", 0.0, 1.0, default=0.0),
+        seeds=seeds,
+        strength=strength,
+        negative_prompt=negative[0] or None,
+        guidance_scale=guidance,
+        loop=True,
         num_inference_steps=int(_number(fields, "num_inference_steps", 1, settings.max_steps, default=50)),
-        seed_image_id=_name(fields, "seed_image_id", SEEDS) or "og_beat",
-        mask_image_id=_name(fields, "mask_image_id", MASKS),
-        wrapped=wrapped,
     )
+    image = _name(fields, "seed_image_id", SEEDS) or SEEDS[0]
+    return InferenceCall(request, image, _name(fields, "mask_image_id", MASKS), wrapped)
 
 
-def _end(name: str, fields: Any, settings: Settings) -> PromptInput:
+def _end(name: str, fields: Any, settings: Settings) -> tuple[str, int, str, float, float]:
+    """One end's prompt, seed, negative prompt, denoising and guidance."""
     if not isinstance(fields, dict):
         raise ApiError(400, f"{name} is not an object; send its prompt and seed")
     for field in ("prompt", "seed"):
         if field not in fields:
             raise ApiError(400, f"{name}.{field} is missing")
-    return PromptInput(
-        prompt=_text(f"{name}.prompt", fields["prompt"], settings.max_prompt) or "music",
-        seed=_seed(fields["seed"], name),
-        negative_prompt=_text(f"{name}.negative_prompt", fields.get("negative_prompt"), settings.max_prompt),
-        denoising=_number(fields, "denoising", 0.0, 1.0, default=0.75),
-        guidance=_number(fields, "guidance", 0.0, _RANGES["guidance_scale"].high, default=RIFFUSION_GUIDANCE),
+    return (
+        _text(f"{name}.prompt", fields["prompt"], settings.max_prompt) or "music",
+        _seed(fields["seed"], name),
+        _text(f"{name}.negative_prompt", fields.get("negative_prompt"), settings.max_prompt),
+        _number(fields, "denoising", 0.0, 1.0, default=0.75),
+        _number(fields, "guidance", 0.0, _HIGHEST["guidance_scale"], default=RIFFUSION_GUIDANCE),
     )
 
 
@@ -130,7 +118,7 @@ def _seed(value: Any, name: str) -> int:
         return 0
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ApiError(400, f"{name}.seed is not a number")
-    return int(value) % (_RANGES["seed"].high + 1)
+    return int(value) % (_HIGHEST["seed"] + 1)
 
 
 def _number(fields: dict[str, Any], name: str, low: float, high: float, *, default: float) -> float:
@@ -160,50 +148,35 @@ def own_guidance(guidance: float, usual: float) -> float:
     return 1.0 + (guidance - 1.0) * (usual - 1.0) / (RIFFUSION_GUIDANCE - 1.0)
 
 
-class Inference:
-    """The work of :class:`InferenceInput`."""
-
-    def __init__(self, handlers: Handlers) -> None:
-        self.handlers = handlers
-
-    def run(self, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Result | Exception]:
-        """One interpolation; every clip of a model is exactly as long as the others, to the sample."""
-        call: InferenceInput = jobs[0].request
-        config, usual = pipe.config, pipe.model.default_guidance
-        ends = (call.start, call.end)
-        request = InterpolateRequest(
-            prompts=[end.prompt for end in ends],
-            alpha=call.alpha,
-            seeds=[end.seed for end in ends],
-            strength=[end.denoising for end in ends],
-            negative_prompt=call.start.negative_prompt or None,
-            # On the seconds grid the image has a length of its own, and Riffusion's models were not trained on a tempo.
-            bpm=seed_tempo(config) if config.grid == "beats" else None,
-            guidance_scale=[own_guidance(end.guidance, usual) for end in ends],
-            loop=True,
-            num_inference_steps=call.num_inference_steps,
-        )
-        mask = None if call.mask_image_id is None else seed_mask(call.mask_image_id, config)
-        image = seed_image(call.seed_image_id, config)
-        clip = interpolate(pipe.model, request, image, mask=mask, callback=self.handlers.counter(jobs))
-        reply = _reply(clip)
-        content = json.dumps({"output": reply} if call.wrapped else reply).encode()
-        return [Result(content, MEDIA_TYPES["json"])]
+def run_inference(handlers: Handlers, pipe: "RiffPipeline", jobs: Sequence[ModelJob]) -> list[Result | Exception]:
+    """One interpolation; every clip of a model is exactly as long as the others, to the sample."""
+    call: InferenceCall = jobs[0].request
+    config, usual = pipe.config, pipe.model.default_guidance
+    scales: Any = call.request.guidance_scale
+    request = dataclasses.replace(
+        call.request,
+        guidance_scale=[own_guidance(each, usual) for each in scales],
+        # On the seconds grid the image has a length of its own, and Riffusion's models were not trained on a tempo.
+        bpm=seed_tempo(config) if config.grid == "beats" else None,
+    )
+    mask = None if call.mask is None else seed_mask(call.mask, config)
+    image = seed_image(call.image, config)
+    clip = interpolate(pipe.model, request, image, mask=mask, callback=handlers.counter(jobs))
+    reply = _reply(clip)
+    content = json.dumps({"output": reply} if call.wrapped else reply).encode()
+    return [Result(content, MEDIA_TYPES["json"])]
 
 
 def _reply(clip: "Clip") -> dict[str, Any]:
+    image = io.BytesIO()
+    image_to_pil(clip.image, clip.config).convert("RGB").save(image, format="JPEG", quality=95, subsampling=0)
     # WAV, because the padding of MP3 would make a loop of it stumble.
+    sound = file_bytes(clip.save, "wav")
     return {
-        "image": _url("image/jpeg", _jpeg(clip)),
-        "audio": _url("audio/wav", file_bytes(clip.save, "wav")),
+        "image": _url("image/jpeg", image.getvalue()),
+        "audio": _url("audio/wav", sound),
         "duration_s": clip.duration,
     }
-
-
-def _jpeg(clip: "Clip") -> bytes:
-    buffer = io.BytesIO()
-    image_to_pil(clip.image, clip.config).convert("RGB").save(buffer, format="JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
 
 
 def _url(media_type: str, content: bytes) -> str:

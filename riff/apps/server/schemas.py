@@ -81,14 +81,7 @@ class StreamChange(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What a client sent.
-
-    Attributes:
-        request: what is to be made.
-        reply: how it is sent back.
-        upload: content of the file, if there is one.
-        size: bytes of the decoded upload.
-    """
+    """What a client sent: what to make, how to send it back, and the content of its file with its bytes in memory."""
 
     request: Any
     reply: Any = None
@@ -97,16 +90,9 @@ class Call:
 
 
 async def read_call(request: Request, kind: type, reply: type = Reply, file_field: str | None = None) -> Call:
-    """The body as a checked request, with the bytes of its file.
+    """The body, JSON or a form with a file, as a checked request; raises 400, 413, 415 or 422.
 
-    Args:
-        request: with a body of ``application/json``, or ``multipart/form-data`` where there is a file.
-        kind: dataclass of the request.
-        reply: dataclass of the fields that are about the answer.
-        file_field: name of the file; in JSON it holds base64.
-
-    Raises:
-        ApiError: 400, 413, 415 or 422.
+    ``kind`` is the dataclass of the request, ``reply`` that of the fields about the answer.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "application/json":
@@ -118,11 +104,7 @@ async def read_call(request: Request, kind: type, reply: type = Reply, file_fiel
 
 
 def make_call(fields: dict[str, Any], kind: type, reply: type = Reply, file_field: str | None = None) -> Call:
-    """Fields as a checked request.
-
-    Raises:
-        ApiError: 422, naming the first field that is wrong and what is allowed.
-    """
+    """Fields as a checked request; raises 422, naming the first field that is wrong and what is allowed."""
     content = None
     if file_field is not None:
         fields = {_OLD_FILES.get(name, name): value for name, value in fields.items()}
@@ -139,11 +121,7 @@ def make_call(fields: dict[str, Any], kind: type, reply: type = Reply, file_fiel
 
 
 def read_query(request: Request, kind: type, reply: type) -> Call:
-    """The query's fields, each given once, as a checked request.
-
-    Raises:
-        ApiError: 400 or 422.
-    """
+    """The query's fields, each given once, as a checked request; raises 400 or 422."""
     return make_call(_parse_fields(request.query_params.multi_items(), kind, reply), kind, reply)
 
 
@@ -164,11 +142,7 @@ def _parse_fields(pairs: list[tuple[str, str]], kind: type, reply: type) -> dict
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """A JSON object as the standard defines it: UTF-8, no NaN, no field twice, no endless depth.
-
-    Raises:
-        ApiError: 400, it is something else; 422, it is not an object.
-    """
+    """A JSON object as the standard defines it: UTF-8, no NaN, no field twice, no endless depth."""
     content = await request.body()
     if not content.strip():
         raise ApiError(400, "the body is empty; send one JSON object")
@@ -225,11 +199,7 @@ def _from_base64(text: Any, name: str) -> bytes:
 
 
 def check_limits(request: Any, settings: Settings) -> None:
-    """Refuse what this server does not allow, although riff would.
-
-    Raises:
-        ApiError: 422, naming the field and the limit.
-    """
+    """Refuse what this server does not allow, although riff would: 422, naming the field and the limit."""
     if getattr(request, "stems", None) is not None:
         raise ApiError(422, "stems cannot be chosen on a server; use riff remix --stems")
     numbers = {"num_inference_steps": settings.max_steps, "bars": settings.max_bars, "duration": settings.max_seconds}

@@ -5,13 +5,12 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import json
 import secrets
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, note_defect
@@ -37,13 +36,7 @@ _DOCS_POLICY = (
 
 
 class Guard:
-    """An ASGI application around the routes.
-
-    Attributes:
-        app: the routes.
-        settings: limits.
-        metrics: where requests are counted.
-    """
+    """An ASGI application around the routes."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
@@ -72,7 +65,7 @@ class Guard:
             if scope["path"] == "/docs":
                 exchange.extra["content-security-policy"] = _DOCS_POLICY
             if scope["method"] == "OPTIONS" and "access-control-allow-origin" in exchange.extra:
-                await exchange.reply(204, b"")
+                await Response(status_code=204)(scope, exchange.receive, exchange.send)
                 return
             _check_body(headers, self.settings)
             await self.app(scope, exchange.receive, exchange.send)
@@ -161,17 +154,10 @@ class _Exchange:
         """Answer with an error, if no answer has begun."""
         if self.status:
             return
-        body: dict[str, Any] = {"error": fault.message, "id": self.id}
         # What the client still sends is not read, so the connection cannot go on.
         closing = {} if self._ended else {"connection": "close"}
-        await self.reply(fault.status, json.dumps(body).encode(), {**fault.headers, **closing})
-
-    async def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        """A whole reply."""
-        fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
-        await self.send({"type": "http.response.start", "status": status, "headers": raw})
-        await self._send({"type": "http.response.body", "body": body})
+        reply = JSONResponse({"error": fault.message, "id": self.id}, fault.status, {**fault.headers, **closing})
+        await reply(self.scope, self.receive, self.send)
 
 
 def check_access(path: str, headers: Headers, settings: Settings) -> dict[str, str]:
@@ -181,11 +167,7 @@ def check_access(path: str, headers: Headers, settings: Settings) -> dict[str, s
     the browser reports in Origin, Sec-Fetch-Site or Referer, or by a name that was made to lead to that address (DNS
     rebinding), which the Host header reports.
 
-    Returns:
-        Headers for the reply, which let the page of an allowed origin read it.
-
-    Raises:
-        ApiError: 400, 401, 403 or 421.
+    Returns headers for the reply, which let the page of an allowed origin read it; raises 400, 401, 403 or 421.
     """
     host = _check_host(headers, settings)
     replied = _check_origin(path, headers, host, settings)

@@ -30,14 +30,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 class OpenStream:
-    """One listener's music: each bar is generated as late as is safe.
-
-    Attributes:
-        id: to steer it by.
-        music: what is played; None before its first bar.
-        pace: how it is kept up.
-        current: the job of its present bar.
-    """
+    """One listener's music: each bar is generated as late as is safe."""
 
     def __init__(self, call: Call, handlers: Handlers) -> None:
         self.request: StreamRequest = call.request
@@ -96,11 +89,7 @@ class Streams:
         self._open: dict[str, OpenStream] = {}
 
     async def start(self, call: Call, request: Request) -> Response:
-        """Generate the first bar, and then answer with music that does not end.
-
-        Raises:
-            ApiError: there are too many, the id is taken, or the prompt cannot be played.
-        """
+        """Generate the first bar, and then answer with music that does not end."""
         name = call.reply.id
         if name is not None and (not _ID.fullmatch(name) or name in self._open):
             raise ApiError(409, "id is taken, or is not 8 to 64 letters, digits, - or _")
@@ -142,11 +131,7 @@ class Streams:
         yield stream.end()
 
     def steer(self, stream_id: str, change: StreamChange) -> dict[str, Any]:
-        """Lead a stream elsewhere.
-
-        Raises:
-            ApiError: there is no such stream, or nothing to change.
-        """
+        """Lead a stream elsewhere."""
         found = self._open.get(stream_id)
         if found is None or found.music is None:
             raise ApiError(404, "there is no such stream; it ends when its listener goes away")
@@ -213,11 +198,7 @@ class _Sink:
 
 
 class StreamEncoder:
-    """One stream's encoder.
-
-    Attributes:
-        media_type: of what it makes.
-    """
+    """One stream's encoder."""
 
     def __init__(self, kind: str, sample_rate: int, channels: int) -> None:
         container, subtype, self.media_type = FORMATS[kind]

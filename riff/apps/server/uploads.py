@@ -37,14 +37,7 @@ Image = tuple[Tensor, SpectrogramConfig, dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class UploadedSound:
-    """A recording.
-
-    Attributes:
-        waveform: (C, T).
-        sample_rate: samples per second.
-        bpm: the tempo that riff wrote into its own file, or None.
-        faults: what is wrong with the file, such as that it ends early.
-    """
+    """A recording (C, T), with the tempo that riff wrote into its own file, and what is wrong with the file."""
 
     waveform: Tensor
     sample_rate: int
@@ -60,16 +53,7 @@ class Uploads:
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def open(self, content: bytes, kind: str, *, deadline: float) -> UploadedSound | Image:
-        """A file's content.
-
-        Args:
-            content: the file.
-            kind: "audio" or "image".
-            deadline: on the monotonic clock.
-
-        Raises:
-            ApiError: 422, it cannot be read, or is too large; 504, its turn did not come in time.
-        """
+        """A file's content, of "audio" or an "image"; 422 if it cannot be read, 504 if its turn does not come in time."""
         if not content:
             raise ApiError(422, f"the {kind} is empty (0 bytes)")
         try:
