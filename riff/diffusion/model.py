@@ -21,6 +21,7 @@ from riff.prompt.syntax import WeightedText, parse_weights
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.inversion.waveform import Vocoder
 from riff.utils.errors import ModelError, RiffError, SystemProblem
+from riff.utils.validation import check_default_dtype
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -131,6 +132,7 @@ class DiffusionModel:
         seed: int | None = None,
     ) -> ParsedPrompt:
         """What a prompt comes to; see :meth:`riff.prompt.interpret.PromptInterpreter.interpret`."""
+        check_default_dtype()  # every task begins here
         return self.prompts.interpret(prompt, bpm=bpm, key=key, time_signature=time_signature, seed=seed)
 
     def embed(self, texts: Sequence[str]) -> Tensor:

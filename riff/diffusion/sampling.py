@@ -191,7 +191,7 @@ def denoise(
         RiffError: the scheduler needs more steps.
     """
     set_timesteps(scheduler, num_inference_steps, noise.device)
-    if original is not None and int(num_inference_steps * original.strength) == 0:
+    if original is not None and original.strength == 0:
         return original.latents.to(device=noise.device, dtype=torch.float32)
     first = _first_step(scheduler, num_inference_steps, 1.0 if original is None else original.strength)
     timesteps, options = scheduler.timesteps[first:], step_options(scheduler, generator)
@@ -213,8 +213,11 @@ def denoise(
 
 
 def _first_step(scheduler: "SchedulerMixin", steps: int, strength: float) -> int:
-    """Index of the timestep at which latents noised with ``strength`` come in, as diffusers' image-to-image counts."""
-    skipped = steps - min(int(steps * strength), steps)
+    """Index of the timestep at which latents noised with ``strength`` come in, as diffusers' image-to-image counts.
+
+    A strength below 1 / steps takes one step, so that it is not silently 0.
+    """
+    skipped = steps - min(max(int(steps * strength), 1), steps)
     return skipped * getattr(scheduler, "order", 1)
 
 

@@ -118,7 +118,7 @@ def align_stem(stem: Recording, whole: AlignedAudio, config: SpectrogramConfig) 
         config: of the model.
     """
     fitted = to_model_channels(stem, config)
-    gain = _gain(fitted, config)
+    gain = _gain(_mono(fitted), config)
     return dataclasses.replace(whole, waveform=torch.nn.functional.pad(fitted * gain, (whole.lead, 0)), gain=gain)
 
 

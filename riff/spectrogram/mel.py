@@ -10,6 +10,7 @@ from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.tempo import TempoMap
 from riff.utils.errors import RiffError
 from riff.utils.interrupt import checkpoint
+from riff.utils.validation import check_default_dtype
 
 _FRAMES = 256  # analysed at once: their spectra are 8 to 80 times the sound
 _FILTERS = 32  # computed at once: in double precision all of them are ten times the sound
@@ -31,6 +32,7 @@ def waveform_to_mel(waveform: Tensor, config: SpectrogramConfig, *, bpm: float |
     Raises:
         RiffError: wrong number of channels, no samples, or no tempo on the beats grid.
     """
+    check_default_dtype()
     if waveform.ndim < 2 or waveform.shape[-2] != config.channels:
         raise RiffError(
             f"waveform has shape {tuple(waveform.shape)}; this config needs (..., {config.channels}, samples)"

@@ -53,6 +53,17 @@ def check_text(text: object, name: str) -> str:
     return text
 
 
+def check_default_dtype() -> None:
+    """Raise RiffError unless torch's default dtype, which any library may change, is the one that riff computes in."""
+    import torch
+
+    if torch.get_default_dtype() != torch.float32:
+        raise RiffError(
+            f"torch's default dtype is {torch.get_default_dtype()}, but riff computes in float32; "
+            "call torch.set_default_dtype(torch.float32)"
+        )
+
+
 def positive_number(value: object) -> float | None:
     """A positive number out of a stranger's metadata, else None."""
     try:

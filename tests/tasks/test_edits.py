@@ -26,7 +26,7 @@ def beat_sound(bars: float, *, channels: int = 1, rate: int = RATE) -> torch.Ten
     return torch.stack([tone * (1 - 0.5 * channel) for channel in range(channels)])
 
 
-ON_BEATS = {"bpm": 120.0, "downbeat": 0.0, "sampling_rate": RATE}
+ON_BEATS = {"bpm": 120.0, "downbeat": 0.0, "sample_rate": RATE}
 
 
 @pytest.mark.parametrize("which", ["pipe", "riffusion_pipe"])
@@ -168,7 +168,7 @@ def test_an_extended_recording_begins_with_itself_and_ends_at_a_bar(which, chann
 
 def test_a_recording_keeps_its_own_sample_rate(pipe):
     recording = beat_sound(3, rate=11025)
-    options = {**ON_BEATS, "sampling_rate": 11025, **QUICK}
+    options = {**ON_BEATS, "sample_rate": 11025, **QUICK}
     clip = pipe.inpaint(recording, "techno", mask_start_bar=1, mask_end_bar=2, seed=1, **options)
     assert clip.sample_rate == 11025
     assert torch.equal(clip.waveform[:, : 2 * 11025], recording[:, : 2 * 11025])
@@ -255,13 +255,13 @@ def test_without_a_beat_the_grid_lies_in_seconds_and_that_is_said(pipe, name):
 def test_a_recording_without_a_beat_is_edited_in_the_prompts_tempo(pipe, name):
     recording = beatless(4.0)[name]
     with pytest.warns(UserWarning, match="an even grid of 96 bpm"):
-        clip = pipe.remix(recording, "techno, 96 bpm", seed=1, sampling_rate=RATE, **QUICK)
+        clip = pipe.remix(recording, "techno, 96 bpm", seed=1, sample_rate=RATE, **QUICK)
     assert clip.waveform.shape == recording.shape
     assert bool(torch.isfinite(clip.waveform).all())
     assert clip.bpm == pytest.approx(96.0)
     assert clip.settings["beats"] == "none"
     with pytest.warns(UserWarning, match="an even grid of 96 bpm"):
-        longer = pipe.extend(recording, "techno, 96 bpm", bars=1, seed=1, sampling_rate=RATE, **QUICK)
+        longer = pipe.extend(recording, "techno, 96 bpm", bars=1, seed=1, sample_rate=RATE, **QUICK)
     bar = 4 * 0.625 * RATE
     assert longer.waveform.shape[-1] == bar * max(math.floor(recording.shape[-1] / bar) + 1,
                                                   round(recording.shape[-1] / bar + 1))  # fmt: skip
@@ -284,7 +284,7 @@ def test_where_a_tempo_is_known_nothing_is_said(pipe, recwarn):
 
 def test_pictures_in_seconds_take_the_prompts_tempo_for_their_bars(riffusion_pipe, recwarn):
     """They need no beats, so none are looked for; only extending counts bars."""
-    longer = riffusion_pipe.extend(beat_sound(3), "techno, 96 bpm", bars=1, seed=1, sampling_rate=RATE, **QUICK)
+    longer = riffusion_pipe.extend(beat_sound(3), "techno, 96 bpm", bars=1, seed=1, sample_rate=RATE, **QUICK)
     assert longer.waveform.shape[-1] == 3 * 4 * 0.625 * RATE  # 2.4 bars of 96 bpm, and to the bar line after
     assert not [warning for warning in recwarn if "grid" in str(warning.message)]
 

@@ -30,7 +30,7 @@ from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 RATE = 8000
 QUICK = {"num_inference_steps": 2, "quality": "fast", "seed": 1}
-ON_BEATS = {"bpm": 120.0, "downbeat": 0.0, "sampling_rate": RATE}
+ON_BEATS = {"bpm": 120.0, "downbeat": 0.0, "sample_rate": RATE}
 
 
 def parts(bars: float, *, channels: int = 1, rate: int = RATE, loud: float = 1.0) -> dict[str, torch.Tensor]:
@@ -81,7 +81,7 @@ def test_a_remix_of_stems_is_the_rest_and_the_stems_remixed_by_themselves(which,
 def test_at_another_rate_the_rest_is_the_recordings_and_the_length_is_exact(pipe):
     truth = parts(3, channels=2, rate=11025, loud=0.05)
     whole = truth["drums"] + truth["bass"]
-    options = {**ON_BEATS, **QUICK, "sampling_rate": 11025, "strength": 0.5}
+    options = {**ON_BEATS, **QUICK, "sample_rate": 11025, "strength": 0.5}
     clip = pipe.remix(whole, "techno", stems=["drums"], separator=planted(truth), **options)
     alone = pipe.remix(truth["drums"], "techno", **options).waveform
     rest = resample(truth["bass"], 11025, RATE)
@@ -103,7 +103,7 @@ def test_what_would_be_louder_than_a_file_can_hold_is_turned_down_as_a_whole(pip
 def test_a_stem_without_a_beat_lies_on_the_beats_of_the_whole(pipe, recwarn):
     truth = parts(8)
     clip = pipe.remix(
-        truth["drums"] + truth["bass"], "techno", stems=["bass"], separator=planted(truth), sampling_rate=RATE, **QUICK
+        truth["drums"] + truth["bass"], "techno", stems=["bass"], separator=planted(truth), sample_rate=RATE, **QUICK
     )
     assert clip.bpm == pytest.approx(120.0, rel=0.01)
     assert not [warning for warning in recwarn if "even grid" in str(warning.message)]
@@ -204,7 +204,7 @@ def test_the_command_asks_for_stems(tmp_path, monkeypatch, mini_checkpoint):
     words = ["--bpm", "120", "--downbeat", "0", "--steps", "2", "--model", str(mini_checkpoint), "--seed", "3"]
     assert main(["remix", "in.wav", "techno", "--stems", "bass, drums", *words, "-o", "a.wav"]) == 0
     recipe = read_recipe("a.wav")
-    assert recipe.arguments["stems"] == ["drums", "bass"]
+    assert recipe.request.stems == ["drums", "bass"]
     assert main(["replay", "a.wav", "--source", "in.wav", "--model", str(mini_checkpoint), "-o", "b.wav"]) == 0
     assert Path("a.wav").read_bytes() == Path("b.wav").read_bytes()
 

@@ -22,6 +22,7 @@ from riff.spectrogram.inversion.stft import CircularSTFT, fourier_resample
 from riff.spectrogram.mel import channels_to_stereo, samples_to_columns
 from riff.spectrogram.tempo import TempoMap
 from riff.utils.errors import RiffError
+from riff.utils.validation import check_default_dtype
 
 MAX_SECONDS = 7200.0  # a tempo in a file may make days of a few columns
 _SLACK = 64
@@ -63,6 +64,7 @@ def mel_to_waveform(
     Raises:
         RiffError: wrong shape, negative or non-finite magnitudes, no tempo on the beats grid, unknown quality.
     """
+    check_default_dtype()
     _check_mel(mel, config)
     preset = _preset(quality, n_iter)
     if preset is None and loop and vocoder is None:
