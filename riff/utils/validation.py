@@ -77,6 +77,8 @@ def positive_number(value: object) -> float | None:
 # line for every mistake.
 
 MAX_BYTES = 1_000_000
+MAX_PAIRS = 10_000  # fields of one mapping
+MAX_NUMBER = 100  # characters of a number or a date
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -166,12 +168,21 @@ _SHORT.maxlevel = _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = 3
 
 
 def _parse_yaml(text: str) -> Any:
+    """The one document of a YAML text; every mistake is a ValueError or RiffError, in time linear in its length."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         """Plain values only, as ``safe_load``."""
 
-    def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            """Merge ``<<``; merges of merges double what they hold, so its size is bounded."""
+            super().flatten_mapping(node)
+            if len(node.value) > MAX_PAIRS:
+                raise RiffError(f"a mapping comes to more than {MAX_PAIRS:,} fields by its merges; write fewer")
+
+    def mapping(loader: Loader, node: yaml.Node) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise RiffError(f"{show(node.value)} is no mapping; write name: value")
         loader.flatten_mapping(node)
         pairs = [(loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value]
         for key, _ in pairs:
@@ -179,7 +190,23 @@ def _parse_yaml(text: str) -> Any:
                 raise RiffError(f"the field {show(key)} has no name; write name: value")
         return _once(pairs)
 
+    def scalar(kind: str) -> Any:
+        construct = yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{kind}"]
+
+        def checked(loader: Loader, node: yaml.Node) -> Any:
+            # Long numbers cost the square of their length, and PyYAML stumbles over most of what is no such scalar.
+            try:
+                if kind != "binary" and len(node.value) > MAX_NUMBER:
+                    raise ValueError
+                return construct(loader, node)
+            except (ValueError, LookupError, AttributeError, OverflowError, TypeError) as error:
+                raise RiffError(f"{show(node.value)} is no {kind}; put text in quotes") from error
+
+        return checked
+
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+    for kind in ("bool", "int", "float", "timestamp", "binary"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", scalar(kind))
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
@@ -189,11 +216,11 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RiffError(f"the field {show(twice)} is given twice; keep one of them")
+    fields: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise RiffError(f"the field {show(name)} is given twice; keep one of them")
+        fields[name] = value
     return fields
 
 
