@@ -1,4 +1,4 @@
-"""Which weights a clip was drawn with: hashes of a checkpoint's files and of LoRAs, for the clips' account of it."""
+"""Which weights made a clip: hashes of a checkpoint's files and of LoRAs, which the files record."""
 
 import dataclasses
 import functools
@@ -13,8 +13,8 @@ from riff.diffusion.hub import locate
 from riff.diffusion.lora import find_lora
 from riff.utils.errors import ModelError
 
-# Files up to this size are read whole. Of a larger one, which takes seconds to read, a fair sample is: one that was
-# trained on has changed everywhere, and a single changed bit is not what is looked for.
+# Files up to this size are read whole. A larger one takes seconds, so a fair sample of it is read: a file that was
+# trained on has changed everywhere, and a single changed bit need not be found.
 WHOLE_BYTES = 256 << 20
 _ENDS = 1 << 20
 _SAMPLES = 1024
@@ -37,7 +37,7 @@ class Adapter:
 
 
 class CheckpointOrigin:
-    """Where a pipeline's weights came from. The hash is computed when it is first asked for, and kept.
+    """Where a pipeline's weights came from. The hash is computed at its first use, and kept.
 
     Attributes:
         place: the checkpoint's folder or file; None for a model that was never in one.
@@ -77,11 +77,11 @@ def find_origin(
 def model_hash(place: Path, *, variant: str | None = None) -> str:
     """A hash of a checkpoint's weights, configurations and vocabulary.
 
-    SHA-256 over the name and the :func:`file_hash` of each file that is loaded, in the order of the names. Files that
-    draw nothing, such as a README or the index with its library versions, are left out.
+    SHA-256 over the name and the :func:`file_hash` of each file that is loaded, in the order of the names. Files
+    without a part in the music, such as a README or the index with its library versions, are left out.
 
     Args:
-        place: a folder, or a single file, whose ``spectrogram_config.json`` lies beside it.
+        place: a folder, or a single file with its ``spectrogram_config.json`` beside it.
         variant: weights to prefer, as they were loaded.
 
     Returns:
@@ -104,7 +104,7 @@ def model_hash(place: Path, *, variant: str | None = None) -> str:
 
 
 def lora_hash(path: Path) -> str:
-    """A hash of a LoRA's weights and of the words that lie beside them: of a single file simply its SHA-256."""
+    """A hash of a LoRA's weights and of the learned words beside them: of a single file simply its SHA-256."""
     digests = [file_hash(file) for file in find_lora(path) if file is not None]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -140,7 +140,7 @@ def _sampled(file: BinaryIO, size: int) -> str:
 
 
 def sound_hash(waveform: Tensor, sample_rate: int) -> str:
-    """SHA-256 of a sound as it is heard, whatever file it came from: its rate, shape and samples ``(C, T)``."""
+    """SHA-256 of a sound, whatever file it came from: its rate, shape and samples ``(C, T)``."""
     samples = waveform.detach().float().cpu().contiguous().numpy().astype("<f4", copy=False)
     total = hashlib.sha256(f"{sample_rate} {samples.shape[0]} {samples.shape[1]}\n".encode())
     total.update(samples.tobytes())

@@ -11,7 +11,7 @@ from riff.utils.interrupt import checkpoint
 
 # Latent columns decoded at once, and the columns that two windows share.
 WINDOW, OVERLAP = 128, 48
-# Latent columns past which a column has no part in what an autoencoder without norms draws or reads.
+# Latent columns past which a column has no effect in an autoencoder without norms.
 REACH = OVERLAP // 2
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @torch.no_grad()  # and not inference mode: latents may be trained on
 def image_to_latents(image: Tensor, vae: "AutoencoderKL", *, generator: torch.Generator | None = None) -> Tensor:
-    """Encode pictures into scaled latents, the space in which diffusion runs.
+    """Encode images into scaled latents, the space in which diffusion runs.
 
-    The picture's channels are fitted to the VAE's: 1 to 1, 2 to 2, 1 to 3 as grey, 2 to 3 as Riffusion draws
-    stereo (red 0, green left, blue right).
+    The image's channels are fitted to the VAE's: 1 to 1, 2 to 2, 1 to 3 as grey, 2 to 3 as Riffusion writes stereo
+    (red 0, green left, blue right).
 
     Args:
         image: ``(B, 1|2, M, N)`` in [0, 1]; M and N multiples of the VAE's downsampling (8 as a rule).
@@ -31,11 +31,10 @@ def image_to_latents(image: Tensor, vae: "AutoencoderKL", *, generator: torch.Ge
         generator: CPU generator to sample the posterior with; None takes the distribution's mode.
 
     Returns:
-        ``(B, L, M/8, N/8)`` float32 latents on the VAE's device, times ``scaling_factor`` (Rombach et al.,
-        2022).
+        ``(B, L, M/8, N/8)`` float32 latents on the VAE's device, times ``scaling_factor`` (Rombach et al., 2022).
 
     Raises:
-        RiffError: the shape does not fit, or the VAE has a channel count that no picture fits.
+        RiffError: the shape does not fit, or the VAE has a channel count that no image fits.
     """
     check_image_shape(image, vae)
     pixels = fit_channels(image, vae.config.in_channels).to(device=vae.device, dtype=vae.dtype) * 2 - 1
@@ -62,12 +61,12 @@ def _encode(pixels: Tensor, vae: "AutoencoderKL", generator: torch.Generator | N
 
 @torch.inference_mode()
 def latents_to_image(latents: Tensor, vae: "AutoencoderKL", *, channels: int, loop: bool = False) -> Tensor:
-    """Decode scaled latents into pictures: the inverse of :func:`image_to_latents`.
+    """Decode scaled latents into images: the inverse of :func:`image_to_latents`.
 
     Args:
         latents: ``(B, L, M/8, N/8)`` scaled latents.
         vae: the autoencoder; its device and dtype are used.
-        channels: 1 or 2, what the picture holds. A 3-channel VAE gives mono as the mean of its planes, stereo
+        channels: 1 or 2, what the image holds. A 3-channel VAE gives mono as the mean of its planes, stereo
             as green (left) and blue (right).
         loop: whether the end leads back into the start.
 
@@ -96,7 +95,7 @@ def latents_to_image(latents: Tensor, vae: "AutoencoderKL", *, channels: int, lo
 
 
 def _decode(raw: Tensor, vae: "AutoencoderKL") -> Tensor:
-    """Pixels in [-1, 1]; long pictures by overlapping windows, since the last layers need much memory."""
+    """Pixels in [-1, 1]; long images by overlapping windows, since the last layers need much memory."""
     width, factor = raw.shape[-1], downsampling(vae)
     pixels = vae.decode(raw[..., : WINDOW + OVERLAP]).sample.float()
     for start in range(WINDOW, width - OVERLAP, WINDOW):
@@ -120,13 +119,13 @@ def check_image_shape(image: Tensor, vae: "AutoencoderKL") -> None:
     factor = downsampling(vae)
     if image.dim() != 4 or image.shape[1] not in (1, 2) or image.shape[2] % factor or image.shape[3] % factor:
         raise RiffError(
-            f"a picture of shape {tuple(image.shape)} cannot be encoded; use (B, 1 or 2, M, N) "
+            f"an image of shape {tuple(image.shape)} cannot be encoded; use (B, 1 or 2, M, N) "
             f"with M and N multiples of {factor}"
         )
 
 
 def fit_channels(image: Tensor, planes: int) -> Tensor:
-    """Lay a picture ``(B, 1|2, M, N)`` out on the planes of a VAE: ``(B, planes, M, N)``."""
+    """Put an image ``(B, 1|2, M, N)`` on the planes of a VAE: ``(B, planes, M, N)``."""
     channels = image.shape[1]
     if channels == planes:
         return image
@@ -134,7 +133,7 @@ def fit_channels(image: Tensor, planes: int) -> Tensor:
         return image.expand(-1, 3, -1, -1)
     if planes == 3 and channels == 2:
         return torch.cat([torch.zeros_like(image[:, :1]), image], dim=1)
-    raise RiffError(f"a picture with {channels} channel(s) does not fit a VAE with {planes}; it needs {channels} or 3")
+    raise RiffError(f"an image with {channels} channel(s) does not fit a VAE with {planes}; it needs {channels} or 3")
 
 
 def take_channels(pixels: Tensor, channels: int) -> Tensor:
@@ -146,7 +145,7 @@ def take_channels(pixels: Tensor, channels: int) -> Tensor:
         return pixels.mean(dim=1, keepdim=True)
     if planes == 3 and channels == 2:
         return pixels[:, 1:]
-    raise RiffError(f"a VAE with {planes} channel(s) cannot draw a picture with {channels}; it needs {channels} or 3")
+    raise RiffError(f"a VAE with {planes} channel(s) cannot make an image with {channels}; it needs {channels} or 3")
 
 
 def seeded_generator(seed: int) -> torch.Generator:
@@ -161,8 +160,7 @@ def seeded_generator(seed: int) -> torch.Generator:
 
 
 def sample_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
-    """Standard normal float32 noise of ``shape``, drawn on the CPU so that a seed is the same clip on every
-    device.
+    """Standard normal float32 noise of ``shape``, sampled on the CPU so that a seed is the same clip on every device.
 
     Args:
         shape: of the result.
@@ -177,14 +175,14 @@ def sample_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Tenso
 
 
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Walk from ``a`` to ``b`` along the arc between them, each sample of the batch on its own arc.
+    """Go from ``a`` to ``b`` along the arc between them, each sample of the batch on its own arc.
 
     A straight line would lose norm on the way, and a diffusion model expects noise of full norm.
 
     Args:
         a: ``(B, ...)`` at ``t = 0``.
         b: ``(B, ...)`` at ``t = 1``.
-        t: position, a number, ``(B,)``, or one for each of the places that a shape like ``(1, 1, 1, W)`` tells apart.
+        t: position, a number, ``(B,)``, or one for each place of a shape like ``(1, 1, 1, W)``.
 
     Returns:
         ``(B, ...)`` in float32, exactly ``a`` and ``b`` at the ends; nearly parallel (or zero) samples are joined by

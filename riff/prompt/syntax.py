@@ -1,4 +1,4 @@
-"""What the signs in a prompt mean: brackets that weigh words, and AND between prompts that are composed."""
+"""The signs in a prompt: brackets that weigh words, and AND between prompts that are composed."""
 
 import dataclasses
 import re
@@ -118,7 +118,7 @@ def parse_prompt(text: str, name: str = "prompt") -> tuple[Clause, ...]:
 
 
 def clause_weights(clauses: tuple[Clause, ...]) -> tuple[float, ...]:
-    """The clauses' weights over the sum of those above 0: as much guidance as for one prompt, whoever shares it."""
+    """The clauses' weights over the sum of those above 0, so that all together get the guidance of one prompt."""
     total = sum(max(clause.weight, 0.0) for clause in clauses)
     return tuple(clause.weight / total for clause in clauses)
 
