@@ -130,7 +130,9 @@ def _mixed(parts: list[Part]) -> list[Part]:
 
 def _honest(sections: tuple[str, ...], muted: list[set[int]]) -> tuple[str, ...]:
     """An intro or a break in which nobody is silent is called full."""
-    return tuple(name if silent or name == "fill" else "full" for name, silent in zip(sections, muted, strict=True))
+    return tuple(
+        name if silent or name in ("fill", "ending") else "full" for name, silent in zip(sections, muted, strict=True)
+    )
 
 
 def _all_muted(plan: Plan, layers: list[tuple[Layer, str]], drums: bool, rng: random.Random) -> list[set[int]]:
