@@ -110,7 +110,7 @@ def show_sound(
     picture = data_uri(image, "WEBP", quality=85) if image else ""
     sound = to_data_uri(wav, "audio/wav")
     template = "spectrogram/templates/player.html"
-    return Shown(render(template, sound=sound, caption=caption, image=picture, facts=facts, loop=loop))
+    return Shown(str(render(template, sound=sound, caption=caption, image=picture, facts=facts, loop=loop)))
 
 
 def plot(
@@ -161,13 +161,14 @@ def plot(
         _label(axes, title, x_label, y_label, legend=len(rows) > 1)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    return Shown(svg[svg.index("<svg") :].replace(_INK, "currentColor"))
+    svg = buffer.getvalue().partition("<svg ")[2].replace('pt"', '"', 2)  # its points are pixels here
+    tag = render("spectrogram/templates/plot.html", label=title or y_label or "plot")
+    return Shown(f"{tag} {svg.replace(_INK, 'currentColor')}")
 
 
 def _label(axes: "Axes", title: str, x_label: str, y_label: str, *, legend: bool) -> None:
     """Words, ticks and a faint grid, all in the colour of the page's text."""
-    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="semibold")
+    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold")
     axes.set_xlabel(x_label, color=_INK)
     axes.set_ylabel(y_label, color=_INK)
     axes.tick_params(colors=_INK, length=0)

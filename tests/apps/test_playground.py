@@ -604,7 +604,7 @@ def test_a_stop_and_a_mistake_are_told_in_one_line(page) -> None:
     page.locator("#compose-bars input[type=number]").fill("64")
     page.click("#compose-go")
     # It is written anew ten times a second, and a person's eye does not mind the moment in between.
-    page.wait_for_function("/step .* s left/.test(document.querySelector('#compose-status').innerText)")
+    page.wait_for_function("/Step .* s left/.test(document.querySelector('#compose-status').innerText)")
     page.click("#compose-stop")
     page.wait_for_selector("#compose-status :text('Stopped.')", timeout=5000)
     page.fill("#compose-prompt textarea", "")

@@ -54,6 +54,7 @@ def test_a_plot_has_a_name_for_each_line() -> None:
     assert len([one for one in svg.iter() if one.get("id") == "mark"]) == 1  # the other mark is outside
     width, height = map(float, svg.get("viewBox").split()[2:])
     assert len(lines) == 2 and (width, height) == (720, 240)
+    assert (svg.get("width"), svg.get("height"), svg.get("aria-label")) == ("720", "240", "<t>")
     for line in lines:
         points = re.findall(r"[ML] ([\d.]+) ([\d.]+)", line.find(f"{SVG}path").get("d"))
         assert points and all(0 <= float(x) <= width and 0 <= float(y) <= height for x, y in points)

@@ -200,35 +200,21 @@ def theme() -> gr.themes.Base:
     """Gradio's names for the colours of ``colours.css``, by day and by night the same variable."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     base = gr.themes.Base(
-        primary_hue="violet", neutral_hue="stone", font=fonts, font_mono=["ui-monospace", "monospace"],
+        primary_hue="violet", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "monospace"],
         radius_size="lg", text_size="md",
     )  # fmt: skip
-    colours = {
-        "body_background_fill": "ground",
-        "body_text_color": "ink",
-        "body_text_color_subdued": "soft",
-        "background_fill_primary": "card",
-        "background_fill_secondary": "ground",
-        "block_background_fill": "card",
-        "block_label_background_fill": "card",
-        "block_label_text_color": "soft",
-        "block_title_text_color": "ink",
-        "block_info_text_color": "soft",
-        "border_color_primary": "line",
-        "block_border_color": "line",
-        "input_background_fill": "field",
-        "input_border_color": "line",
-        "color_accent": "accent",
-        "slider_color": "accent",
-        "checkbox_background_color_selected": "accent",
-        "checkbox_border_color_selected": "accent",
-        "button_primary_background_fill": "accent",
-        "button_primary_background_fill_hover": "accent",
-        "button_primary_text_color": "on-accent",
-        "button_secondary_background_fill": "card",
-        "button_secondary_background_fill_hover": "ground",
-        "button_secondary_text_color": "ink",
-    }
-    pairs = {name: f"var(--{value})" for name, value in colours.items()}
+    names = {
+        "ground": "body_background_fill background_fill_secondary button_secondary_background_fill_hover",
+        "card": "background_fill_primary block_background_fill block_label_background_fill "
+                "button_secondary_background_fill",
+        "field": "input_background_fill",
+        "ink": "body_text_color block_title_text_color button_secondary_text_color",
+        "soft": "body_text_color_subdued block_label_text_color block_info_text_color",
+        "line": "border_color_primary block_border_color input_border_color",
+        "accent": "color_accent slider_color checkbox_background_color_selected checkbox_border_color_selected "
+                  "button_primary_background_fill button_primary_background_fill_hover",
+        "on-accent": "button_primary_text_color",
+    }  # fmt: skip
+    pairs = {name: f"var(--{colour})" for colour, listed in names.items() for name in listed.split()}
     pairs |= {f"{name}_dark": value for name, value in pairs.items() if name != "color_accent"}
     return base.set(**pairs, block_border_width="0px", block_shadow="none")

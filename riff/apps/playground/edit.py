@@ -106,8 +106,8 @@ def build(stage: Stage, verb: str) -> gr.Audio:
 def _part() -> list[Any]:
     """Which part of the recording is replaced: by hand, or by the page's script when it is dragged."""
     with gr.Row(elem_classes="riff-row"):
-        first = gr.Number(0.0, label="From", minimum=0, step=0.01, elem_id="riff-from", min_width=64)
-        last = gr.Number(2.0, label="To", minimum=0, step=0.01, elem_id="riff-to", min_width=64)
+        first = gr.Number(0.0, label="From", step=0.01, elem_id="riff-from", min_width=64)
+        last = gr.Number(2.0, label="To", step=0.01, elem_id="riff-to", min_width=64)
         unit = gr.Radio(list(UNITS), value=UNITS[0], label="in", elem_id="riff-unit", min_width=170)
     gr.HTML("Drag across the spectrogram to choose the part, or type it.", elem_classes="riff-hint")
     return [first, last, unit]
