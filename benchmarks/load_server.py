@@ -1,8 +1,8 @@
 """Load ``riff serve`` with many clients at once and say whether it holds.
 
-    python benchmarks/load_server.py                  50 clients, 2 minutes, a tiny model with random weights
-    python benchmarks/load_server.py --rough          10 % of the requests are given up, 5 % are garbage
-    python benchmarks/load_server.py --seconds 30 --clients 50 --model riff-mini
+    python -m benchmarks.load_server                  50 clients, 2 minutes, a tiny model with random weights
+    python -m benchmarks.load_server --rough          10 % of the requests are given up, 5 % are garbage
+    python -m benchmarks.load_server --seconds 30 --clients 50 --model riff-mini
 
 It holds if no answer is an error but 429 (and 4xx to garbage), every accepted job ends, jobs begin in the order in
 which they came, and the process grows by less than 5 % after the first quarter of the time. Exit code 1 if not.
@@ -88,7 +88,7 @@ Seen = list[tuple[str, int, float]]
 
 
 async def client(http: httpx.AsyncClient, end: float, seen: Seen, chance: random.Random, *, rough: bool) -> None:
-    """One client: it asks, waits, and asks again; what it saw goes to ``seen`` as (kind, status, seconds)."""
+    """One client: it sends a request, waits, and sends the next; ``seen`` gets (kind, status, seconds)."""
     while time.monotonic() < end:
         luck, began, pause = chance.random(), time.monotonic(), 0.0
         kind = "honest"
@@ -112,15 +112,15 @@ async def ask(http: httpx.AsyncClient, kind: str, chance: random.Random) -> http
     if kind == "garbage":
         typed = {"content-type": "application/json"}
         return await http.post(chance.choice(ROUTES), content=chance.choice(BODIES), headers=typed)
-    asked = {"prompt": "jazz piano", "num_inference_steps": 2, "bars": 2, "quality": "fast"}
+    body = {"prompt": "jazz piano", "num_inference_steps": 2, "bars": 2, "quality": "fast"}
     patience = chance.uniform(0.02, 1.0) if kind == "given up" else 60.0
-    return await http.post("/v1/render", json={**asked, "seed": chance.randrange(99)}, timeout=patience)
+    return await http.post("/v1/render", json={**body, "seed": chance.randrange(99)}, timeout=patience)
 
 
 async def load(
     address: str, process: int, options: argparse.Namespace
 ) -> tuple[list[tuple[str, int, float]], list[float]]:
-    """All clients for the asked time, and the server's memory once a second meanwhile."""
+    """All clients for the given time, and the server's memory once a second meanwhile."""
     seen: Seen = []
     memory: list[float] = []
     end = time.monotonic() + options.seconds
@@ -152,8 +152,8 @@ def jobs_of(log: Path) -> list[dict[str, Any]]:
 
 def out_of_order(jobs: list[dict[str, Any]]) -> int:
     """Jobs that began before one that had come earlier; the log's times are exact to a few milliseconds."""
-    drawn = sorted((job for job in jobs if job["worked_s"] is not None), key=lambda job: job["began"])
-    return sum(later["came"] < earlier["came"] - 0.02 for earlier, later in itertools.pairwise(drawn))
+    done = sorted((job for job in jobs if job["worked_s"] is not None), key=lambda job: job["began"])
+    return sum(later["came"] < earlier["came"] - 0.02 for earlier, later in itertools.pairwise(done))
 
 
 def fits(kind: str, status: int) -> bool:
@@ -168,8 +168,8 @@ def report(seen: Seen, memory: list[float], jobs: list[dict[str, Any]], code: in
     counts = Counter((kind, status) for kind, status, _ in seen)
     done = sorted(seconds for kind, status, seconds in seen if kind == "honest" and status == 200)
     refused = [seconds for _, status, seconds in seen if status == 429]
-    settled = memory[len(memory) // 4 :] or [0.0]
-    growth = max(settled) / settled[0] - 1.0 if settled[0] else 0.0
+    steady = memory[len(memory) // 4 :] or [0.0]
+    growth = max(steady) / steady[0] - 1.0 if steady[0] else 0.0
     states = Counter(job["state"] for job in jobs)
     wrong = sum(number for (kind, status), number in counts.items() if not fits(kind, status))
     mixed, failed = out_of_order(jobs), states["failed"]
@@ -181,7 +181,7 @@ def report(seen: Seen, memory: list[float], jobs: list[dict[str, Any]], code: in
         print(f"{'seconds to a clip: median, worst':<34}{statistics.median(done):.2f}, {done[-1]:.2f}")
     if refused:
         print(f"{'seconds to a 429: median, worst':<34}{statistics.median(refused):.3f}, {max(refused):.3f}")
-    print(f"{'memory: settled, most, growth':<34}{settled[0]:.0f} MB, {max(settled):.0f} MB, {growth:+.1%}")
+    print(f"{'memory: steady, most, growth':<34}{steady[0]:.0f} MB, {max(steady):.0f} MB, {growth:+.1%}")
     print(f"{'jobs begun out of order':<34}{mixed}")
     print(f"{'wrong answers, failed jobs':<34}{wrong}, {failed}")
     print(f"{'exit code after SIGTERM':<34}{code}")

@@ -1,4 +1,4 @@
-"""Section "serve": requests a second and how long each waits, of like requests drawn together and one at a time."""
+"""Section "serve": requests a second and how long each waits, of similar requests generated together and one at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmarks.history import Section
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 PROMPT = "lo-fi hip hop, mellow electric piano, 84 bpm"
-SIDES = {"batched": 4, "one_at_a_time": 1}  # requests that are drawn side by side, at most
+SIDES = {"batched": 4, "one_at_a_time": 1}  # requests that are generated side by side, at most
 _PATIENCE_S = 600.0
 
 
@@ -45,7 +45,7 @@ class Served:
         return self.process.wait(60)
 
     def processor_s(self) -> float | None:
-        """Processor time that it has taken over all threads; None where the system does not tell."""
+        """Processor time that it has taken over all threads; None where the system does not say."""
         try:
             stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii", errors="replace")
         except OSError:
@@ -61,7 +61,7 @@ class Round:
     Attributes:
         seconds: from the first request to the last answer.
         waits: seconds from each request to its answer.
-        processor_s: that the server took; None where the system does not tell.
+        processor_s: that the server took; None where the system does not say.
     """
 
     seconds: float
@@ -72,14 +72,14 @@ class Round:
 def serve_section(
     *, model: str | None, device: str | None, steps: int, repeat: int, clients: int, each: int
 ) -> Section:
-    """Ask a server that draws up to four like requests together, and one that draws them one at a time, in turn.
+    """Measure, in turn, a server that generates up to four similar requests together and one that generates them one at a time.
 
     Args:
         model: as for :meth:`riff.pipeline.RiffPipeline.from_pretrained`; None is riff-mini.
         device: "cpu", "cuda" or "mps"; None takes the fastest there is.
         steps: denoising steps of a request.
         repeat: rounds of each server.
-        clients: that ask at once.
+        clients: at once.
         each: requests of each client in a round.
 
     Raises:
@@ -101,7 +101,9 @@ def serve_section(
     for name, rounds in found.items():
         figures |= _figures(name, rounds)
     ratio = _ratio(found["batched"], found["one_at_a_time"])
-    return Section("serve", [ratio], figures, ["A CPU draws the clips of a batch one after the other; a GPU does not."])
+    return Section(
+        "serve", [ratio], figures, ["A CPU generates the clips of a batch one after the other; a GPU does not."]
+    )
 
 
 @contextlib.contextmanager
@@ -139,7 +141,7 @@ def served(words: Sequence[str], log: Path | None = None) -> Iterator[Served]:
 
 
 def load(server: Served, *, clients: int, each: int, steps: int) -> Round:
-    """Let clients ask at once, each anew as soon as it is answered."""
+    """Let clients send at once, each its next request as soon as it is answered."""
     before, began = server.processor_s(), time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
         waits = list(pool.map(lambda seed: _ask(server.address, seed, steps), range(clients * each)))
@@ -192,5 +194,5 @@ def _ratio(batched: list[Round], alone: list[Round]) -> Ratio:
         for ours, theirs in zip(batched, alone, strict=True)
         if theirs.processor_s and ours.processor_s
     ]
-    meaning = f"as many requests a second with up to {SIDES['batched']} drawn together as one at a time, riff serve"
+    meaning = f"as many requests a second with up to {SIDES['batched']} generated together as one at a time, riff serve"
     return Ratio.of("serve_batched", meaning, clock, processor=work)

@@ -308,10 +308,10 @@ def test_work_past_its_deadline_is_stopped_at_its_next_step(mini_checkpoint, tmp
 
 def test_sigterm_during_a_long_decode_ends_it_without_an_abort(mini_checkpoint, tmp_path) -> None:
     running = Running(mini_checkpoint, tmp_path / "log", "--grace", "0.1").ready()
-    picture = tmp_path / "long.png"
-    write_png(picture, torch.rand(1, 256, 16_000), SpectrogramConfig(grid="seconds"))
+    image = tmp_path / "long.png"
+    write_png(image, torch.rand(1, 256, 16_000), SpectrogramConfig(grid="seconds"))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        sent = {"files": {"image": picture.read_bytes()}, "data": {"quality": "best"}, "timeout": PATIENCE_S}
+        sent = {"files": {"image": image.read_bytes()}, "data": {"quality": "best"}, "timeout": PATIENCE_S}
         reply = pool.submit(httpx.post, f"{running.address}/v1/decode", **sent)
         until(lambda: running.gauge("riff_jobs_running") == 1)
         assert running.stop() == 0

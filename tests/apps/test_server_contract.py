@@ -200,11 +200,11 @@ def test_a_recording_is_sent_as_a_form_and_comes_back(server: InProcess, recordi
     assert rate == 8000 and len(samples) / rate == pytest.approx(6.0 + longer, abs=0.02)
 
 
-def test_a_recording_is_sent_in_base64_drawn_and_played_again(server: InProcess, recording) -> None:
+def test_a_recording_is_sent_in_base64_encoded_and_played_again(server: InProcess, recording) -> None:
     text = base64.b64encode(recording).decode()
-    drawn = server.http.post("/v1/encode", json={"audio": text, "bpm": 120})
-    assert drawn.status_code == 200 and drawn.content.startswith(b"\x89PNG"), drawn.text
-    played = server.http.post("/v1/decode", files={"picture": drawn.content}, data={"quality": "fast"})
+    encoded = server.http.post("/v1/encode", json={"audio": text, "bpm": 120})
+    assert encoded.status_code == 200 and encoded.content.startswith(b"\x89PNG"), encoded.text
+    played = server.http.post("/v1/decode", files={"picture": encoded.content}, data={"quality": "fast"})
     assert played.status_code == 200, played.text
     assert json.loads(played.headers["x-riff-facts"])["duration_s"] == pytest.approx(6.0, abs=0.01)
 
@@ -333,23 +333,23 @@ def test_a_stream_plays_on_and_walks_where_it_is_steered(server: InProcess, kind
     import soundfile
 
     query = {"prompt": "jazz", "bpm": 400, "format": kind, "id": f"stream-{kind}", "num_inference_steps": 2, "seed": 1}
-    heard = b""
+    received = b""
     with server.http.stream("GET", "/v1/stream", params=query) as reply:
         assert reply.status_code == 200 and reply.headers["x-stream-id"] == f"stream-{kind}"
         assert server.http.get("/v1/stream", params={**query, "id": "another-one"}).status_code == 429
         began = time.monotonic()
         for number, part in enumerate(reply.iter_raw()):
-            heard += part
+            received += part
             if number == 1:
                 got = server.http.patch(f"/v1/stream/stream-{kind}", json={"prompt": "techno", "bpm": 200})
                 assert got.status_code == 200 and got.json()["within_bars"] == 2
             if number == 6:
                 break
         took = time.monotonic() - began
-    samples, rate = soundfile.read(io.BytesIO(heard))
+    samples, rate = soundfile.read(io.BytesIO(received))
     # At most three bars at 400 bpm, the way, and bars at 200: gone there within a bar and a quarter of being steered.
     assert len(samples) / rate > 4.5
-    assert took > 2.0, "it is sent as it is heard, and not as fast as it can be drawn"
+    assert took > 2.0, "it is sent as it is played, and not as fast as it can be generated"
     until(lambda: "riff_streams 0.0" in server.http.get("/metrics").text)
     assert server.http.patch(f"/v1/stream/stream-{kind}", json={"bpm": 90}).status_code == 404
 
@@ -405,22 +405,22 @@ def test_a_job_that_fails_leaves_the_worker_alive_and_says_nothing(queue: WorkQu
     assert failed.fault is not None and failed.fault.status in (500, 503) and "boom" not in failed.fault.message
 
 
-def test_like_jobs_that_wait_together_are_drawn_together_and_one_s_failure_is_its_own(queue: WorkQueue) -> None:
+def test_like_jobs_that_wait_together_are_encoded_together_and_one_s_failure_is_its_own(queue: WorkQueue) -> None:
     sizes, block = [], threading.Event()
 
     def hold(pipe: Any, jobs: Any) -> list[Result]:
         block.wait(PATIENCE_S)
         return good(pipe, jobs)
 
-    def draw(pipe: Any, jobs: Any) -> list[Result]:
+    def work(pipe: Any, jobs: Any) -> list[Result]:
         sizes.append(len(jobs))
         if any(job.request_id == "bad" for job in jobs):
             raise RuntimeError("one of them")
         return good(pipe, jobs)
 
     made(queue, hold)
-    jobs = [made(queue, draw, group="a") for _ in range(3)]
-    jobs += [made(queue, draw, group="b"), made(queue, draw, group="b", request_id="bad"), made(queue, draw, group="a")]
+    jobs = [made(queue, work, group="a") for _ in range(3)]
+    jobs += [made(queue, work, group="b"), made(queue, work, group="b", request_id="bad"), made(queue, work, group="a")]
     block.set()
     until(lambda: all(job.finished for job in jobs))
     assert sizes == [3, 2, 1, 1, 1]  # in the order they came; the second batch again, one by one
