@@ -49,8 +49,7 @@ LONG_FUNCTIONS = {
     "riff.pipeline.RiffPipeline.__call__",
 }
 KNOWN_UPWARD = {("riff.tasks.replay", "riff.pipeline"), ("riff.tasks.stream", "riff.pipeline")}
-KNOWN_NAMES = {"Job", "Stopped", "Stream", "Request", "Sampling", "RenderRequest", "WalkRequest", "RemixRequest",
-               "ExtendRequest", "InpaintRequest", "StreamRequest"}  # fmt: skip
+KNOWN_NAMES: set[str] = set()
 # `riff serve` and `riff play` start the other two apps.
 STARTS = {("riff.apps.cli.serve", "server"), ("riff.apps.cli.play", "playground")}
 WIDE_FUNCTIONS = {"RiffPipeline.__call__", "RiffPipeline.from_pretrained"} | {

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from riff.apps.cli.generate import load_pipeline
 from riff.apps.cli.options import add_command, add_loading_options, number
+from riff.tasks.requests import RenderRequest
 from riff.utils.errors import RiffError, SystemProblem
+from riff.utils.schema import describe_fields
 
 if TYPE_CHECKING:
     from riff.apps.server.settings import Settings
@@ -43,7 +45,7 @@ def add_serve(verbs: Any) -> None:
     access.add_argument(
         "--token-file", metavar="FILE", help=f"holds the token; else {TOKEN_VARIABLE} in the environment"
     )
-    access.add_argument("--no-auth", action="store_true", help="let everybody who reaches --host in")
+    access.add_argument("--no-auth", action="store_true", help="let in everyone who reaches --host")
     access.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name that it is reached by; repeatable"
     )
@@ -52,26 +54,32 @@ def add_serve(verbs: Any) -> None:
         help="pages that may call it, like https://example.org, or *; repeatable",
     )  # fmt: skip
     _add_limits(parser.add_argument_group("limits"))
-    parser.add_argument("--log-prompts", action="store_true", help="let the log hold what people ask for")
+    parser.add_argument("--log-prompts", action="store_true", help="let the log contain prompts")
 
 
 def _add_limits(limits: Any) -> None:
     limits.add_argument("--queue", type=number(1, 10_000, whole=True), default=8, help="requests that wait; default 8")
     limits.add_argument(
-        "--batch", type=number(1, 64, whole=True), help="like requests drawn side by side; default 4, on a CPU 1"
+        "--batch", type=number(1, 64, whole=True), help="similar requests generated side by side; default 4, on a CPU 1"
     )
     limits.add_argument("--deadline", type=number(1, 86400), default=300.0, metavar="SECONDS", help="default 300")
     limits.add_argument(
         "--grace", type=number(0, 3600), default=30.0, metavar="SECONDS", help="for what runs at SIGTERM; default 30"
     )
-    limits.add_argument("--max-steps", type=number(1, 150, whole=True), default=150, help="default 150")
+    highest: dict[str, Any] = {field.name: field.high for field in describe_fields(RenderRequest)}
+    steps, bars, seconds = (highest[name] for name in ("num_inference_steps", "bars", "duration"))
+    limits.add_argument("--max-steps", type=number(1, steps, whole=True), default=steps, help=f"default {steps}")
     limits.add_argument(
         "--max-prompt", type=number(1, 10_000, whole=True), default=1000, help="characters; default 1000"
     )
-    limits.add_argument("--max-bars", type=number(1, 512, whole=True), default=512, help="default 512")
-    limits.add_argument("--max-seconds", type=number(1, 600), default=600.0, help="of sound; default 600")
+    limits.add_argument("--max-bars", type=number(1, bars, whole=True), default=bars, help=f"default {bars}")
+    limits.add_argument(
+        "--max-seconds", type=number(1, seconds), default=seconds, help=f"of sound; default {seconds:g}"
+    )
     limits.add_argument("--max-body", type=number(0.001, 1024), default=16.0, metavar="MB", help="default 16")
-    limits.add_argument("--max-connections", type=number(1, 10_000, whole=True), default=64, help="default 64")
+    limits.add_argument(
+        "--max-connections", type=number(1, 10_000, whole=True), default=64, help="requests at a time; default 64"
+    )
     limits.add_argument("--max-streams", type=number(0, 100, whole=True), default=2, help="endless ones; default 2")
     limits.add_argument("--idle", type=number(0.1, 3600), default=10.0, metavar="SECONDS",
                         help="that a client may pause while it sends; default 10")  # fmt: skip
