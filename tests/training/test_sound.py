@@ -54,7 +54,9 @@ def test_a_wobble_keeps_to_the_beat(bpm: float) -> None:
     sound = play_voice("wobble bass", [(0, 4 * SECOND, 36, 100)], length=4 * SECOND, bpm=bpm, rng=rng)
     loud = np.abs(effects.highpass(sound, 600).mean(0)).reshape(-1, 441).mean(1)
     rates = np.abs(np.fft.rfft(loud - loud.mean(), 40000))  # bins of 1/400 Hz
-    found = (rates[200:2800].argmax() + 200) / 400 / (bpm / 60)
+    beat = bpm / 60  # below, the detuned oscillators beat with one another
+    low, high = round(320 * beat), round(1000 * beat)
+    found = (rates[low:high].argmax() + low) / 400 / beat
     assert min(abs(found - allowed) for allowed in (1.0, 1.5, 2.0)) < 0.06
 
 
