@@ -118,6 +118,7 @@ class DiffusionModel:
             "device": device_kind(self.device),
             "dtype": str(self.components.unet.dtype).removeprefix("torch."),
             "torch": torch.__version__,
+            "threads": torch.get_num_threads() if device_kind(self.device) == "cpu" else None,
             "compiled": self.compiled or None,
             "vocoder": None if self.vocoder is None else "own",
         }

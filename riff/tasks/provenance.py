@@ -32,6 +32,7 @@ from riff.version import __version__
 
 MAX_FIELDS = 64  # of a file's provenance; riff writes half as many
 MAX_LORAS = 16
+MAX_THREADS = 1024
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 # How files call the fields of a request; other fields have their own names there.
 IN_FILES = {
@@ -52,6 +53,7 @@ _ORDER = (
     *("steps", "guidance", "guidance_interval", "compiled", "scheduler", "loop", "timeline", "task", "strength"),
     *("timesignature", "key_tries", "key_measured", "key_moved", "model_hash", "loras", "quality", "config", "device"),
     *("dtype", "torch", "bpm_asked", "downbeat", "ends_pinned", "from_latents", "source", "regions", "band"),
+    "threads",
 )
 # Seeds beyond 32 bits are hashed (riff.diffusion.latents.seeded_generator). Files from before that do not say so, and
 # torch heeded the lowest 32 bits of their seeds.
@@ -180,6 +182,7 @@ class Recipe:
         device: where it was generated.
         dtype: of the weights there.
         torch: version of PyTorch there.
+        threads: of a CPU, that it used; None where the file does not say.
         source: hash of the recording that was used; None where there was none.
     """
 
@@ -197,6 +200,7 @@ class Recipe:
     device: str | None
     dtype: str | None
     torch: str | None
+    threads: int | None
     source: str | None
 
 
@@ -275,6 +279,7 @@ def _read(path: Path, fields: Mapping[str, Any]) -> Recipe:
         device=made.get("device"),
         dtype=_match(made, "dtype", _NAME),
         torch=made.get("torch"),
+        threads=_threads(made),
         source=source,
     )
 
@@ -364,6 +369,15 @@ def _checked_text(name: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_BYTES:
         raise RiffError(f"{name} is {show(value)}; use text of at most {MAX_BYTES:,} characters")
     return value
+
+
+def _threads(made: dict[str, str]) -> int | None:
+    text = made.get("threads")
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text) or int(text) > MAX_THREADS:
+        raise RiffError(f"threads is {show(text)}; use a whole number from 1 to {MAX_THREADS}")
+    return int(text)
 
 
 def _match(made: dict[str, str], name: str, pattern: re.Pattern[str]) -> str | None:

@@ -1,9 +1,11 @@
 """Making a file again from its own recipe, and saying where that cannot give the same."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from riff.audio.io import load_audio
 from riff.diffusion.fingerprint import lora_hash, model_hash, sound_hash
@@ -18,6 +20,7 @@ from riff.tasks.provenance import EDITS, PICTURES, Recipe
 from riff.tasks.recording import read_recording
 from riff.tasks.run import run
 from riff.utils.errors import ModelError, RiffError
+from riff.utils.parallel import threads
 from riff.utils.validation import show
 from riff.version import __version__
 
@@ -132,6 +135,8 @@ def differences(recipe: Recipe, model: DiffusionModel) -> list[str]:
         ("number format", recipe.dtype, str(model.components.unet.dtype).removeprefix("torch.")),
         ("torch", recipe.torch, torch.__version__),
     ]
+    if recipe.threads is None and recipe.device == "cpu":
+        then.append(("number of threads", "unknown", torch.get_num_threads()))
     return [
         f"another {name}" if isinstance(old, tuple) or name == "config" else f"{name} {show(old)}, now {show(new)}"
         for name, old, new in then
@@ -146,7 +151,7 @@ def replay(
     *,
     callback: StepCallback | None = None,
 ) -> Clip:
-    """The clip of a recipe, generated again.
+    """The clip of a recipe, generated again on as many threads of a CPU as the first time.
 
     Args:
         recipe: of the file.
@@ -157,10 +162,9 @@ def replay(
     Raises:
         RiffError: the model cannot do what the recipe asks for.
     """
-    if recording is None:
-        return run(model, recipe.request, callback=callback)
-    rate = recording.sample_rate
-    return run(model, recipe.request, recording.waveform, sample_rate=rate, callback=callback)
+    audio, rate = (None, None) if recording is None else (recording.waveform, recording.sample_rate)
+    with threads(recipe.threads if device_kind(model.device) == "cpu" else None):
+        return run(model, recipe.request, audio, sample_rate=rate, callback=callback)
 
 
 def compare(old: str | Path, new: str | Path) -> str:
@@ -176,3 +180,27 @@ def compare(old: str | Path, new: str | Path) -> str:
     first, of_first = read_png(old)[:2] if pictures[0] else load_audio(old)
     second, of_second = read_png(new)[:2] if pictures[0] else load_audio(new)
     return "content" if of_first == of_second and torch.equal(first, second) else "different"
+
+
+def describe_distance(old: str | Path, new: str | Path) -> str:
+    """How far apart two files of one kind are, such as ``"3 of 65,536 pixels differ, by at most 1 step of 255"``."""
+    if Path(old).suffix.lower() in PICTURES:
+        (first, config, _), (second, other, _) = read_png(old), read_png(new)
+        if first.shape != second.shape or config != other:
+            return f"images of {tuple(first.shape)} and {tuple(second.shape)} (channels, rows, columns)"
+        steps = ((first - second) * 255.0).round().abs()
+        return _count(steps, "pixels", int(steps.max()), "255")
+    (first, rate), (second, other_rate) = load_audio(old), load_audio(new)
+    if first.shape != second.shape or rate != other_rate:
+        return f"{_length(first, rate)} and {_length(second, other_rate)}"
+    steps = ((first - second) * 32768.0).abs()
+    return _count(steps, "samples", max(1, math.ceil(float(steps.max()))), "32,768")
+
+
+def _count(steps: Tensor, what: str, most: int, full: str) -> str:
+    number = int((steps > 0).sum())
+    return f"{number:,} of {steps.numel():,} {what} differ, by at most {most:,} step{'s' * (most != 1)} of {full}"
+
+
+def _length(sound: Tensor, rate: int) -> str:
+    return f"{len(sound)} channel{'s' * (len(sound) != 1)} of {sound.shape[-1]:,} samples at {rate} Hz"

@@ -15,7 +15,7 @@ from riff import RiffPipeline, SpectrogramConfig, load_audio, read_png, save_aud
 from riff.apps.cli import main
 from riff.diffusion.fingerprint import file_hash, lora_hash, model_hash
 from riff.tasks.provenance import provenance, read_recipe, sound_tags
-from riff.tasks.replay import compare
+from riff.tasks.replay import compare, describe_distance
 from riff.utils.errors import RiffError
 
 RATE = 8000
@@ -514,3 +514,48 @@ def test_files_are_compared_by_bytes_and_by_content(here) -> None:
         "content",
         "different",
     ]
+
+
+@pytest.mark.parametrize("threads", [(1, 2), (2, 1), (3, 1)])
+def test_a_file_comes_again_on_any_number_of_threads(make, mini_checkpoint, threads):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads[0])
+        name = make("render.wav")
+        assert read_recipe(name).threads == threads[0]
+        torch.set_num_threads(threads[1])
+        assert main(["replay", name, "--model", str(mini_checkpoint), "--quiet", "-o", "again.wav"]) == 0
+        assert torch.get_num_threads() == threads[1]
+    finally:
+        torch.set_num_threads(before)
+    assert Path(name).read_bytes() == Path("again.wav").read_bytes()
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "1025", "1e3", "two", "9" * 5000])
+def test_a_false_number_of_threads_is_refused(tmp_path, threads):
+    made = provenance("x", model="riff-mini", seed=1, steps=2) | {"threads": threads}
+    save_audio(tmp_path / "a.wav", torch.zeros(1, 99), RATE, metadata=sound_tags(made))
+    with pytest.raises(RiffError, match="threads is"):
+        read_recipe(tmp_path / "a.wav")
+
+
+def test_how_far_apart_two_files_are_is_said_in_steps(tmp_path):
+    config = SpectrogramConfig(n_mels=8, n_fft=512, win_length=256, hop_length=64, grid="seconds")
+    image = torch.full((1, 8, 4), 0.5)
+    write_png(tmp_path / "a.png", image, config)
+    image[0, 3, 1:3] += 2 / 255
+    write_png(tmp_path / "b.png", image, config)
+    assert (
+        describe_distance(tmp_path / "a.png", tmp_path / "b.png") == "2 of 32 pixels differ, by at most 2 steps of 255"
+    )
+    write_png(tmp_path / "c.png", image[..., :3], config)
+    assert describe_distance(tmp_path / "a.png", tmp_path / "c.png").startswith("images of (1, 8, 4) and (1, 8, 3)")
+    sound = torch.zeros(1, 1000)
+    save_audio(tmp_path / "a.wav", sound, RATE)
+    sound[0, 7] = 1 / 32768
+    save_audio(tmp_path / "b.flac", sound, RATE)
+    text = describe_distance(tmp_path / "a.wav", tmp_path / "b.flac")
+    assert text == "1 of 1,000 samples differ, by at most 1 step of 32,768"
+    save_audio(tmp_path / "c.wav", sound[:, :9], RATE)
+    text = describe_distance(tmp_path / "a.wav", tmp_path / "c.wav")
+    assert text == f"1 channel of 1,000 samples at {RATE} Hz and 1 channel of 9 samples at {RATE} Hz"

@@ -62,6 +62,7 @@ def run_replay(args: argparse.Namespace) -> None:
         check_version,
         choose_loras,
         choose_model,
+        describe_distance,
         differences,
         open_source,
         replay,
@@ -83,10 +84,11 @@ def run_replay(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="riff-") as folder:
         draft = clip.save(Path(folder) / output.name)
         same = _compare(args.file, draft)
+        apart = describe_distance(args.file, draft) if same == "different" else None
     changed = differences(recipe, pipe.model)
     if same != "different" or args.anyway or args.output is not None:
         clip.save(output, overwrite=args.force)
-    _report(args, output, same, changed)
+    _report(args, output, same, changed, apart)
 
 
 def open_pipeline(
@@ -145,7 +147,7 @@ def _compare(file: str, new: Path) -> str:
     return compare(file, new) if comparable else "not compared"
 
 
-def _report(args: argparse.Namespace, output: Path, same: str, changed: list[str]) -> None:
+def _report(args: argparse.Namespace, output: Path, same: str, changed: list[str], apart: str | None) -> None:
     """Say whether the new file is as the old one.
 
     Raises:
@@ -154,7 +156,12 @@ def _report(args: argparse.Namespace, output: Path, same: str, changed: list[str
     written = same != "different" or args.anyway or args.output is not None
     if args.json:
         path = str(output) if written else None
-        print(json.dumps({"path": path, "from": args.file, "same": same, "differences": changed}))
+        print(
+            json.dumps(
+                {"path": path, "from": args.file, "same": same, "differences": changed}
+                | ({"apart": apart} if apart else {})
+            )
+        )
     elif written:
         print(output)
     words = {
@@ -164,8 +171,8 @@ def _report(args: argparse.Namespace, output: Path, same: str, changed: list[str
     }
     why = f" ({'; '.join(changed)})" if changed else ""
     if same == "different":
-        reason = why or " (nothing that it names has changed; the file itself, or what riff stands on, must have)"
-        line = f"{output if written else 'the replay'} differs from {args.file}{reason}"
+        reason = why or " (nothing that it names has changed; the file itself, or the processor, must have)"
+        line = f"{output if written else 'the replay'} differs from {args.file}{reason}: {apart}"
         if not args.anyway:
             raise Differs(line if written else f"{line}; nothing was written, -o NEW keeps it")
         print(f"riff: warning: {line}", file=sys.stderr)
