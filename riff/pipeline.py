@@ -168,6 +168,7 @@ class RiffPipeline:
         duration: float | None = None,
         key: str | None = None,
         key_tries: int = 0,
+        best_of: int | None = None,
         time_signature: str | None = None,
         loop: bool = False,
         seed: int | None = None,
@@ -192,6 +193,8 @@ class RiffPipeline:
             key: such as "F# minor".
             key_tries: measure each clip's key, and generate up to so many times, 0 to 16, until it is ``key``; the
                 nearest is transposed at the last. 0 does not measure.
+            best_of: generate so many candidates of each clip, 1 to 16, and keep the one that riff's own detectors of
+                genre, instruments, key and tempo find nearest to the request.
             time_signature: "3/4" or "4/4"; None is the prompt's, else what the model thinks suits.
             loop: let the end lead back into the start, to the sample. A loop is whole bars long.
             seed: clip number i of the call has the seed ``seed + i``, alone or in a batch; None is random.
@@ -213,8 +216,8 @@ class RiffPipeline:
         """
         options = {
             "negative_prompt": negative_prompt, "bpm": bpm, "bars": bars, "duration": duration, "key": key,
-            "key_tries": key_tries, "time_signature": time_signature, "loop": loop, "seed": seed, "quality": quality,
-            "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
+            "key_tries": key_tries, "best_of": best_of, "time_signature": time_signature, "loop": loop, "seed": seed,
+            "quality": quality, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
         }  # fmt: skip
         given = {name: value for name, value in options.items() if value is not None} | old_names
         clip_requests = text_to_music.clip_requests(prompt, given, num_waveforms_per_prompt, generator)

@@ -1,6 +1,7 @@
 """Several candidates of one clip: generated until the key and the tempo are the requested ones, or the best is kept."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -8,8 +9,10 @@ import torch
 
 from riff.diffusion.latents import seeded_generator
 from riff.music.key import KEYS, key_scores, pitch_classes
+from riff.music.tagger import Tagger
 from riff.music.tempo_estimation import measure_tempo, tempo_error
-from riff.music.theory import TONICS
+from riff.music.theory import TONICS, parse_key
+from riff.prompt.syntax import plain_prompt
 from riff.spectrogram.config import Quality
 from riff.spectrogram.image import transpose_image
 from riff.spectrogram.inversion.waveform import Vocoder
@@ -64,6 +67,52 @@ def retry_until_in_key(
     if best.in_key:
         return _recorded(best.clip, key, tries=len(found), semitones=0)
     return _transposed(best.clip, key, tries=tries, quality=quality, vocoder=vocoder)
+
+
+def keep_best(generate: Callable[[int], Clip], *, count: int, prompt: str, key: str | None) -> Clip:
+    """Of ``count`` candidates the one that fits the request best; of equal ones the first.
+
+    Args:
+        generate: gives candidate number 0, 1, ...
+        count: candidates, at least 1.
+        prompt: as the user wrote it; genres, instruments and a key that it names count.
+        key: the requested one, or None.
+
+    Returns:
+        The clip; ``best_score`` in its settings is its score, from 0 to 3.
+    """
+    candidates = [generate(number) for number in range(count)]
+    scores = [_fit(clip, prompt, key or parse_key(plain_prompt(prompt))) for clip in candidates]
+    best = max(range(count), key=scores.__getitem__)
+    settings = {**candidates[best].settings, "best_score": round(scores[best], 4)}
+    return dataclasses.replace(candidates[best], settings=settings)
+
+
+def _fit(clip: Clip, prompt: str, key: str | None) -> float:
+    """How well a clip fits a prompt: up to 1 each for its words, its key and its tempo; 0 for what cannot be told."""
+    score = _word_fit(clip, prompt)
+    if key is not None:
+        scores = _scores(clip)
+        low, high = min(scores), max(scores)
+        score += (scores[KEYS.index(key)] - low) / (high - low) if high > low else 0.0
+    off = _off(clip)
+    # A pulse that is 10 % off is another tempo.
+    return score + max(0.0, 1.0 - 10.0 * off)
+
+
+def _word_fit(clip: Clip, prompt: str) -> float:
+    """The tagger's mean probability of the genres and instruments that a prompt names."""
+    tagger = _tagger()
+    if not tagger.reads(clip.config):
+        return 0.0
+    tags, words = tagger.tag_images(clip.image[None])[0], plain_prompt(prompt).lower()
+    found = [value for name, value in (tags.genres | tags.instruments).items() if name.replace("_", " ") in words]
+    return sum(found) / len(found) if found else 0.0
+
+
+@functools.cache
+def _tagger() -> Tagger:
+    return Tagger.load()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,6 +59,7 @@ Guidance = Annotated[
 Share = Annotated[float, Interval(ge=0, le=1)]
 LoraWeight = Annotated[float, Interval(ge=0, le=2), Option("how much of the LoRA")]
 Tries = Annotated[int, Interval(ge=0, le=16)]
+BestOf = Annotated[int, Interval(ge=1, le=16)]
 Count = Annotated[int, Interval(ge=1, le=16), Option("clips of each prompt")]
 Second = Annotated[float, Interval(ge=0, le=86_400)]
 Bar = Annotated[float, Interval(ge=0, le=100_000)]
@@ -109,6 +110,14 @@ class RenderRequest(Sampling):
         Option("measure the key and generate up to N times until it is the given one; the nearest is transposed"
                " at the last", metavar="N"),
     ] = 0  # fmt: skip
+    best_of: Annotated[
+        BestOf | None,
+        Option(
+            "generate N candidates and keep the one that best fits prompt, key and tempo, by riff's own detectors",
+            metavar="N",
+            slider=(1, 8, 1),
+        ),
+    ] = None
     time_signature: Annotated[
         TimeSignature | None, Option("metre; default the prompt's, or what suits it", old="time")
     ] = None
@@ -120,6 +129,8 @@ class RenderRequest(Sampling):
             check_stated_tempo(self.prompt)
         if self.key_tries and self.key is None:
             raise RiffError(f"key_tries is {self.key_tries} without a key; say which key to look for")
+        if self.key_tries and self.best_of:
+            raise RiffError(f"key_tries is {self.key_tries} and best_of {self.best_of}; give one of them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

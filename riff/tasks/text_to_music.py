@@ -14,7 +14,7 @@ from riff.diffusion.sampling import StepCallback
 from riff.diffusion.windows import padded_width, training_width
 from riff.prompt.interpret import ParsedPrompt
 from riff.spectrogram.config import SpectrogramConfig
-from riff.tasks.candidates import candidate_seed, retry_until_in_key
+from riff.tasks.candidates import candidate_seed, keep_best, retry_until_in_key
 from riff.tasks.clip import Clip, image_to_waveform
 from riff.tasks.provenance import recorded
 from riff.tasks.requests import Count, RenderRequest, Sampling, request_from
@@ -316,6 +316,8 @@ def _choose(model: DiffusionModel, plan: ClipPlan, first: Clip, callback: StepCa
             has_tempo=request.bpm is not None,
             vocoder=model.vocoder,
         )
+    if request.best_of is not None and request.best_of > 1:
+        return keep_best(candidate, count=request.best_of, prompt=request.prompt, key=request.key)
     return first
 
 

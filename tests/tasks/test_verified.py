@@ -10,7 +10,7 @@ from riff import SpectrogramConfig
 from riff.spectrogram.image import image_to_mel, mel_to_image, transpose_image
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
-from riff.tasks.candidates import retry_until_in_key
+from riff.tasks.candidates import keep_best, retry_until_in_key
 from riff.tasks.clip import Clip
 from riff.utils.errors import RiffError
 
@@ -172,3 +172,50 @@ def test_a_time_signature_decides_the_metre_and_is_told_to_the_model(pipe):
 def test_wrong_wishes_are_one_line(pipe, options, message):
     with pytest.raises(RiffError, match=message):
         pipe("techno", seed=1, **QUICK, **options)
+
+
+# The best of several
+
+
+def test_the_best_candidate_is_in_the_requested_key() -> None:
+    keys = ("C major", "F# minor", "A minor")
+    clip = keep_best(lambda number: clip_of(keys[number], seed=9), count=3, prompt="chords", key="F# minor")
+    assert torch.equal(clip.waveform, clip_of("F# minor").waveform)
+    assert clip.seed == 9 and 1.0 <= clip.settings["best_score"] <= 3.0
+
+
+def test_a_key_in_the_prompt_counts_as_a_requested_one() -> None:
+    keys = ("C major", "F# minor")
+    clip = keep_best(lambda number: clip_of(keys[number]), count=2, prompt="chords in F# minor", key=None)
+    assert torch.equal(clip.waveform, clip_of("F# minor").waveform)
+
+
+def test_of_equal_candidates_the_first_is_kept() -> None:
+    clip = keep_best(lambda number: clip_of("C major", seed=number), count=3, prompt="chords", key="C major")
+    assert clip.seed == 0
+
+
+def test_best_of_one_is_the_plain_clip(pipe) -> None:
+    plain, one = (pipe("techno", seed=5, **options, **QUICK)[0] for options in ({}, {"best_of": 1}))
+    assert torch.equal(plain.waveform, one.waveform)
+
+
+def test_best_of_several_scores_at_least_the_first_and_repeats(pipe) -> None:
+    first, again = (pipe("techno, 120 bpm", seed=5, key="A minor", best_of=3, **QUICK)[0] for _ in range(2))
+    assert torch.equal(first.waveform, again.waveform)
+    assert first.seed == 5 and first.provenance["best_of"] == "3"
+    alone = keep_best(lambda _: pipe("techno, 120 bpm", seed=5, key="A minor", **QUICK)[0], count=1,
+                      prompt="techno, 120 bpm", key="A minor")  # fmt: skip
+    assert first.settings["best_score"] >= alone.settings["best_score"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"best_of": 17}, "best_of is 17; use a whole number from 1 to 16"),
+        ({"best_of": 2, "key_tries": 2, "key": "C major"}, "key_tries is 2 and best_of 2; give one of them"),
+    ],
+)
+def test_a_wrong_best_of_is_one_line(pipe, options, message) -> None:
+    with pytest.raises(RiffError, match=message):
+        pipe("techno", **options, **QUICK)
