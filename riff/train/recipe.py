@@ -13,7 +13,8 @@ from riff.diffusion.checkpoint import load_checkpoint
 from riff.diffusion.model import DiffusionModel
 from riff.prompt.learned_words import check_word
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.data.dataset import ClipSet, differing_fields, load_dataset
+from riff.train.data.dataset import ClipSet, load_dataset
+from riff.train.data.images import differing_fields
 from riff.train.processes import choose_precision
 from riff.train.settings import LoopSettings
 from riff.train.texts import unknown_words

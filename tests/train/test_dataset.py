@@ -12,7 +12,8 @@ import torch
 
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.png import write_png
-from riff.train.data.dataset import differing_fields, load_dataset
+from riff.train.data.dataset import load_dataset
+from riff.train.data.images import differing_fields
 from riff.utils.errors import RiffError
 
 
@@ -176,3 +177,47 @@ def test_configs_differ_only_in_what_their_pictures_mean(mini_config):
     assert differing_fields(mini_config, other_config(mini_config)) == "db_range 70.0 and 60.0"
     stereo = SpectrogramConfig.riffusion(stereo=True)
     assert differing_fields(SpectrogramConfig.riffusion(), stereo) == "channels 1 and 2"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "file_name, text\n0.png, slow jazz\n",
+        "file_name;caption\n0.png;slow jazz\n",
+        "File_Name\tPrompt\n0.png\tslow jazz\n",
+    ],
+    ids=["space", "caption", "tabs"],
+)
+def test_captions_of_a_data_set_are_read_however_they_are_written(tmp_path, mini_config, table):
+    root = write_folder(tmp_path / "set", mini_config, (64,))
+    (root / "metadata.jsonl").unlink()
+    (root / "metadata.csv").write_text(table, encoding="utf-16")
+    assert load_dataset(root)[0][0].clips[0]["captions"] == ["slow jazz"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "link.png"])
+def test_nothing_outside_of_a_data_set_is_read(tmp_path, mini_config, name):
+    write_folder(tmp_path / "other", mini_config, (64,))
+    (tmp_path / "other/0.png").rename(tmp_path / "secret.png")
+    root = write_folder(tmp_path / "set", mini_config, (64,))
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "metadata.jsonl").write_text(json.dumps({"file_name": name, "text": "x"}))
+    with pytest.raises(RiffError, match="outside of the data set"):
+        load_dataset(root)
+
+
+def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path, mini_config):
+    blobs = write_folder(tmp_path / "datasets--me/blobs", mini_config, (64,))
+    root = tmp_path / "datasets--me/snapshots/abc"
+    root.mkdir(parents=True)
+    for name in ("0.png", "metadata.jsonl"):
+        (root / name).symlink_to(blobs / name)
+    assert len(load_dataset(root)[0][0]) == 1
+    assert load_dataset(root)[0][0].read(0).shape == (1, 32, 64)
+
+
+def test_a_tempo_that_is_no_number_is_left_out(tmp_path, mini_config):
+    root = write_folder(tmp_path / "set", mini_config, (64,))
+    (root / "metadata.jsonl").unlink()
+    (root / "metadata.csv").write_text("file_name,text,bpm\n0.png,x,fast\n")
+    assert load_dataset(root)[0][0].clips[0]["bpm"] is None

@@ -73,24 +73,24 @@ def test_a_decoder_learns_contrast_for_what_is_drawn_flat():
 
 
 def test_what_is_drawn_in_another_metre_is_left_out_and_pairs_stay_pairs(pipe, tmp_path, monkeypatch):
-    from riff.train.data.dataset import PictureSet
+    from riff.train.data.arrays import ImageSet
     from training.recipes import autoencoder as polish
 
     wide = torch.randint(0, 256, (6, 32, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     clips = [{"captions": [text]} for text in ("techno", "waltz", "jazz", "waltz", "piano", "guitar")]
     monkeypatch.setattr(polish, "_columns", lambda model, caption: 48 if "waltz" in caption else 64)
     told = []
-    draw = polish.draw_class_clips
+    draw = polish.generate_class_clips
     monkeypatch.setattr(
-        polish, "draw_class_clips", lambda model, texts, **more: told.extend(texts) or draw(model, texts, **more)
+        polish, "generate_class_clips", lambda model, texts, **more: told.extend(texts) or draw(model, texts, **more)
     )
     objective = PolishObjective(clips=6)
-    loss = polish.make_lesson(pipe.model, PictureSet(wide, clips), objective, AutoencoderObjective(), tmp_path)
+    loss = polish.make_lesson(pipe.model, ImageSet(wide, clips), objective, AutoencoderObjective(), tmp_path)
     assert sorted(told) == ["guitar", "jazz", "piano", "techno"]
     assert len(loss.drawn) == len(loss.latents) == len(loss.images) == 4
     order = [[clip["captions"][0] for clip in clips].index(text) for text in told]
     assert torch.allclose(loss.images[:, 0], wide[order].float() / 127.5 - 1, atol=1e-6)
     assert torch.equal(
         loss.drawn,
-        polish.make_lesson(pipe.model, PictureSet(wide, clips), objective, AutoencoderObjective(), tmp_path).drawn,
+        polish.make_lesson(pipe.model, ImageSet(wide, clips), objective, AutoencoderObjective(), tmp_path).drawn,
     )

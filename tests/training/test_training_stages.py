@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from riff.pipeline import RiffPipeline
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.data.dataset import load_picture_sets
+from riff.train.data.arrays import load_image_sets
 from riff.train.settings import LoopSettings
 from riff.utils.errors import RiffError
 from training.composer.captions import nameless_wordings, vocabulary
@@ -281,7 +281,7 @@ def test_latents_are_cached_per_autoencoder_and_pictures(data: Path, tmp_path: P
 
     torch.manual_seed(0)
     vae = AutoencoderTiny(**RECIPE["vae"]).eval()
-    pictures = load_picture_sets(data / "train")[0][0]
+    pictures = load_image_sets(data / "train")[0][0]
     first = encode_pictures(vae, pictures, cache=tmp_path / "cache")
     assert torch.equal(encode_pictures(vae, pictures, cache=tmp_path / "cache"), first)
     assert len(list((tmp_path / "cache").iterdir())) == 1
@@ -328,8 +328,8 @@ def test_perfect_reconstruction_costs_nothing_and_a_blur_along_frequency_costs_m
 
 def test_a_folder_without_shards_and_shards_that_disagree_are_named(data: Path, tmp_path: Path):
     with pytest.raises(RiffError, match=r"holds no pictures"):
-        load_picture_sets(tmp_path / "nothing")
+        load_image_sets(tmp_path / "nothing")
     clips = data / "train" / "clips-4-000000.jsonl"
     clips.write_text(clips.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RiffError, match="8 pictures but 1 clips"):
-        load_picture_sets(data / "train")
+    with pytest.raises(RiffError, match="8 images but 1 clips"):
+        load_image_sets(data / "train")

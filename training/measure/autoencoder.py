@@ -24,7 +24,7 @@ from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import image_to_mel, mel_to_image
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
-from riff.train.data.dataset import load_picture_sets
+from riff.train.data.arrays import load_image_sets
 from training.recipes.autoencoder import encode_mode
 
 TARGETS = {
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     vae = AutoencoderTiny.from_pretrained(arguments.vae, use_safetensors=True).float().eval()
-    sets, config = load_picture_sets(arguments.data / "heldout", limit=arguments.clips)
+    sets, config = load_image_sets(arguments.data / "heldout", limit=arguments.clips)
     composed = [(sets[0].images(torch.tensor([i]))[0], float(sets[0].clips[i]["bpm"])) for i in range(len(sets[0]))]
     found = {"composed": measure(vae, composed, config)}
     if arguments.recordings:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from riff.diffusion.model import DiffusionModel
 from riff.diffusion.windows import training_width
-from riff.train.data.dataset import PictureSet
+from riff.train.data.arrays import ImageSet
 from riff.train.loop import train
 from riff.train.preservation import generate_class_clips
 from riff.train.settings import LoopSettings
@@ -109,8 +109,8 @@ def reconstruction_loss(rebuilt: Tensor, images: Tensor, objective: AutoencoderO
 
 def train_autoencoder(
     vae: Any,
-    pictures: PictureSet,
-    heldout: PictureSet,
+    pictures: ImageSet,
+    heldout: ImageSet,
     objective: AutoencoderObjective,
     settings: LoopSettings,
     run: Path,
@@ -154,7 +154,7 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def latent_magnitude(vae: Any, pictures: PictureSet, *, n: int = 256) -> float:
+def latent_magnitude(vae: Any, pictures: ImageSet, *, n: int = 256) -> float:
     """Root mean square of the latents of ``n`` pictures: one over the scaling factor that diffusion needs."""
     device = next(vae.parameters()).device
     squares = [
@@ -316,7 +316,7 @@ class PolishLoss:
 @torch.no_grad()
 def make_lesson(
     model: DiffusionModel,
-    pictures: PictureSet,
+    pictures: ImageSet,
     objective: PolishObjective,
     fidelity: AutoencoderObjective,
     cache: Path,
@@ -340,7 +340,7 @@ def make_lesson(
     some = rng.sample(range(len(pictures)), min(objective.clips, len(pictures)))
     told = {index: pictures.caption(index, rng.randrange(10**6)) for index in some}
     # A caption that the model takes for another metre would be drawn narrower than its picture is.
-    told = {index: text for index, text in told.items() if _columns(model, text) == pictures.pictures.shape[-1]}
+    told = {index: text for index, text in told.items() if _columns(model, text) == pictures.pixels.shape[-1]}
     if not told:
         raise RiffError("the model draws no caption of these pictures as wide as they are; use pictures of its kind")
     ((_, found),) = generate_class_clips(model, list(told.values()), count=len(told), seed=seed, folder=cache)

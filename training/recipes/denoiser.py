@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from riff.prompt.encoder import embed_prompt
-from riff.train.data.dataset import PictureSet
+from riff.train.data.arrays import ImageSet
 from riff.train.loop import train
 from riff.train.loss import add_noise, loss_weights, stratified_timesteps
 from riff.train.processes import choose_precision
@@ -79,19 +79,19 @@ class LatentSet:
         return self.latents[indices].float(), ids
 
 
-def _cache_key(vae: Any, pictures: PictureSet) -> str:
+def _cache_key(vae: Any, pictures: ImageSet) -> str:
     """Changes whenever the encoder or the pictures do, so that stale latents are never trained on."""
     digest = hashlib.sha256(str(vae.config.scaling_factor).encode())
     for name, value in sorted(vae.state_dict().items()):
         if name.startswith(("decoder.", "post_quant_conv.")):
             continue
         digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-    digest.update(pictures.pictures.numpy().tobytes())
+    digest.update(pictures.pixels.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 @torch.no_grad()
-def encode_pictures(vae: Any, pictures: PictureSet, *, cache: Path, batch_size: int = 8) -> Tensor:
+def encode_pictures(vae: Any, pictures: ImageSet, *, cache: Path, batch_size: int = 8) -> Tensor:
     """Latents of all pictures, read from ``cache`` if that is of this autoencoder and these pictures.
 
     Eight at once with channels innermost: on a CPU that is the quickest.
@@ -116,7 +116,7 @@ def encode_pictures(vae: Any, pictures: PictureSet, *, cache: Path, batch_size: 
     return joined
 
 
-def tokenize_captions(pictures: PictureSet, tokenizer: Any) -> tuple[Tensor, Tensor]:
+def tokenize_captions(pictures: ImageSet, tokenizer: Any) -> tuple[Tensor, Tensor]:
     """Ids of every caption (n, captions, tokens) and of the empty one (tokens,), int32."""
     captions = [clip["captions"] for clip in pictures.clips]
     flat = [text for texts in captions for text in texts] + [""]
@@ -175,9 +175,7 @@ def train_denoiser(
 
 
 @torch.no_grad()
-def fit_music_prior(
-    pictures: list[PictureSet], tokenizer: Any, text_encoder: Any, *, n: int = 4000
-) -> dict[str, Tensor]:
+def fit_music_prior(pictures: list[ImageSet], tokenizer: Any, text_encoder: Any, *, n: int = 4000) -> dict[str, Tensor]:
     """What the words say of tempo and meter, as ridge regression on mean prompt embeddings.
 
     Fitted on captions that name no tempo in numbers and on all that do alike, so both are served: a number in the

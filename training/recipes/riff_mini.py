@@ -32,7 +32,7 @@ import torch
 from riff.diffusion.model import MINI_GUIDANCE, MINI_INTERVAL
 from riff.diffusion.sampling import choose_scheduler
 from riff.pipeline import RiffPipeline
-from riff.train.data.dataset import PictureSet, load_picture_sets
+from riff.train.data.arrays import ImageSet, load_image_sets
 from riff.train.loop import train
 from riff.train.preview import DenoiserPreview
 from riff.train.processes import choose_precision
@@ -82,8 +82,8 @@ def _load_autoencoder(recipe: dict[str, Any], arguments: argparse.Namespace) -> 
 
 
 def _stage_vae(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
-    sets, _ = load_picture_sets(arguments.data / "train")
-    heldout, _ = load_picture_sets(arguments.data / "heldout", limit=64)
+    sets, _ = load_image_sets(arguments.data / "train")
+    heldout, _ = load_image_sets(arguments.data / "heldout", limit=64)
     torch.manual_seed(0)
     kind = _autoencoder_class(recipe)
     vae = kind(**recipe["vae"])
@@ -100,8 +100,8 @@ def _stage_vae(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
 
 def _stage_decoder(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     """Sharpen the decoder; the latents stay, so the denoiser need not be trained again, only packaged again."""
-    sets, _ = load_picture_sets(arguments.data / "train")
-    heldout, _ = load_picture_sets(arguments.data / "heldout", limit=64)
+    sets, _ = load_image_sets(arguments.data / "train")
+    heldout, _ = load_image_sets(arguments.data / "heldout", limit=64)
     vae = _load_autoencoder(recipe, arguments)
     vae.encoder.requires_grad_(False)
     objective = AutoencoderObjective(**recipe["decoder_objective"])
@@ -173,7 +173,7 @@ def _write_out_attention(unet: Any) -> None:
         unet.set_attn_processor(AttnProcessor())
 
 
-def _latent_sets(vae: Any, sets: list[PictureSet], tokenizer: Any, cache: Path) -> list[LatentSet]:
+def _latent_sets(vae: Any, sets: list[ImageSet], tokenizer: Any, cache: Path) -> list[LatentSet]:
     prepared = []
     for pictures in sets:
         input_ids, empty_ids = tokenize_captions(pictures, tokenizer)
@@ -184,7 +184,7 @@ def _latent_sets(vae: Any, sets: list[PictureSet], tokenizer: Any, cache: Path) 
 def _stage_denoiser(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
     from diffusers import DDIMScheduler
 
-    sets, config = load_picture_sets(arguments.data / "train")
+    sets, config = load_image_sets(arguments.data / "train")
     vae = _load_autoencoder(recipe, arguments).eval().requires_grad_(False)
     if torch.cuda.is_available():
         vae.to("cuda")
@@ -234,10 +234,10 @@ def _stage_obey(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool:
         with_short_captions,
     )
 
-    sets, config = load_picture_sets(arguments.data / "train")
-    heldout, _ = load_picture_sets(arguments.data / "heldout")
-    widest, unheard = (max(found, key=lambda pictures: pictures.pictures.shape[-1]) for found in (sets, heldout))
-    widest = PictureSet(widest.pictures, with_short_captions(widest.clips))
+    sets, config = load_image_sets(arguments.data / "train")
+    heldout, _ = load_image_sets(arguments.data / "heldout")
+    widest, unheard = (max(found, key=lambda pictures: pictures.pixels.shape[-1]) for found in (sets, heldout))
+    widest = ImageSet(widest.pixels, with_short_captions(widest.clips))
     vae = _load_autoencoder(recipe, arguments).eval().requires_grad_(False)
     text_encoder, tokenizer = _text_parts(recipe, arguments)
     source = arguments.init_from or arguments.out / "checkpoint"
@@ -266,8 +266,8 @@ def _stage_polish(recipe: dict[str, Any], arguments: argparse.Namespace) -> bool
     """Teach the decoder what the denoiser of OUT, else of ``--init-from``, draws; the latents stay what they are."""
     from training.recipes.autoencoder import DecoderStep, PolishObjective, make_lesson
 
-    sets, config = load_picture_sets(arguments.data / "train")
-    widest = max(sets, key=lambda pictures: pictures.pictures.shape[-1])
+    sets, config = load_image_sets(arguments.data / "train")
+    widest = max(sets, key=lambda pictures: pictures.pixels.shape[-1])
     pipe = RiffPipeline.from_pretrained(arguments.init_from or arguments.out / "checkpoint-obedient")
     parts = pipe.components
     parts.vae.float().encoder.requires_grad_(False)

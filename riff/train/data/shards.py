@@ -1,11 +1,13 @@
 """Clips packed in Parquet shards, as Hugging Face's ``datasets`` reads them, and unpacked again when some are added."""
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.utils.errors import SystemProblem
+from riff.train.data.images import ImageFile, clip_of
+from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import atomic_path, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -133,3 +135,31 @@ def read_images(dataset: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
         table = _parquet().read_table(path, columns=["image", "file_name"], filters=[("file_name", "in", names)])
         for image in table.column("image").to_pylist():
             yield Path(image["path"]).name, image["bytes"]
+
+
+def list_shard(shard: Path) -> list[ImageFile]:
+    """The clips of a shard to train on; images are read by row group, of which the last one is kept."""
+    parquet = _parquet()
+    try:
+        file = parquet.ParquetFile(shard)
+        names = [name for name in file.schema_arrow.names if name != "image"]
+        if "image" not in file.schema_arrow.names:
+            raise RiffError(f"{shard} has no column image; make the data set again with riff prepare --shards")
+        groups = [file.read_row_group(number, columns=names).to_pylist() for number in range(file.num_row_groups)]
+    except RiffError:
+        raise
+    except Exception as error:  # pyarrow's are of many kinds
+        raise RiffError(f"{shard} cannot be read ({error}); restore it or make the data set again") from error
+
+    @functools.lru_cache(maxsize=1)
+    def images(group: int) -> list[Any]:
+        return list(file.read_row_group(group, columns=["image"]).column("image").to_pylist())
+
+    def content(group: int, row: int) -> bytes:
+        return bytes((images(group)[row] or {}).get("bytes") or b"")
+
+    return [
+        ImageFile(f"{shard}, row {row} of group {group}", clip_of(fields), functools.partial(content, group, row))
+        for group, rows in enumerate(groups)
+        for row, fields in enumerate(rows)
+    ]
