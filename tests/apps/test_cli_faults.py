@@ -20,8 +20,8 @@ import soundfile
 import torch
 
 from riff.apps.cli import VERBS, build_parser, main
-from riff.apps.cli.batch import NAMES, read_items
 from riff.apps.cli.generate import base_of_run
+from riff.apps.cli.lists import NAMES, read_items
 from riff.apps.cli.options import add_options, make_request
 from riff.audio.io import save_audio
 from riff.spectrogram.config import SpectrogramConfig
@@ -583,3 +583,39 @@ def test_info_ends_with_the_command_that_makes_a_file_again(here, mini_checkpoin
     assert "--source RECORDING" in capsys.readouterr().out.splitlines()[-1]
     assert main(["info", "in.wav"]) == 0
     assert "again" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("shape mismatch"), ZeroDivisionError("division by zero")]
+)
+def test_no_prompts_failure_stops_a_list(lists, capsys, monkeypatch, error) -> None:
+    whole = ListPipeline.generate
+
+    def generate(self: ListPipeline, request: Any, *rest: Any) -> Any:
+        if request.prompt == "jazz":
+            raise error
+        return whole(self, request, *rest)
+
+    monkeypatch.setattr(ListPipeline, "generate", generate)
+    assert main(["render", "--prompts", "list.txt", "-o", "out"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "out/0001-funk.wav\n"
+    assert "1 of 2 prompts could not be played: line 1: " in printed.err
+
+
+def test_a_list_of_ten_thousand_lines_is_planned_in_linear_time(lists, capsys, monkeypatch) -> None:
+    """Measured as what is asked of the disk and of the request, not as time."""
+    Path("list.txt").write_text("".join(f"jazz {number}\n" for number in range(10_000)))
+    Path("out").mkdir()
+    for number in range(10_000):
+        Path(f"out/{number:04d}-jazz-{number}.wav").touch()
+    compared = 0
+
+    def equal(self: RenderRequest, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return self is other
+
+    monkeypatch.setattr(RenderRequest, "__eq__", equal)
+    assert main(["render", "--prompts", "list.txt", "-o", "out", "--quiet", "--seed", "1"]) == 0
+    assert compared < 100_000

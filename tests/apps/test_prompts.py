@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from riff.apps.cli import main
-from riff.apps.cli.batch import NAMES, read_items, slug
+from riff.apps.cli.lists import NAMES, read_items, slug
 from riff.audio.io import save_audio
 from riff.tasks.provenance import provenance, sound_tags
 from riff.utils.errors import RiffError

@@ -3,10 +3,8 @@
 import argparse
 import dataclasses
 import json
-import re
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,40 +20,17 @@ from riff.apps.cli.generate import (
     progress,
     warn_unknown_words,
 )
-from riff.apps.cli.options import MOST_PROBLEMS, SUFFIXES, make_request, number, shell_text, utf8_text
-from riff.tasks.requests import OLD_NAMES, RenderRequest
+from riff.apps.cli.lists import NAMES, Item, read_items, slug
+from riff.apps.cli.options import MOST_PROBLEMS, SUFFIXES, line_problem, make_request, number, shell_text
+from riff.tasks.requests import RenderRequest
 from riff.utils.errors import RiffError, SystemProblem
-from riff.utils.files import check_readable, make_folder, remove_leftovers
-from riff.utils.schema import describe_fields, rename, suggest
-from riff.utils.validation import MAX_SEED, show
+from riff.utils.files import make_folder, remove_leftovers
+from riff.utils.validation import MAX_SEED
 
 if TYPE_CHECKING:
     from riff.tasks.gallery import ContactSheet
 
-MAX_BYTES = 64_000_000
 WRITE_EVERY = 5.0  # seconds between two writings of the sheet while the list is played
-# What an object of a list may hold, spelled as the command's options are, and the request's field for each.
-FIELDS = {field.flag[2:].replace("-", "_") or field.name: field.name for field in describe_fields(RenderRequest)}
-NAMES = ("prompt", *(name for name in FIELDS if name != "prompt"), "name")
-_JSON_LINES = (".jsonl", ".ndjson")
-_NOT_LISTS = (".json", ".yaml", ".yml", ".csv", ".tsv", ".wav", ".flac", ".ogg", ".mp3", ".png")
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One line of the list.
-
-    Attributes:
-        line: its number in the file, from 1.
-        fields: of :class:`riff.tasks.requests.RenderRequest` that it gives; the others are the command's.
-        name: what its files are called; None is the prompt.
-        problem: why it cannot be played; None if it can.
-    """
-
-    line: int
-    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
-    name: str | None = None
-    problem: str | None = None
 
 
 def add_list(parser: argparse.ArgumentParser) -> None:
@@ -105,107 +80,6 @@ def check_no_list(args: argparse.Namespace) -> None:
         raise RiffError(f"--workers {args.workers} goes with --prompts and --engine ray; leave it out")
 
 
-# Reading
-
-
-def read_items(path: str | Path) -> list[Item]:
-    """The items of a list, the bad ones with their problem; blank lines and lines that begin with # hold none.
-
-    Args:
-        path: ``.jsonl`` or ``.ndjson`` for JSON objects; anything else is one prompt per line.
-
-    Raises:
-        RiffError: no such file, too large, not UTF-8, or nothing in it.
-    """
-    path = Path(path)
-    if path.suffix.lower() in _NOT_LISTS:
-        raise RiffError(
-            f"--prompts {path} has the suffix {path.suffix!r}; give a .txt file, one prompt per line, or .jsonl"
-        )
-    check_readable(path, expected="a list of prompts, one per line")
-    with open(path, "rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise RiffError(f"{path} has more than {MAX_BYTES:,} bytes; split the list")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise RiffError(f"{path} is not UTF-8 text (line {line}); save it as UTF-8") from error
-    read = _read_object if path.suffix.lower() in _JSON_LINES else _read_line
-    # Not splitlines, which also splits at form feeds and the like, and so counts other lines than an editor.
-    lines = ((number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1))
-    items = [_read(read, number, line) for number, line in lines if line and not line.startswith("#")]
-    if not items:
-        raise RiffError(f"{path} holds no prompt; write one per line")
-    return items
-
-
-def _read(read: Any, number: int, line: str) -> Item:
-    """An item whose fields are checked; one that is wrong has its problem."""
-    try:
-        fields, name = read(line)
-        request = RenderRequest(**fields)
-    except RiffError as error:
-        return Item(number, problem=_shell_words(str(error)))
-    except (ValueError, RecursionError) as error:
-        return Item(number, problem=f"this is not JSON ({' '.join(str(error).split())[:120]})")
-    return Item(number, {field: getattr(request, field) for field in fields}, name)
-
-
-def _read_line(line: str) -> tuple[dict[str, Any], str | None]:
-    return {"prompt": utf8_text(line)}, None
-
-
-def _read_object(line: str) -> tuple[dict[str, Any], str | None]:
-    given = json.loads(line, parse_constant=_refuse_constant, parse_int=_whole_number)
-    if not isinstance(given, dict):
-        raise RiffError(f'{show(given)} is not an object; write {{"prompt": "mellow jazz"}}')
-    given = {name: value for name, value in rename(given, OLD_NAMES).items() if value is not None}
-    for name in given:
-        if name not in NAMES and name not in FIELDS.values():
-            raise RiffError(f"unknown key {show(name)}; {suggest(name, NAMES)}known are {', '.join(NAMES)}")
-    name = given.pop("name", None)
-    if "prompt" not in given:
-        raise RiffError("prompt is missing; say what to play")
-    if name is not None and not (isinstance(name, str) and name.isprintable()):
-        raise RiffError(f"name is {show(name)}; use text")
-    return {FIELDS.get(key, key): value for key, value in given.items()}, name
-
-
-def _shell_words(problem: str) -> str:
-    """A request's message with the list's spelling of the field."""
-    for ours, field in FIELDS.items():
-        if problem.startswith(f"{field} "):
-            return f"{ours}{problem.removeprefix(field)}"
-    return problem
-
-
-def _refuse_constant(name: str) -> float:
-    raise RiffError(f"{name} is not a number; use a finite one")
-
-
-def _whole_number(digits: str) -> int:
-    """An integer of JSON; one of thousands of digits, which Python does not read, is out of every range anyway."""
-    return int(digits[:400])
-
-
-def slug(text: str) -> str:
-    """A prompt as a part of a file name: its letters and digits, forty of them at most."""
-    # Letters of every alphabet stay, Latin accents go; what a file system or a shell might take amiss is a hyphen.
-    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text.casefold()))
-    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFC", plain))
-    made = ""
-    for word in words:
-        if made and len(made) + 1 + len(word) > 40:
-            break
-        made = f"{made}-{word}" if made else word[:40]
-    return made or "clip"
-
-
-# A run
-
-
 def run_list(args: argparse.Namespace) -> None:
     """Render a list of prompts into a folder, and leave what is there already.
 
@@ -226,12 +100,14 @@ def run_list(args: argparse.Namespace) -> None:
             check_sheet(folder, force=args.force)
             make_folder(folder)
             remove_leftovers(folder)
-            todo = [job for job in jobs if args.force or not job.output.exists()]
-            _print_changed([job for job in jobs if job not in todo], args)
+            kept = [job for job in jobs if not args.force and job.output.exists()]
+            kept_outputs = {job.output for job in kept}
+            todo = [job for job in jobs if job.output not in kept_outputs]
+            _print_changed(kept, args)
             if any("seed" not in items[place].fields for place, _ in planned) and todo:
                 print_seed(seed, args)
             run.play(todo, ContactSheet(folder))
-            run.report(folder, seed, kept=len(jobs) - len(todo), seconds=time.monotonic() - began)
+            run.report(folder, seed, kept=len(kept), seconds=time.monotonic() - began)
     if run.problems:
         first = next(iter(run.problems.values()))
         more = f" (and {len(run.problems) - 1} more)" if len(run.problems) > 1 else ""
@@ -273,9 +149,7 @@ class _Run:
         """Make every clip. The sheet lists what is there at the end, also at an early one."""
         written = time.monotonic()
         try:
-            for job, made in (
-                (self._on_cluster(jobs) if self.args.engine == "ray" else self._here(jobs)) if jobs else ()
-            ):
+            for job, made in self._make(jobs) if jobs else ():
                 self._take(job, made)
                 if time.monotonic() - written > WRITE_EVERY:
                     sheet.write()
@@ -283,7 +157,12 @@ class _Run:
         finally:
             sheet.write()
 
-    def _here(self, jobs: list[ListJob]) -> Iterator[tuple[ListJob, Made]]:
+    def _make(self, jobs: list[ListJob]) -> Iterator[tuple[ListJob, Made]]:
+        if self.args.engine == "ray":
+            from riff.apps.cli.ray import render_on_cluster
+
+            yield from render_on_cluster(jobs, self.args)
+            return
         began = time.monotonic()
         pipe = load_pipeline(self.args)
         self.load_seconds = time.monotonic() - began
@@ -292,24 +171,20 @@ class _Run:
                 try:
                     clip = generate(pipe, job.request, bar.callback(job.request.num_inference_steps))
                     clip.save(job.output, overwrite=self.args.force, metadata=not self.args.no_metadata)
-                except SystemProblem:
+                except (SystemProblem, OSError):
                     raise
-                except RiffError as error:
+                except Exception as error:
                     yield job, error
                 else:
                     yield job, describe(clip, job.output)
 
-    def _on_cluster(self, jobs: list[ListJob]) -> Iterator[tuple[ListJob, Made]]:
-        from riff.apps.cli.ray import render_on_cluster
-
-        return render_on_cluster(jobs, self.args)
-
     def _take(self, job: ListJob, made: Made) -> None:
-        if isinstance(made, RiffError) and not isinstance(made, SystemProblem):
-            self.note(Item(job.line, problem=shell_text(made)))
-            return
-        if isinstance(made, BaseException):
+        """Count and print a result; what is wrong with one line ends no list, but a full disk does."""
+        if isinstance(made, SystemProblem | OSError) or not isinstance(made, Exception | dict):
             raise made
+        if isinstance(made, Exception):
+            self.note(Item(job.line, problem=shell_text(line_problem(made))))
+            return
         result = {**made, "line": job.line}
         warn_unknown_words(result, self.args)
         self.results.append(result)

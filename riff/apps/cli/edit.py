@@ -1,4 +1,4 @@
-"""``riff remix``, ``riff extend`` and ``riff inpaint``: a recording is played anew, goes on, or has parts replaced."""
+"""``riff remix``, ``riff extend`` and ``riff inpaint``: a recording is played in another way, goes on, or has parts replaced."""
 
 import argparse
 from pathlib import Path

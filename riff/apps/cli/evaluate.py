@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.apps.cli.options import add_command, number
+from riff.apps.cli.options import add_command, number, options_of
 from riff.utils.errors import RiffError
 
 if TYPE_CHECKING:
     from riff.evaluate.report import Evaluation
 
 _EXAMPLES = """\
-  riff eval clips/                                      obedience, form and hygiene; riff's files say what was asked
+  riff eval clips/                                      obedience, form and hygiene; riff's files say what was requested
   riff eval clips/ --reference real/ -o report/         how like real music; report/index.html, report/report.json
-  riff eval clips/ --prompts asked.csv --json           asked values from a list: file, prompt, bpm, keyscale, genre
+  riff eval clips/ --prompts list.csv --json            requested values from a list: file, prompt, bpm, keyscale, genre
   riff eval clips/ --training dataset/                  are any of them copies of these?
-  riff eval --round-trip music/                         what sound loses as a mel, a picture in 8 bits, and latents
+  riff eval --round-trip music/                         what sound loses as a mel, an image in 8 bits, and latents
 
 embeddings without a download: mel, descriptors, latents (of --checkpoint), tagger; clap and encodec when their weights
 are in the local cache, or as clap=FOLDER. The name of a distance always holds its embedding."""
@@ -37,13 +37,13 @@ def add_eval(verbs: Any) -> None:
     parser.add_argument("--reference", metavar="FOLDER", help="music that it should be like")
     parser.add_argument(
         "--prompts", metavar="FILE",
-        help="what was asked of each file: .csv or .jsonl (file, prompt, bpm, keyscale, genre), or text lines; "
+        help="what was requested of each file: .csv or .jsonl (file, prompt, bpm, keyscale, genre), or text lines; "
         "default what riff wrote into the files",
     )  # fmt: skip
     parser.add_argument("--training", metavar="FOLDER", help="music the model was trained on, searched for copies")
     parser.add_argument("--round-trip", metavar="AUDIO", help="music that goes down the ladder and back; any music")
     parser.add_argument(
-        "--embedding", action="append", default=[], metavar="NAME",
+        "--embedding", dest="embeddings", action="append", default=[], metavar="NAME",
         help="mel, descriptors, latents, tagger, clap, encodec; may be given many times; default the first four",
     )  # fmt: skip
     parser.add_argument("--checkpoint", metavar="MODEL", help="whose latents are meant; default riff-mini")
@@ -65,20 +65,8 @@ def run_eval(args: argparse.Namespace) -> None:
 
     from riff.evaluate.run import Request, evaluate
 
-    result = evaluate(
-        Request(
-            generated=args.generated,
-            reference=args.reference,
-            prompts=args.prompts,
-            training=args.training,
-            round_trip=args.round_trip,
-            embeddings=tuple(args.embedding),
-            checkpoint=args.checkpoint,
-            download=args.download,
-        ),
-        workers=args.workers,
-        progress=not args.quiet,
-    )
+    request = Request(**options_of(Request, args) | {"embeddings": tuple(args.embeddings)})
+    result = evaluate(request, workers=args.workers, progress=not args.quiet)
     if output is not None:
         _write(output, result)
     if args.json:
@@ -98,7 +86,7 @@ def run_eval(args: argparse.Namespace) -> None:
 
 
 def _prepare_output(folder: Path, *, force: bool) -> Path:
-    """The folder, made, unless a report or somebody else's page is in it."""
+    """The folder, made, unless a report or another page is in it."""
     from riff.utils.errors import SystemProblem
 
     for name in ("index.html", "report.json"):

@@ -15,11 +15,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from riff.apps.cli.options import MOST_PROBLEMS, QUALITIES, SOUND_SUFFIXES, add_command, number, reader_of, shell_text
+from riff.apps.cli.options import (
+    MOST_PROBLEMS,
+    QUALITIES,
+    SOUND_SUFFIXES,
+    add_command,
+    line_problem,
+    number,
+    reader_of,
+    shell_text,
+)
 from riff.audio.formats import SUFFIXES as SOUNDS
 from riff.spectrogram.config import SpectrogramConfig
 from riff.tasks.requests import RenderRequest
-from riff.utils.errors import RiffError, SystemProblem, is_out_of_memory
+from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import is_leftover, make_folder, remove_leftovers
 
 # Reads an input, of which it makes the result with this number; returns facts about the result, and what writes it.
@@ -167,7 +176,7 @@ def run_decode(args: argparse.Namespace) -> None:
         image, config, made = read_png(source, preset=presets.get(args.preset))
         found = Encoded.read(image, config, made, bpm=args.bpm, name=str(source))
         if config.grid == "beats" and found.bpm is None:
-            raise RiffError(f"{source} lies on the beats grid and does not say its tempo; give --bpm")
+            raise RiffError(f"{source} is on the beats grid and does not say its tempo; give --bpm")
         waveform = SpectrogramCodec(config).decode(
             image,
             bpm=found.bpm,
@@ -285,20 +294,14 @@ def _make(read: Read, source: Path, place: int, target: Path, force: bool) -> di
     except RiffError as error:
         raise RiffError(str(error)) from error  # also a SystemProblem, such as a missing decoder
     except Exception as error:
-        raise _problem(error) from error
+        raise line_problem(error) from error
     try:
         write(target, force)
     except (RiffError, OSError):
         raise
     except Exception as error:
-        raise _problem(error) from error
+        raise line_problem(error) from error
     return facts
-
-
-def _problem(error: Exception) -> RiffError:
-    if is_out_of_memory(error):
-        return RiffError("there is not enough memory for it; use a part of it, or another machine")
-    return RiffError(f"it cannot be used ({type(error).__name__}: {str(error)[:200]})")
 
 
 def _find(inputs: list[str], suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:

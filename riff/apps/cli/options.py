@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
 from riff.tasks.requests import LoraWeight, Quality, Sampling
-from riff.utils.errors import RiffError
+from riff.utils.errors import RiffError, is_out_of_memory
 from riff.utils.files import atomic_path, remove_leftovers
 from riff.utils.schema import FieldError, FieldInfo, allowed, check_value, describe_fields, parse_text, suggest
 from riff.utils.validation import show
@@ -176,13 +176,27 @@ def make_request(cls: type[Request], args: argparse.Namespace, **given: Any) -> 
     Raises:
         RiffError: a value is out of its range, or two do not go together.
     """
-    names = [field.name for field in dataclasses.fields(cls)]
-    return cls(**({name: getattr(args, name) for name in names if hasattr(args, name)} | given))
+    return cls(**(options_of(cls, args) | given))
+
+
+def options_of(cls: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """The options that are named as the fields of a dataclass."""
+    names = (field.name for field in dataclasses.fields(cls))
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def shell_text(error: RiffError) -> str:
     """An error's message without the words that only Python's users need."""
     return str(error).replace(" (force=True)", "").replace(" (overwrite=True)", "")
+
+
+def line_problem(error: Exception) -> RiffError:
+    """What an error means for one line of a list, or one file of a folder."""
+    if isinstance(error, RiffError):
+        return error
+    if is_out_of_memory(error):
+        return RiffError("there is not enough memory for it; use less of it, or another machine")
+    return RiffError(f"it cannot be used ({type(error).__name__}: {str(error)[:200]})")
 
 
 def utf8_text(text: str) -> str:

@@ -31,8 +31,8 @@ def add_play(verbs: Any) -> None:
     parser.add_argument("--port", type=number(0, 65535, whole=True), default=7860, help="default 7860; 0 takes any")
     parser.add_argument(
         "--host", default="127.0.0.1",
-        help="address to listen on; default 127.0.0.1, this machine. The page asks nobody who they are, so another one "
-        "lets all who reach it in",
+        help="address to listen on; default 127.0.0.1, this machine. The page has no password, so another one "
+        "lets in everyone who can reach it",
     )  # fmt: skip
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     parser.add_argument("--share", choices=["never"], action=Ignored, help=argparse.SUPPRESS)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from riff.apps.cli.batch import add_engine, check_engine
-from riff.apps.cli.options import add_command, number
+from riff.apps.cli.options import add_command, number, options_of
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import RiffError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
   riff prepare music/ dataset/                          two bars a clip, captions from files beside the music
-  riff prepare music/ dataset/ --caption auto           captions made from what is measured and heard
+  riff prepare music/ dataset/ --caption auto           captions made from what is measured in the sound
   riff prepare music/ dataset/ --caption "zigzag style" the same words for all
   riff prepare music/ dataset/ --preset riffusion       as Riffusion v1 was trained
   riff prepare hf:me/my-music dataset/ --shards         a data set of Hugging Face's, packed in Parquet
@@ -33,7 +33,7 @@ def add_prepare(verbs: Any) -> None:
         "prepare",
         run_prepare,
         help="turn a folder of music into a data set to train on",
-        description="Cut music into clips, caption them and draw them as spectrogram pictures. Prints the folder.",
+        description="Cut music into clips, caption them and turn them into spectrogram images. Prints the folder.",
         examples=_EXAMPLES,
     )
     parser.add_argument(
@@ -47,41 +47,45 @@ def add_prepare(verbs: Any) -> None:
     parser.add_argument("--shards", action="store_true", help="pack the clips in Parquet; default folders of PNG")
     parser.add_argument("--workers", type=number(0, 1024, whole=True), help="processes; default one a core")
     add_engine(parser)
-    parser.add_argument("--force", action="store_true", help="make it anew if it was made with other settings")
+    parser.add_argument("--force", action="store_true", help="replace it if it was made with other settings")
 
 
 def _add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=["riff", "riffusion"], default="riff", help="geometry; default riff's own")
-    parser.add_argument("--model", metavar="CHECKPOINT", help="draw as this checkpoint's pictures are, by its config")
+    parser.add_argument("--model", metavar="CHECKPOINT", help="the geometry of this checkpoint")
     parser.add_argument("--grid", choices=["beats", "seconds"], help="cut bars or seconds; default the geometry's")
-    parser.add_argument("--bars", type=number(1, 64, whole=True), help="in a clip; default 2 (what the model draws)")
+    parser.add_argument("--bars", type=number(1, 64, whole=True), help="in a clip; default 2, as the model generates")
     parser.add_argument("--beats-per-bar", type=int, choices=[3, 4], help="default by a file's words, else 4")
     parser.add_argument(
         "--overlap", type=number(0, 0.9), default=0.0, metavar="SHARE", help="of a clip that the next one repeats"
     )
     parser.add_argument(
         "--unsteady", choices=["skip", "keep", "seconds"], default="skip",
-        help="clips in which no steady beat is heard: leave out (default), cut all the same, or lay on an even grid",
+        help="clips without a steady beat: leave out (default), cut all the same, or cut on an even grid",
     )  # fmt: skip
     parser.add_argument(
         "--min-loudness", type=number(-120, 0), default=-50.0, metavar="DB",
         help="clips below this level are silent and left out; default -50 dB of full scale",
     )  # fmt: skip
-    parser.add_argument("--keep-level", action="store_true", help="leave clips as loud as they are")
-    parser.add_argument("--keep-duplicates", action="store_true", help="keep clips that are nearly copies of others")
+    parser.add_argument("--keep-level", dest="level", action="store_false", help="leave clips as loud as they are")
+    parser.add_argument(
+        "--keep-duplicates", dest="duplicates", action="store_true", help="keep clips that are nearly copies of others"
+    )
     parser.add_argument("--stereo", action="store_true", help="two channels; default one, or as --model has")
 
 
 def _add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--caption", action="append", default=[], metavar="TEXT|auto",
-        help="words for all clips, before those of each file; auto adds what is measured and heard; may be given twice",
+        help="words for all clips, before those of each file; auto adds what is measured in the sound; may be given twice",
     )  # fmt: skip
     parser.add_argument(
         "--clap", nargs="?", const="laion/larger_clap_music", metavar="MODEL",
-        help="also genre, instrument and mood as CLAP hears them: a folder with one, or its name in the local cache",
+        help="also genre, instrument and mood by CLAP: a folder with one, or its name in the local cache",
     )  # fmt: skip
-    parser.add_argument("--no-tags", action="store_true", help="do not caption by title, artist and genre in the file")
+    parser.add_argument(
+        "--no-tags", dest="tags", action="store_false", help="do not caption by title, artist and genre in the file"
+    )
     parser.add_argument("--text-column", metavar="NAME", help="of the captions in a data set of datasets")
 
 
@@ -116,21 +120,8 @@ def _settings(args: argparse.Namespace) -> "PrepareSettings":
     from riff.train.data.settings import PrepareSettings
 
     return PrepareSettings(
-        config=config,
-        bars=args.bars,
-        beats_per_bar=args.beats_per_bar,
-        overlap=args.overlap,
-        unsteady=args.unsteady,
-        min_loudness=args.min_loudness,
-        level=not args.keep_level,
-        caption=words[0] if words else "",
-        auto="auto" in args.caption,
-        clap=args.clap,
-        tags=not args.no_tags,
-        text_column=args.text_column,
-        duplicates=args.keep_duplicates,
-        validation=args.validation,
-        shards=args.shards,
+        **options_of(PrepareSettings, args)
+        | {"config": config, "caption": "".join(words), "auto": "auto" in args.caption}
     )
 
 
@@ -139,15 +130,15 @@ def _config(args: argparse.Namespace) -> SpectrogramConfig:
         from riff.diffusion.hub import locate
 
         if args.preset != "riff":
-            raise RiffError("--model and --preset both say how pictures are drawn; leave out one of them")
+            raise RiffError("--model and --preset both give the geometry; leave out one of them")
         path = locate(args.model)
         config = SpectrogramConfig.load(path if path.is_dir() else path.parent)
         if args.stereo and config.channels == 1:
-            raise RiffError(f"--stereo: {args.model} draws one channel; leave it out, or choose a stereo checkpoint")
+            raise RiffError(f"--stereo: {args.model} has one channel; leave it out, or choose a stereo checkpoint")
     elif args.preset == "riffusion":
         config = SpectrogramConfig.riffusion(stereo=args.stereo)
     else:
         config = SpectrogramConfig(channels=2 if args.stereo else 1)
     if args.grid == "beats" and config.grid == "seconds":
-        raise RiffError("--grid beats has no place in pictures whose columns are seconds; use --grid seconds")
+        raise RiffError("--grid beats has no place in images whose columns are seconds; use --grid seconds")
     return config if args.grid is None else dataclasses.replace(config, grid=args.grid)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riff.apps.cli.generate import load_pipeline
-from riff.apps.cli.options import add_command, add_loading_options, number
+from riff.apps.cli.options import add_command, add_loading_options, number, options_of
 from riff.tasks.requests import RenderRequest
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.schema import describe_fields
@@ -47,10 +47,15 @@ def add_serve(verbs: Any) -> None:
     )
     access.add_argument("--no-auth", action="store_true", help="let in everyone who reaches --host")
     access.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a name that it is reached by; repeatable"
+        "--allow-host",
+        dest="allow_hosts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that it is reached by; repeatable",
     )
     access.add_argument(
-        "--allow-origin", action="append", default=[], metavar="ORIGIN",
+        "--allow-origin", dest="allow_origins", action="append", default=[], metavar="ORIGIN",
         help="pages that may call it, like https://example.org, or *; repeatable",
     )  # fmt: skip
     _add_limits(parser.add_argument_group("limits"))
@@ -58,31 +63,26 @@ def add_serve(verbs: Any) -> None:
 
 
 def _add_limits(limits: Any) -> None:
-    limits.add_argument("--queue", type=number(1, 10_000, whole=True), default=8, help="requests that wait; default 8")
-    limits.add_argument(
-        "--batch", type=number(1, 64, whole=True), help="similar requests generated side by side; default 4, on a CPU 1"
-    )
-    limits.add_argument("--deadline", type=number(1, 86400), default=300.0, metavar="SECONDS", help="default 300")
-    limits.add_argument(
-        "--grace", type=number(0, 3600), default=30.0, metavar="SECONDS", help="for what runs at SIGTERM; default 30"
-    )
     highest: dict[str, Any] = {field.name: field.high for field in describe_fields(RenderRequest)}
     steps, bars, seconds = (highest[name] for name in ("num_inference_steps", "bars", "duration"))
-    limits.add_argument("--max-steps", type=number(1, steps, whole=True), default=steps, help=f"default {steps}")
-    limits.add_argument(
-        "--max-prompt", type=number(1, 10_000, whole=True), default=1000, help="characters; default 1000"
-    )
-    limits.add_argument("--max-bars", type=number(1, bars, whole=True), default=bars, help=f"default {bars}")
-    limits.add_argument(
-        "--max-seconds", type=number(1, seconds), default=seconds, help=f"of sound; default {seconds:g}"
-    )
-    limits.add_argument("--max-body", type=number(0.001, 1024), default=16.0, metavar="MB", help="default 16")
-    limits.add_argument(
-        "--max-connections", type=number(1, 10_000, whole=True), default=64, help="requests at a time; default 64"
-    )
-    limits.add_argument("--max-streams", type=number(0, 100, whole=True), default=2, help="endless ones; default 2")
-    limits.add_argument("--idle", type=number(0.1, 3600), default=10.0, metavar="SECONDS",
-                        help="that a client may pause while it sends; default 10")  # fmt: skip
+    # Option, field of the server's settings, range, default, help; whole numbers have whole defaults.
+    for option, name, low, high, default, text in (
+        ("queue", "queue_size", 1, 10_000, 8, "requests that wait"),
+        ("batch", "batch_size", 1, 64, None, "similar requests generated side by side; default 4, on a CPU 1"),
+        ("deadline", "deadline_s", 1, 86400, 300.0, "seconds from a request's arrival to its result"),
+        ("grace", "grace_s", 0, 3600, 30.0, "seconds for what runs at SIGTERM"),
+        ("max-steps", "max_steps", 1, steps, steps, "denoising steps"),
+        ("max-prompt", "max_prompt", 1, 10_000, 1000, "characters of a prompt"),
+        ("max-bars", "max_bars", 1, bars, bars, "bars of a result"),
+        ("max-seconds", "max_seconds", 1, seconds, float(seconds), "seconds of sound"),
+        ("max-body", "max_body", 0.001, 1024, 16.0, "MB of a request"),
+        ("max-connections", "max_connections", 1, 10_000, 64, "requests at a time"),
+        ("max-streams", "max_streams", 0, 100, 2, "endless streams at a time"),
+        ("idle", "idle_s", 0.1, 3600, 10.0, "seconds that a client may pause while it sends"),
+    ):
+        kind = number(low, high, whole=not isinstance(default, float))
+        shown = text if default is None else f"{text}; default {default:g}"
+        limits.add_argument(f"--{option}", dest=name, type=kind, default=default, metavar="N", help=shown)
 
 
 def run_serve(args: argparse.Namespace) -> None:
@@ -109,36 +109,19 @@ def make_settings(args: argparse.Namespace) -> "Settings":
     """The options as the server takes them.
 
     Raises:
-        RiffError: an address that others reach without a token, or a token that is none.
+        RiffError: an address that others reach without a token, or a wrong token.
     """
     from riff.apps.server.settings import MB, Settings
 
     token = _token(args)
     if not _is_local(args.host) and token is None and not args.no_auth:
         raise RiffError(f"--host {args.host} lets others in; set {TOKEN_VARIABLE} or --token-file, or say --no-auth")
-    for origin in args.allow_origin:
+    for origin in args.allow_origins:
         if origin != "*" and ("://" not in origin or origin.endswith("/")):
             raise RiffError(f"--allow-origin {origin} is no origin; write it like https://example.org, or *")
-    return Settings(
-        host=args.host,
-        port=args.port,
-        token=None if args.no_auth else token,
-        allow_hosts=tuple(name.lower() for name in args.allow_host),
-        allow_origins=tuple(args.allow_origin),
-        queue_size=args.queue,
-        batch_size=args.batch,
-        deadline_s=args.deadline,
-        grace_s=args.grace,
-        max_prompt=args.max_prompt,
-        max_steps=args.max_steps,
-        max_bars=args.max_bars,
-        max_seconds=args.max_seconds,
-        max_body=round(args.max_body * MB),
-        max_connections=args.max_connections,
-        max_streams=args.max_streams,
-        idle_s=args.idle,
-        log_prompts=args.log_prompts,
-    )
+    options = options_of(Settings, args) | {"token": None if args.no_auth else token}
+    options |= {"allow_hosts": tuple(name.lower() for name in args.allow_hosts)}
+    return Settings(**options | {"allow_origins": tuple(args.allow_origins), "max_body": round(args.max_body * MB)})
 
 
 def _token(args: argparse.Namespace) -> str | None:
