@@ -128,9 +128,6 @@ def map_on_cluster(
         yield number, RiffError(f"the process that worked on it ended {MAX_TRIES} times")
 
 
-run_on_actors = map_on_cluster  # its name until the command line uses the new one
-
-
 class _Worker:
     """A process that works on one task at a time; what goes wrong is part of the answer, except its own end."""
 

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _quiet_libraries(debug=debug), _stop_on_sigterm():
+        with _quiet_libraries(debug=debug, quiet="--quiet" in words), _stop_on_sigterm():
             _check_verb(words)
             args = build_parser().parse_args(words or ["--help"])
             args.run(args)
@@ -173,8 +173,8 @@ def _report(message: str, code: int, *, debug: bool) -> int:
 
 
 @contextlib.contextmanager
-def _quiet_libraries(*, debug: bool) -> Iterator[None]:
-    """Show riff's own warnings as one line each and keep other libraries' to ``--debug``."""
+def _quiet_libraries(*, debug: bool, quiet: bool) -> Iterator[None]:
+    """Show riff's own warnings as one line each unless ``quiet``, and keep other libraries' to ``--debug``."""
     if debug:
         yield
         return
@@ -190,7 +190,8 @@ def _quiet_libraries(*, debug: bool) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if Path(filename).is_relative_to(home):
+        own = Path(filename).is_relative_to(home) and not issubclass(category, DeprecationWarning)
+        if own and not quiet:
             print(f"riff: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
     with warnings.catch_warnings():

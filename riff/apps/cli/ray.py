@@ -29,14 +29,14 @@ def render_on_cluster(jobs: list[ListJob], args: argparse.Namespace) -> Iterator
     import torch
     from tqdm import tqdm
 
-    from riff.utils.cluster import connected, gpus, run_on_actors
+    from riff.utils.cluster import connected, gpus, map_on_cluster
 
     options = {name: getattr(args, name) for name in _LOADED}
     with connected(args.address, workers=args.workers):
         gpu = args.device not in ("cpu", "mps") and gpus() > 0
         threads = torch.get_num_threads()
         renderer = functools.partial(Renderer, _with_whole_paths(options), threads)
-        found = run_on_actors(renderer, jobs, workers=args.workers, gpu=gpu, threads=threads)
+        found = map_on_cluster(renderer, jobs, workers=args.workers, gpu=gpu, threads=threads)
         with tqdm(total=len(jobs), unit="clip", leave=False, disable=args.quiet or None, dynamic_ncols=True) as bar:
             for number, result in found:
                 yield jobs[number], _saved(jobs[number], result, args)
