@@ -64,7 +64,7 @@ def test_a_prompt_comes_back_as_a_file_of_the_requested_format(server: Running, 
         assert seconds(reply.content) == pytest.approx(2.0, abs=0.3 if kind == "mp3" else 1e-9)
 
 
-def test_the_same_seed_at_once_and_alone_is_the_same_file_as_the_pipeline_s(server: Running, pipe, tmp_path) -> None:
+def test_equal_seeds_give_the_pipeline_s_file_alone_and_together(server: Running, pipe, tmp_path) -> None:
     body = {**QUICK, "seed": 11}
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         replies = list(pool.map(lambda _: server.http.post("/v1/render", json=body), range(3)))
@@ -116,7 +116,7 @@ def test_a_client_that_goes_away_frees_its_place_within_a_step(server: Running) 
     until(lambda: server.gauge("riff_jobs_running") == 0 and server.gauge("riff_jobs_waiting") == 0)
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back_and_keeps_the_order(server: Running) -> None:
+def test_a_full_queue_refuses_at_once_and_keeps_the_order(server: Running) -> None:
     block = server.http.post("/v1/render?wait=false", json=SLOW).json()["id"]
     until(lambda: state(server, block) == "running")
     jobs = [server.http.post("/v1/render?wait=false", json=QUICK).json()["id"] for _ in range(3)]
@@ -319,7 +319,7 @@ def test_sigterm_during_a_long_decode_ends_it_without_an_abort(mini_checkpoint, 
     assert running.events()[-1]["event"] == "stopped"
 
 
-def test_a_lora_is_there_for_the_process_in_what_it_draws_and_in_what_its_files_say(mini_checkpoint, tmp_path) -> None:
+def test_a_lora_shows_in_what_a_server_makes_and_records(mini_checkpoint, tmp_path) -> None:
     from riff.diffusion.fingerprint import lora_hash
     from riff.pipeline import RiffPipeline
     from riff.tasks.provenance import read_made

@@ -91,7 +91,7 @@ def test_the_web_app_s_request_is_answered_at_both_doors(request, kind: str, doo
 
 
 @pytest.mark.parametrize("kind", ["server", "riffusion"])
-def test_all_clips_are_equally_long_and_a_pair_s_end_is_the_next_one_s_start(request, kind: str) -> None:
+def test_clips_are_equally_long_and_a_pair_ends_where_the_next_starts(request, kind: str) -> None:
     running = request.getfixturevalue(kind)
     body = [
         inference(1, seeds=(3, 4)),
@@ -405,7 +405,7 @@ def test_a_job_that_fails_leaves_the_worker_alive_and_says_nothing(queue: WorkQu
     assert failed.fault is not None and failed.fault.status in (500, 503) and "boom" not in failed.fault.message
 
 
-def test_like_jobs_that_wait_together_are_encoded_together_and_one_s_failure_is_its_own(queue: WorkQueue) -> None:
+def test_similar_jobs_are_done_together_and_fail_alone(queue: WorkQueue) -> None:
     sizes, block = [], threading.Event()
 
     def hold(pipe: Any, jobs: Any) -> list[Result]:

@@ -1,13 +1,15 @@
 """What stands between the network and the routes: slow, many, foreign and broken clients."""
 
+import functools
 import json
 import random
 import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -19,6 +21,7 @@ pytest.importorskip("python_multipart")
 
 from starlette.datastructures import Headers  # noqa: E402
 
+from riff.apps.server.process import PatientProtocol  # noqa: E402
 from riff.apps.server.security import check_access  # noqa: E402
 from riff.apps.server.settings import ApiError, Settings  # noqa: E402
 from tests.apps.servers import PATIENCE_S, InProcess, Nothing, raw, until  # noqa: E402
@@ -72,6 +75,33 @@ def test_idle_connections_give_way_to_health_probes() -> None:
     server.stop()
 
 
+def test_a_client_that_does_not_read_its_reply_is_let_go() -> None:
+    server = InProcess(Nothing(), idle_s=0.2)
+    large = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(large)
+        connections = server.server.server_state.connections
+        until(lambda: connections)
+        until(lambda: not connections)
+    server.stop()
+
+
+def test_only_a_reader_without_any_progress_is_let_go() -> None:
+    waiting: list[Callable[[], None]] = []
+    connection = PatientProtocol.__new__(PatientProtocol)
+    connection.settings, connection.flow = Settings(), Mock()
+    connection.transport = Mock(get_write_buffer_size=Mock(side_effect=[900, 800, 100, 100]))
+    connection.loop = Mock(call_later=lambda delay, call, *given: waiting.append(functools.partial(call, *given)))
+    connection.pause_writing()
+    for _ in range(2):  # it shrinks
+        waiting.pop()()
+        assert not connection.transport.abort.called
+    waiting.pop()()
+    assert connection.transport.abort.called and not waiting
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_two_lengths_of_a_body_are_refused(server: InProcess, order: int) -> None:
     lengths = [b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n"][::order]
@@ -112,7 +142,7 @@ def test_the_user_and_the_server_s_own_pages_may(headers: dict) -> None:
     check_access("/v1/stream", Headers({"host": "localhost:3013", **headers}), Settings())
 
 
-def test_a_link_on_another_site_may_open_the_docs_but_not_frame_them() -> None:
+def test_a_link_elsewhere_may_open_the_docs_but_not_frame_them() -> None:
     link = {"host": "localhost", "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     check_access("/docs", Headers({**link, "sec-fetch-dest": "document"}), Settings())
     with pytest.raises(ApiError):

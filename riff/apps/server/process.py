@@ -23,6 +23,7 @@ from riff.utils.errors import RiffError, SystemProblem
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline
 
+_PAUSES = 6  # times idle_s that a client may pause while it reads, as a player does whose listener pauses it
 _SPARE = 16  # connections beside those whose requests are handled: probes, and clients that get a refusal
 
 
@@ -66,15 +67,16 @@ def serve(
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with limits on what comes before a request, for which uvicorn has none.
+    """uvicorn's HTTP/1.1 with limits on slow clients, for which uvicorn has none.
 
-    A request's head must come within ``idle_s``. When too many connections are open, the one that has waited longest
-    for a head gives way, so that there is always room for a health probe.
+    A request's head must come within ``idle_s``, and a reply must be read without longer pauses. When too many
+    connections are open, the one that has waited longest for a head gives way, so that there is always room for a
+    health probe.
     """
 
     settings: Settings
     _head_timer: asyncio.TimerHandle | None = None
-    _unsent = 0
+    _reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first request."""
@@ -102,6 +104,17 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
         self._stop_clock()
 
+    def pause_writing(self) -> None:
+        """More is waiting to be read than fits into a buffer."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """The client has read on."""
+        super().resume_writing()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, where no answer has begun, and close."""
         if self.cycle is not None and not self.cycle.response_complete:
@@ -117,7 +130,6 @@ class PatientProtocol(H11Protocol):
 
     def _await_head(self) -> None:
         if self._head_timer is None:
-            self._unsent = self.transport.get_write_buffer_size()
             self._head_timer = self.loop.call_later(self.settings.idle_s, self._give_up)
 
     def _stop_clock(self) -> None:
@@ -127,15 +139,21 @@ class PatientProtocol(H11Protocol):
 
     def _give_up(self, sure: bool = False) -> None:
         self._head_timer = None
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and unsent < self._unsent:  # the last answer is still on its way
+        if self.flow.write_paused:  # the last reply is still on its way
             self._await_head()
-        elif unsent:
-            self.transport.abort()
         elif not sure:  # a busy loop may not have read yet what came in time
             self._head_timer = self.loop.call_later(0.1, self._give_up, True)
+        elif self.transport.get_write_buffer_size():
+            self.transport.abort()
         elif self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+
+    def _watch_reader(self, before: int | None = None) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if before is not None and unsent >= before:
+            self.transport.abort()
+        else:
+            self._reader_timer = self.loop.call_later(_PAUSES * self.settings.idle_s, self._watch_reader, unsent)
 
 
 class Server(uvicorn.Server):
