@@ -1,4 +1,4 @@
-"""python -m training.composer --seed 7 [--genre X] [--json]: print a score."""
+"""python -m training.composer --seed 7 [--genre X] [--whole] [--json] [--out FILE.flac]: print a score, or play it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def as_text(score: Score) -> str:
     for number, truth in enumerate(score.windows):
         lines.append(
             f"window {number}: {truth.genre} ({truth.family}), {truth.keyscale}, {truth.beats_per_bar}/4, "
-            f"{truth.mood}, {truth.density}, {truth.section}, lead {truth.lead}; "
+            f"{truth.mood}, {truth.density}, {truth.section} {truth.place}, lead {truth.lead}; "
             f"{', '.join(truth.instruments)}"
         )
     for part in score.parts:
-        lines.append(f"{part.role}: {part.instrument} (program {part.program}, volume {part.volume:g})")
+        lines.append(f"{part.role}: {part.instrument} ({part.voice or part.program}, volume {part.volume:g})")
         lines += [f"  {n.start:8.3f} {n.duration:6.3f} {n.pitch:4d} {n.velocity:4d}" for n in part.notes]
     return "\n".join(lines)
 
@@ -34,9 +34,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--genre", choices=sorted([*GENRES, *RESERVED]))
     parser.add_argument("--windows", type=int, default=2)
+    parser.add_argument("--whole", action="store_true", help="a piece of 16 to 32 bars with a form")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", help="play it into this sound file")
     options = parser.parse_args(arguments)
-    score = compose(options.seed, genre=options.genre, windows=options.windows)
+    score = compose(options.seed, genre=options.genre, windows=None if options.whole else options.windows)
+    if options.out:
+        import soundfile
+
+        from training.composer.render import SAMPLE_RATE, render
+
+        soundfile.write(options.out, render(score).T, SAMPLE_RATE)
+        return 0
     print(json.dumps(dataclasses.asdict(score)) if options.json else as_text(score))
     return 0
 

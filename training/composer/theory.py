@@ -91,6 +91,9 @@ def _instruments() -> dict[str, Instrument]:
     acid bass 38 28 60 41|wobble bass 38 24 52 34|growl bass 38 24 52 34|reese bass 38 24 55 34
     sub bass 38 24 52 34|808 bass 38 24 52 34|log drum 38 28 60 41|pulse bass 38 24 60 38|fm bass 38 26 60 38
     pulse lead 80 45 98 76|thin pulse 80 45 98 76|chip triangle 80 28 84 48|theremin 80 48 88 71
+    electric grand 2 28 96 72|bowed bass 43 28 60 40|slow strings 49 40 93 69|new age pad 88 40 91 66
+    rain pad 96 40 91 66|soundtrack pad 97 38 86 60|bright synth 100 48 96 74|goblin synth 101 45 86 65
+    echo synth 102 48 96 72|sci-fi synth 103 45 91 69|tinkle bell 112 67 100 84|chiff lead 83 50 96 74
     fm bells 14 60 103 84|sine lead 80 45 96 74|gong 14 33 60 43|analog pad 89 36 90 62
     """
     found = {}

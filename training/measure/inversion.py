@@ -270,7 +270,7 @@ def models_pictures(model: str | None, count: int) -> tuple[dict[str, list[Tenso
     from training.composer.arrange import compose
     from training.composer.captions import eval_prompt
     from training.composer.genres import GENRES
-    from training.recipes.dataset import draw
+    from training.recipes.dataset import score_to_image
 
     pipe = RiffPipeline.from_pretrained(model, device="cpu")
     names = sorted(GENRES)
@@ -279,7 +279,7 @@ def models_pictures(model: str | None, count: int) -> tuple[dict[str, list[Tenso
         score = compose(FIRST_SEED + number, genre=names[number * 7 % len(names)], windows=1)
         prompt = eval_prompt(score.windows[0], random.Random(number), kind="plain")
         drawn = pipe(prompt, seed=number, quality="fast").clips[0].image
-        composed = torch.from_numpy(draw(score, pipe.config))[None, None].float() / 255.0
+        composed = torch.from_numpy(score_to_image(score, pipe.config))[None, None].float() / 255.0
         with torch.inference_mode():
             latents = image_to_latents(composed, pipe.components.vae)
             rebuilt = latents_to_image(latents, pipe.components.vae, channels=1)[0].clone()
