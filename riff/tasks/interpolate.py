@@ -60,7 +60,8 @@ def interpolate(
     near = start if alpha <= 0.5 else end
     width = columns if request.loop else padded_width(columns, config.width, model.multiple)
     layout = model.layout(width, beats_per_bar=near.prompt.beats_per_bar, loop=request.loop)
-    noise = slerp(*(model.noise(layout, side.prompt.noise_seed(side.seed)) for side in (start, end)), alpha)
+    first, last = (model.noise(layout, side.prompt.noise_seed(side.seed)) for side in (start, end))
+    noise = slerp(first, last, alpha)
     conditions = model.conditions(
         [[start.prompt, end.prompt]],
         [start.guidance_scale, end.guidance_scale],

@@ -25,6 +25,7 @@ from riff.tasks.requests import EditRequest, InpaintRequest, SampleRate
 from riff.tasks.text_to_music import resolve
 from riff.utils.errors import RiffError
 from riff.utils.schema import FieldError, check_value, describe_fields, parse_text
+from riff.utils.validation import BPM_RANGE
 
 Audio = str | Path | Clip | Tensor | np.ndarray
 
@@ -192,8 +193,8 @@ def open_recording(
         fallback_bpm=prompt.bpm,
     )
     if request.bpm is None:  # the recording's tempo, whatever the words say
-        (low, high) = _BPM.low, _BPM.high
-        prompt = model.interpret(request.prompt, bpm=min(max(laid.bpm, low), high), key=request.key)
+        bpm = min(max(laid.bpm, BPM_RANGE[0]), BPM_RANGE[1])
+        prompt = model.interpret(request.prompt, bpm=bpm, key=request.key, seed=request.seed)
     return EditContext(request, prompt, recording, laid, source)
 
 

@@ -16,6 +16,7 @@ from riff.prompt.syntax import parse_prompt, parse_weights, plain_prompt
 from riff.spectrogram.config import Quality
 from riff.utils.errors import RiffError
 from riff.utils.schema import FieldError, Option, Parse, check_value, from_dict, rename, validate
+from riff.utils.validation import BPM_RANGE, MAX_PROMPT, MAX_SEED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,14 +43,18 @@ def _check_negative(text: str) -> str:
     return text
 
 
-Prompt = Annotated[str, Len(1, 10_000), Parse(check_prompt), Option("what to play")]
-NegativePrompt = Annotated[str, Len(0, 10_000), Parse(_check_negative), Option("what to stay away from", "negative")]
-Bpm = Annotated[float, Interval(ge=20, le=400), Option("tempo in beats per minute", slider=(40, 200, 1))]
+Prompt = Annotated[str, Len(1, MAX_PROMPT), Parse(check_prompt), Option("what to play")]
+NegativePrompt = Annotated[
+    str, Len(0, MAX_PROMPT), Parse(_check_negative), Option("what to stay away from", "negative")
+]
+Bpm = Annotated[
+    float, Interval(ge=BPM_RANGE[0], le=BPM_RANGE[1]), Option("tempo in beats per minute", slider=(40, 200, 1))
+]
 Key = Annotated[str, Len(1, 40), Parse(canonical_key), Option("key, such as 'F# minor'", metavar="KEY")]
 Bars = Annotated[int, Interval(ge=1, le=512), Option("length in bars", slider=(1, 64, 1))]
 BarsPerStep = Annotated[int, Interval(ge=1, le=256), Option("bars from a prompt to the next; default 8", "step")]
 Duration = Annotated[float, Interval(ge=0.1, le=600), Option("length in seconds", metavar="SECONDS")]
-Seed = Annotated[int, Interval(ge=0, le=2**63 - 1), Option("same seed, same music; default random")]
+Seed = Annotated[int, Interval(ge=0, le=MAX_SEED), Option("same seed, same music; default random")]
 Steps = Annotated[int, Interval(ge=1, le=150), Option("denoising steps", "steps", slider=(1, 100, 1))]
 Guidance = Annotated[
     float,
@@ -61,6 +66,8 @@ LoraWeight = Annotated[float, Interval(ge=0, le=2), Option("how much of the LoRA
 Tries = Annotated[int, Interval(ge=0, le=16)]
 BestOf = Annotated[int, Interval(ge=1, le=16)]
 Count = Annotated[int, Interval(ge=1, le=16), Option("clips of each prompt")]
+KeyframeBar = Annotated[float, Interval(ge=0, le=512)]
+KeyframeSecond = Annotated[float, Interval(ge=0, le=600)]
 Second = Annotated[float, Interval(ge=0, le=86_400)]
 Bar = Annotated[float, Interval(ge=0, le=100_000)]
 Hertz = Annotated[float, Interval(ge=0, le=400_000)]
@@ -299,7 +306,8 @@ def check_stated_tempo(prompt: str) -> None:
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A method's keywords as the fields of its request, what the task takes beside it, and how it reports its steps."""
     fields = rename(options, OLD_NAMES)
-    beside = {name: fields.pop(name) for name in ("sample_rate", "separator", "mask") if name in fields}
+    names: tuple[str, ...] = ("sample_rate", "separator", "mask")
+    beside = {name: fields.pop(name) for name in names if name in fields}
     shown = {"progress": fields.pop("progress", False), "callback": fields.pop("callback_on_step_end", None)}
     return fields, beside, shown
 

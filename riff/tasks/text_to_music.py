@@ -20,12 +20,11 @@ from riff.tasks.provenance import recorded
 from riff.tasks.requests import Count, RenderRequest, Sampling, request_from
 from riff.utils.errors import RiffError
 from riff.utils.schema import check_value
-from riff.utils.validation import show
+from riff.utils.validation import MAX_SEED, show
 
 # Clips denoised side by side on a GPU. A CPU gains nothing by it, and one at a time a clip's bytes do not
 # depend on its neighbours.
 BATCH = 4
-MAX_SEED = 2**63 - 1
 Request = TypeVar("Request", bound=Sampling)
 
 

@@ -6,17 +6,18 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-
-from annotated_types import Interval
+from typing import Any, Literal, Self
 
 from riff.tasks.requests import (
     OLD_NAMES,
     Bars,
     Bpm,
+    Duration,
     Easing,
     Guidance,
     Key,
+    KeyframeBar,
+    KeyframeSecond,
     LoraWeight,
     NegativePrompt,
     Prompt,
@@ -32,7 +33,6 @@ MAX_SECONDS = 600.0
 JUMP = 2.0**-20  # beats over which a tempo jumps: a millionth, and exact in binary
 NEAREST = 2.0**-4  # beats between keyframes, at least
 EXAMPLE = 'for example {"bars": 8, "keyframes": [{"bar": 0, "prompt": "church bells"}, {"bar": 4, "prompt": "techno"}]}'
-BarPlace = Annotated[float, Interval(ge=0, le=512)]
 
 
 @accept_old_names(OLD_NAMES)
@@ -59,8 +59,8 @@ class Keyframe:
     """
 
     prompt: Prompt
-    bar: BarPlace | None = None
-    seconds: Annotated[float, Interval(ge=0, le=600)] | None = None
+    bar: KeyframeBar | None = None
+    seconds: KeyframeSecond | None = None
     negative_prompt: NegativePrompt = ""
     seed: Seed | None = None
     guidance_scale: Guidance | None = None
@@ -68,7 +68,7 @@ class Keyframe:
     bpm: Bpm | None = None
     key: Key | None = None
     easing: Easing = "smooth"
-    hold: BarPlace = 0.0
+    hold: KeyframeBar = 0.0
 
     def __post_init__(self) -> None:
         validate(self)
@@ -99,7 +99,7 @@ class Timeline:
 
     keyframes: tuple[Keyframe, ...]
     bars: Bars | None = None
-    seconds: Annotated[float, Interval(ge=0.1, le=600)] | None = None
+    seconds: Duration | None = None
     loop: bool = False
     seed: Seed | None = None
     variation: Share = 0.25

@@ -149,7 +149,7 @@ def walk_timeline(model: DiffusionModel, request: WalkRequest) -> Timeline:
         bars=bars,
         loop=request.loop,
         variation=request.variation,
-        beats_per_bar=prompts[0].beats_per_bar,
+        beats_per_bar=3 if prompts[0].beats_per_bar == 3 else 4,
     )
 
 

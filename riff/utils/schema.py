@@ -207,7 +207,7 @@ def accept_old_names(old: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
         def renaming_init(self: T, *args: Any, **fields: Any) -> None:
             init(self, *args, **rename(fields, old, stacklevel=3))
 
-        cls.__init__ = renaming_init  # type: ignore[method-assign]
+        cls.__init__ = renaming_init  # type: ignore[method-assign, assignment]
         for name, new in old.items():
             if new in [field.name for field in dataclasses.fields(cls)]:  # type: ignore[arg-type]
                 setattr(cls, name, renamed_property(name, new))

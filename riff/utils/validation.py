@@ -77,7 +77,6 @@ def positive_number(value: object) -> float | None:
 # line for every mistake.
 
 MAX_BYTES = 1_000_000
-MAX_PAIRS = 10_000  # fields of one mapping
 MAX_NUMBER = 100  # characters of a number or a date
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -173,12 +172,6 @@ def _parse_yaml(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         """Plain values only, as ``safe_load``."""
-
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            """Merge ``<<``; merges of merges double what they hold, so its size is bounded."""
-            super().flatten_mapping(node)
-            if len(node.value) > MAX_PAIRS:
-                raise RiffError(f"a mapping comes to more than {MAX_PAIRS:,} fields by its merges; write fewer")
 
     def mapping(loader: Loader, node: yaml.Node) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):

@@ -14,6 +14,7 @@ from riff.diffusion.latents import (
     image_to_latents,
     latents_to_image,
     sample_noise,
+    seeded_generator,
     slerp,
     take_channels,
 )
@@ -191,3 +192,20 @@ def test_slerp_of_equal_opposite_or_zero_samples_is_finite():
 def test_slerp_of_different_shapes_is_refused():
     with pytest.raises(RiffError, match="one shape"):
         slerp(torch.ones(1, 4), torch.ones(1, 5), 0.5)
+
+
+# Seeds
+
+
+@pytest.mark.parametrize("seed", [0, 1, 5, 2**31, 2**32 - 1])
+def test_seeds_of_32_bits_are_torchs_own(seed):
+    wanted = torch.randn(8, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(torch.randn(8, generator=seeded_generator(seed)), wanted)
+
+
+def test_longer_seeds_are_folded_by_a_hash():
+    seeds = [5 + number * 2**32 for number in range(500)]
+    first = [float(torch.randn(1, generator=seeded_generator(seed))) for seed in seeds]
+    assert len(set(first)) > 490
+    assert first == [float(torch.randn(1, generator=seeded_generator(seed))) for seed in seeds]
+    assert seeded_generator(2**63 - 1).initial_seed() < 2**32

@@ -105,6 +105,14 @@ def test_a_remix_of_strength_zero_is_the_recording_through_the_autoencoder(pipe)
     torch.testing.assert_close(clip.image, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_least_strength_still_changes_something(pipe):
+    options = {"seed": 1, "num_inference_steps": 5, "quality": "fast", **ON_BEATS}
+    recording = beat_sound(2)
+    none, least, fifth = (pipe.remix(recording, "techno", strength=s, **options).waveform for s in (0.0, 0.01, 0.2))
+    assert not torch.equal(none, least)
+    torch.testing.assert_close(least, fifth)
+
+
 def test_more_strength_leaves_less_of_the_recording(pipe):
     recording = beat_sound(2)
     images = [

@@ -40,7 +40,122 @@ def test_a_sentence_becomes_one_training_picture_of_sound(pipe, mini_config):
     assert sound(clip).shape == (1, 8 * 8000 // 2)  # 64 columns are 8 beats of half a second
     assert clip.duration == 4.0
     assert (clip.prompt, clip.seed, clip.bpm, clip.config) == ("mellow piano, 120 bpm", 1, 120.0, mini_config)
-    assert output.sampling_rate == output.sample_rate == pipe.sampling_rate == 8000
+    assert output.sample_rate == pipe.sample_rate == 8000
+
+
+def test_an_output_is_a_sequence_of_its_clips(pipe):
+    output = pipe(["mellow piano", "techno"], seed=1, **QUICK)
+    assert len(output) == 2 and list(output) == output.clips
+    assert output[0] is output.clips[0] and output[-1] is output.clips[1] and output[:1] == output.clips[:1]
+    first, second = output
+    assert (first, second) == tuple(output.clips)
+
+
+def test_pipeline_clip_and_output_are_one_readable_line(pipe):
+    output = pipe("mellow piano, 120 bpm", seed=7, **QUICK)
+    assert repr(pipe) == "RiffPipeline('riff-tiny', 8000 Hz mono, beats grid, cpu)"
+    assert repr(output[0]) == "Clip('mellow piano, 120 bpm', 4.00 s, 120 bpm, seed 7, 8000 Hz mono)"
+    assert repr(output) == "RiffOutput(1 clip, 8000 Hz)"
+    long = pipe("mellow piano " * 40, seed=7, **QUICK)[0]
+    assert len(repr(long)) < 160 and "\n" not in repr(long)
+
+
+def test_earlier_names_work_with_a_warning(pipe):
+    new = pipe("techno", key="A minor", time_signature="3/4", seed=1, **QUICK)[0]
+    with pytest.warns(FutureWarning, match="is now"):
+        old = pipe("techno", keyscale="A minor", timesignature="3/4", seed=1, **QUICK)
+    assert torch.equal(old[0].waveform, new.waveform)
+    for thing in (pipe, old):
+        with pytest.warns(FutureWarning, match="sampling_rate is now sample_rate"):
+            assert thing.sampling_rate == 8000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pipe: pipe("x", bmp=90),
+        lambda pipe: pipe.walk(["a", "b"], bmp=90),
+        lambda pipe: pipe.remix(torch.zeros(1, 8), "x", bmp=90),
+    ],
+)
+def test_a_misspelt_keyword_names_its_neighbour(pipe, call):
+    with pytest.raises(TypeError, match="unknown option 'bmp'; did you mean bpm"):
+        call(pipe)
+
+
+def test_seeds_that_differ_beyond_32_bits_are_different_music(pipe):
+    clips = [pipe("techno, 120 bpm", seed=seed, **QUICK)[0] for seed in (5, 5 + 2**32, 5 + 2**62)]
+    images = [clip.image for clip in clips]
+    assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
+    assert [clip.seed for clip in clips] == [5, 5 + 2**32, 5 + 2**62]
+    assert torch.equal(pipe("techno, 120 bpm", seed=5 + 2**32, **QUICK)[0].waveform, clips[1].waveform)
+
+
+def test_seeds_from_a_generator_have_the_bits_that_count(pipe):
+    seeds = [clip.seed for clip in pipe("techno", generator=torch.Generator().manual_seed(3), **QUICK)]
+    drawn = int(torch.randint(2**63 - 1, (1,), generator=torch.Generator().manual_seed(3)))
+    assert seeds == [drawn % 2**32]
+
+
+def test_numbers_of_numpy_are_numbers(pipe):
+    plain = pipe("techno", seed=5, bars=2, bpm=120.0, num_inference_steps=2, guidance_scale=2.0, quality="fast")[0]
+    options = {"seed": np.int64(5), "bars": np.int32(2), "bpm": np.float32(120), "guidance_scale": np.float64(2)}
+    given = pipe("techno", num_inference_steps=np.int16(2), quality=np.str_("fast"), **options)[0]
+    assert torch.equal(plain.waveform, given.waveform)
+    assert plain.provenance == given.provenance
+    walked = pipe.walk(["techno", "jazz"], np.array([1, 2]), bars=np.int64(6), bpm=np.float32(90), **QUICK)
+    assert walked.seed == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_another_default_dtype_is_one_line(pipe, dtype):
+    clip = pipe("techno", seed=1, **QUICK)[0]
+    calls = [lambda: pipe("techno", seed=1, **QUICK), lambda: pipe.walk(["a", "b"], 1, **QUICK),
+             lambda: pipe.remix(clip, "techno", **QUICK), lambda: mel_to_waveform(torch.zeros(1, 32, 8), pipe.config, bpm=90.0)]  # fmt: skip
+    torch.set_default_dtype(dtype)
+    try:
+        for call in calls:
+            with pytest.raises(RiffError, match=f"default dtype is {dtype}, but riff computes in float32"):
+                call()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(pipe("techno", seed=1, **QUICK)[0].waveform, clip.waveform)
+
+
+# A vocoder of one's own
+
+
+def test_a_vocoder_makes_the_sound_of_every_task(pipe):
+    seen = []
+
+    def vocoder(mel: torch.Tensor) -> torch.Tensor:
+        seen.append(mel)
+        return torch.full((len(mel), mel.shape[-1] * pipe.config.hop_length), 0.25)
+
+    own = RiffPipeline(pipe.components, pipe.config, prior=pipe.prior, vocoder=vocoder)
+    clip = own("techno, 120 bpm", seed=1, **QUICK)[0]
+    assert clip.waveform.shape == (1, 32000) and bool((clip.waveform == 0.25).all())
+    assert seen[0].shape == (1, 32, 32000 // pipe.config.hop_length + 1) and bool((seen[0] >= 0).all())
+    assert clip.provenance["vocoder"] == "own"
+    assert "vocoder" not in pipe("techno, 120 bpm", seed=1, **QUICK)[0].provenance
+    whole = own.walk(["techno", "jazz"], 1, bars=6, bpm=120.0, **QUICK).waveform
+    assert bool((whole == 0.25).all())
+    assert not bool((own.remix(clip, "jazz", seed=1, **QUICK).waveform == 0).all())
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (torch.zeros(8), "returned .8,. for a mel of shape"),
+        (torch.zeros(3, 8), "return .channels, samples."),
+        (np.zeros((1, 8)), "returned ndarray"),
+        (torch.full((1, 8), torch.nan), "NaN or infinite"),
+    ],
+)
+def test_what_a_vocoder_returns_is_checked(pipe, returned, message):
+    own = RiffPipeline(pipe.components, pipe.config, prior=pipe.prior, vocoder=lambda mel: returned)
+    with pytest.raises(RiffError, match=message):
+        own("techno", seed=1, **QUICK)
 
 
 def test_output_arrays_are_numpy_audio_and_pil_images(pipe):

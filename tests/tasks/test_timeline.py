@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import growth
 
 from riff.spectrogram.tempo import TempoMap
 from riff.tasks.requests import RenderRequest
@@ -99,6 +100,66 @@ def test_a_faulty_file_is_one_line_that_names_file_and_field(text: str, message:
     with pytest.raises(RiffError, match=message) as caught:
         Timeline.load(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+SCALARS = (
+    "",
+    "x",
+    "''",
+    "é",
+    "0x",
+    "1:1:1",
+    "[a, b]",
+    "{a: 1}",
+    "2001-99-99",
+    "{[1]: 2}",
+    "9" * 5000,
+    "1e999",
+    "=",
+    "12:99:88",
+)
+
+
+@pytest.mark.parametrize(
+    "tag", ["int", "float", "bool", "null", "timestamp", "binary", "set", "omap", "pairs", "seq", "map"]
+)
+def test_a_typed_scalar_is_a_value_or_one_line(tag: str, tmp_path: Path) -> None:
+    path = tmp_path / "song.yaml"
+    for text in SCALARS:
+        for content in (f"!!{tag} {text}\n", f"bars: 8\nkeyframes: [{{bar: !!{tag} {text}, prompt: x}}]\n"):
+            path.write_text(content, encoding="utf-8")
+            try:
+                Timeline.load(path)
+            except RiffError as error:
+                assert "\n" not in str(error) and len(str(error)) < 600
+
+
+HOSTILE = {
+    "sexagesimal": lambda size: "bars: " + "1:" * (size // 2) + "1\n",
+    "digits": lambda size: "bars: " + "9" * size + "\n",
+    "hexadecimal": lambda size: "bars: 0x" + "f" * size + "\n",
+    "given twice": lambda size: "".join(f"k{n}: 1\n" for n in range(size // 8)) + "k0: 2\n",
+    "merges": lambda size: "".join(
+        f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], k{n}: 1}}\n" if n else "a0: &a0 {k: 1, l: 2}\n" for n in range(40)
+    ),
+    "brackets": lambda size: "[" * size,
+    "anchors": lambda size: "".join(f"- &a{n} x\n- *a{n}\n" for n in range(size // 14)),
+    "directives": lambda size: "".join(f"%TAG !a{n}! x\n" for n in range(size // 12)) + "---\na: 1\n",
+    "keyframes": lambda size: "bars: 8\nkeyframes:\n" + "- {bar: 1, prompt: x}\n" * (size // 22),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_file_costs_no_more_than_its_size(kind: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"song{suffix}"
+
+    def read(size: int) -> None:
+        path.write_text(HOSTILE[kind](size))
+        with pytest.raises(RiffError):
+            Timeline.load(path)
+
+    assert growth(read, 20_000) < 40
 
 
 def test_aliases_that_grow_exponentially_cost_nothing(tmp_path: Path) -> None:
