@@ -1,12 +1,12 @@
 """One request for the model: its state, its progress, and how it is stopped."""
 
 import asyncio
-import contextlib
 import dataclasses
 import secrets
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -78,7 +78,7 @@ class ModelJob:
         self.fault: ApiError | None = None
         self._stop: ApiError | None = None
         self._lock = threading.Lock()
-        self._watchers: list[Callable[[], None]] = []
+        self._ended: Future[None] = Future()
 
     @property
     def urgent(self) -> bool:
@@ -113,7 +113,7 @@ class ModelJob:
                 self.state, self.started = "running", time.monotonic()
 
     def finish(self, outcome: Result | ApiError) -> bool:
-        """End it once, release what it held, and notify those who wait. False if it had ended before."""
+        """End it once, release what it held, and wake those who wait. False if it had ended before."""
         with self._lock:
             if self.finished:
                 return False
@@ -123,18 +123,12 @@ class ModelJob:
                 self.result, self.state = outcome, "done"
             else:
                 self.fault, self.state = outcome, "cancelled" if outcome.status == 409 else "failed"
-            watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            watcher()
+        self._ended.set_result(None)
         return True
 
-    def when_finished(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` when it ends, from whatever thread; at once if it has."""
-        with self._lock:
-            if not self.finished:
-                self._watchers.append(watcher)
-                return
-        watcher()
+    async def wait(self) -> None:
+        """Until it has ended, in whatever way; it goes on if the waiting is cancelled."""
+        await asyncio.shield(asyncio.wrap_future(self._ended))
 
     def describe(self, place: int | None = None) -> dict[str, Any]:
         """State and progress for the client."""
@@ -178,15 +172,3 @@ def step_counter(jobs: Sequence[ModelJob], counted: Callable[[int], None]) -> Ca
         checkpoint()
 
     return count_step
-
-
-async def ended(job: ModelJob) -> None:
-    """Wait until the job has ended, in whatever way."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-
-    def notify() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by then
-            loop.call_soon_threadsafe(over.set)
-
-    job.when_finished(notify)
-    await over.wait()

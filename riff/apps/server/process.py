@@ -5,8 +5,6 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -49,8 +47,8 @@ def serve(
     metrics = Metrics()
     queue = WorkQueue(lambda: _warmed(load()), settings, metrics)
     server = make_server(queue, settings, metrics)
+    queue.on_failure = lambda: setattr(server, "should_exit", True)
     queue.start()
-    threading.Thread(target=_watch, args=(queue, server), daemon=True).start()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     announce(f"http://{host}:{port}/")
     note("listening", host=settings.host, port=port)
@@ -229,11 +227,3 @@ def _warmed(pipe: "RiffPipeline") -> "RiffPipeline":
     """Generate one small clip, so that the first request waits for no compiler and a broken model is found at once."""
     pipe("piano", seed=0, num_inference_steps=2)
     return pipe
-
-
-def _watch(queue: WorkQueue, server: Server) -> None:
-    """End the server if the model cannot be loaded."""
-    while queue.state == "loading":
-        time.sleep(0.05)
-    if queue.state == "failed":
-        server.should_exit = True

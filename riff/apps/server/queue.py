@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from starlette.requests import Request
 
-from riff.apps.server.jobs import TOO_LATE, JobStopped, ModelJob, Result, ended
+from riff.apps.server.jobs import TOO_LATE, JobStopped, ModelJob, Result
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, note_defect
 from riff.utils.errors import is_out_of_memory
 from riff.utils.interrupt import interruptible
@@ -42,6 +42,10 @@ class WorkQueue:
         self._mean_s = 2.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="riff-worker", daemon=True)
+        self.on_failure: Callable[[], None] = lambda: None
+        metrics.ready.set_function(lambda: self.state == "ready")
+        metrics.waiting.set_function(lambda: len(self._waiting) + len(self._urgent))
+        metrics.running.set_function(lambda: len(self._running))
 
     def start(self) -> None:
         """Load the model and begin to work."""
@@ -73,7 +77,6 @@ class WorkQueue:
             (self._urgent if job.urgent else self._waiting).append(job)
             self._jobs[job.id] = job
             self._forget_old()
-            self._note_length()
             self._changed.notify_all()
         return job
 
@@ -96,7 +99,6 @@ class WorkQueue:
         job.cancel(reason)
         with self._changed:
             self._drop_stopped()
-            self._note_length()
 
     def forget(self, job: ModelJob) -> None:
         """Drop a job whose result was delivered."""
@@ -106,7 +108,6 @@ class WorkQueue:
     def drain(self) -> None:
         """Accept no more jobs and hand back those that wait; what runs may end. Safe in a signal handler."""
         self.state = "draining"
-        self.metrics.ready.set(0)
 
     def expire(self) -> None:
         """Hand back what waits, and stop what runs."""
@@ -135,10 +136,10 @@ class WorkQueue:
             self.pipe = self._load()
         except BaseException as error:
             self.failure, self.state = error, "failed"
+            self.on_failure()
             return
         if self.state == "loading":
             self.state = "ready"
-            self.metrics.ready.set(1)
             loras = [adapter.name for adapter in self.pipe.origin.adapters]
             note("ready", model=self.pipe.name, device=str(self.pipe.device), loras=loras)
         with torch.no_grad():
@@ -147,7 +148,6 @@ class WorkQueue:
                 del batch  # it would hold the last results until the next job comes
                 with self._changed:
                     self._running = []
-                    self._note_length()
 
     def _take(self) -> list[ModelJob]:
         """The next jobs: a stream's and the others' in turn; neighbours of one group together. Empty at the end."""
@@ -170,7 +170,6 @@ class WorkQueue:
             self._running = batch
             for job in batch:
                 job.begin()
-            self._note_length()
             return batch
 
     @property
@@ -251,10 +250,6 @@ class WorkQueue:
             if job.urgent or old or kept > self.settings.keep_jobs or size > self.settings.keep_bytes:
                 del self._jobs[job.id]
 
-    def _note_length(self) -> None:
-        self.metrics.waiting.set(len(self._waiting) + len(self._urgent))
-        self.metrics.running.set(len(self._running))
-
 
 def _release(error: BaseException) -> None:
     """Let go of the tensors that a failed job's stack frames hold, so that the next job has the memory."""
@@ -270,7 +265,7 @@ def _release(error: BaseException) -> None:
 
 async def wait_for(job: ModelJob, request: Request, queue: WorkQueue) -> None:
     """Wait until a job has ended or its time is over, on behalf of a client who may go away."""
-    done = asyncio.ensure_future(ended(job))
+    done = asyncio.ensure_future(job.wait())
     gone = asyncio.ensure_future(_until_gone(request))
     try:
         await asyncio.wait({done, gone}, timeout=job.deadline - time.monotonic() + 0.05, return_when="FIRST_COMPLETED")

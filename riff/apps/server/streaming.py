@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from torch import Tensor
 
 from riff.apps.server.handlers import Handlers
-from riff.apps.server.jobs import ModelJob, Result, ended
+from riff.apps.server.jobs import ModelJob, Result
 from riff.apps.server.queue import WorkQueue, wait_for
 from riff.apps.server.schemas import Call, StreamChange
-from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error
+from riff.apps.server.settings import ApiError, Settings, as_api_error
 from riff.tasks.requests import StreamRequest
 from riff.tasks.stream import MusicStream, StreamPacer, next_wanted
 from riff.utils.errors import RiffError
@@ -85,8 +85,8 @@ class Streams:
     def __init__(self, queue: WorkQueue, handlers: Handlers) -> None:
         self.queue, self.handlers = queue, handlers
         self.settings: Settings = handlers.settings
-        self.metrics: Metrics = handlers.metrics
         self._open: dict[str, OpenStream] = {}
+        handlers.metrics.streams.set_function(lambda: len(self._open))
 
     async def start(self, call: Call, request: Request) -> Response:
         """Generate the first bar, and then answer with music that does not end."""
@@ -97,7 +97,6 @@ class Streams:
             raise ApiError(429, "as many streams as this server plays are open; try again later", retry_after=30)
         opened = OpenStream(call, self.handlers)
         self._open[opened.id] = opened
-        self._count()
         request_id = request.state.request_id
         try:
             first = self.queue.submit(opened.job(request_id, [call.request.prompt]))
@@ -126,7 +125,7 @@ class Streams:
                 break
             began = time.monotonic()
             job = self.queue.submit(stream.job(job.request_id, job.texts))
-            await ended(job)
+            await job.wait()
             took_s = time.monotonic() - began
         yield stream.end()
 
@@ -147,10 +146,6 @@ class Streams:
         if stream.current is not None:
             self.queue.cancel(stream.current)
         self._open.pop(stream.id, None)
-        self._count()
-
-    def _count(self) -> None:
-        self.metrics.streams.set(len(self._open))
 
 
 FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III", "audio/mpeg"), "ogg": ("OGG", "VORBIS", "audio/ogg")}
