@@ -28,6 +28,7 @@ from riff.audio.tags import (
 )
 from riff.utils.errors import RiffError
 from riff.utils.files import write_bytes
+from riff.utils.interrupt import checkpoint
 
 MAX_SECONDS = 7200.0
 # Suffix to container and the subtypes that may be asked for, the first being the default.
@@ -274,6 +275,7 @@ def _encode(samples: np.ndarray, rate: int, container: str, subtype: str, texts:
     with soundfile.SoundFile(buffer, "w", subtype=subtype, **arguments) as file:
         # In blocks, because libsndfile overruns its stack when a minute of Vorbis is written at once.
         for first in range(0, len(samples), _BLOCK):
+            checkpoint()
             file.write(_quantise(samples[first : first + _BLOCK], subtype))
     content = bytearray(buffer.getbuffer())
     if container == "MP3":

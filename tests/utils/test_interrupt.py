@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from riff.audio.io import save_audio
 from riff.diffusion.latents import image_to_latents, latents_to_image
 from riff.music.beat_net import beat_probabilities
 from riff.spectrogram.codec import SpectrogramCodec
@@ -39,6 +40,13 @@ def test_an_inversion_stops_between_two_iterations(quality) -> None:
 def test_an_analysis_stops_between_two_pieces() -> None:
     with interruptible(stop_after(1)), pytest.raises(Enough):
         SpectrogramCodec(CONFIG).encode(torch.zeros(1, 60 * CONFIG.sample_rate))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_a_sound_file_stops_between_two_blocks_and_leaves_nothing(tmp_path, suffix) -> None:
+    with interruptible(stop_after(3)), pytest.raises(Enough):
+        save_audio(tmp_path / f"long.{suffix}", torch.zeros(1, 60 * 44_100), 44_100)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_beat_search_stops_between_two_minutes() -> None:
