@@ -1,4 +1,4 @@
-"""Measuring music and pictures of music: tempo, key, likeness of sets, obedience, form, hygiene, copies, fidelity."""
+"""Measuring music and images of music: tempo, key, likeness of sets, obedience, form, hygiene, copies, fidelity."""
 
 from riff.evaluate.figures import Figure, frechet_distance, wilson_interval
 from riff.evaluate.image_metrics import NearCopies, mel_statistics, near_copies, psnr, sharpness

@@ -215,7 +215,7 @@ def most_copied(matches: Sequence[Match]) -> list[tuple[int, int]]:
     return Counter(match.index for match in matches if match.copy).most_common()
 
 
-# Music that a model draws from memory: the same picture, coarsely, though no peak of it is where it was.
+# Music that a model draws from memory: the same image, coarsely, though no peak of it is where it was.
 #
 # Landmarks (:mod:`riff.evaluate.copies`) find a recording again, but not what has been through an autoencoder. That
 # has the same levels in the same broad bands from tenth to tenth of a second; these are looked for at every shift in

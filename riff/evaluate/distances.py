@@ -162,7 +162,7 @@ def mean_distance(rows: np.ndarray, *, resamplings: int = 200, seed: int = 0) ->
 
 
 class _FrechetRows:
-    """Fréchet distance between rows chosen from two sets, as often as wanted.
+    """Fréchet distance between rows chosen from two sets, as often as requested.
 
     With more features than clips the covariances have low rank: tr (A B)^(1/2) is the nuclear norm of the (n, m)
     products of the centred rows, so that nothing of size (d, d) is ever built.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LEVEL = -20.3  # decibels of full scale, RMS: what riff's models know; so a difference in level is none in sound
 RATE = 22050
 EVEN = 120.0  # bpm of the even grid that a sound of unknown tempo is drawn on: a column lasts 1/64 s
-SHORTEST, LONGEST = 0.5, 120.0  # seconds; of a longer sound the middle is heard
+SHORTEST, LONGEST = 0.5, 120.0  # seconds; of a longer sound the middle is detected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Embedding:
 
 
 def mel_embedding() -> Embedding:
-    """96 statistics of riff-mini's mel picture: levels, spreads and modulation at 1, 2, 4 and 8 Hz, of 4 s windows."""
+    """96 statistics of riff-mini's mel image: levels, spreads and modulation at 1, 2, 4 and 8 Hz, of 4 s windows."""
     config = SpectrogramConfig()
 
     def of(sound: Sound) -> np.ndarray:
-        image = picture(sound, config)
+        image = sound_to_image(sound, config)
         windows = _windows(image, config.width)
         found: np.ndarray = mel_statistics(windows, frames_per_beat=config.frames_per_beat).mean(0)
         return found
@@ -87,14 +87,14 @@ def latent_embedding(vae: AutoencoderKL, config: SpectrogramConfig, model: str) 
 
     Args:
         vae: its autoencoder.
-        config: its pictures.
+        config: its images.
         model: its name, for that of the embedding.
     """
 
     def of(sound: Sound) -> np.ndarray:
         from riff.diffusion.latents import image_to_latents
 
-        windows = _windows(picture(sound, config), config.width)
+        windows = _windows(sound_to_image(sound, config), config.width)
         latents = image_to_latents(windows, vae).cpu()
         bands = torch.nn.functional.adaptive_avg_pool2d(latents, (min(8, latents.shape[2]), latents.shape[3]))
         parts = [bands.mean(-1).flatten(1), bands.std(-1).flatten(1)]
@@ -104,7 +104,7 @@ def latent_embedding(vae: AutoencoderKL, config: SpectrogramConfig, model: str) 
 
 
 def tagger_embedding(tagger: Tagger) -> Embedding:
-    """What riff's tagger hears genre and instruments by, 2048 numbers.
+    """What riff's tagger detects genre and instruments by, 2048 numbers.
 
     Every sound is laid alike, whatever its file says, lest two sets differ by what is known of them: at its measured
     tempo, or 120, with the start for a downbeat.
@@ -123,8 +123,8 @@ def tagger_embedding(tagger: Tagger) -> Embedding:
     return Embedding("riff's tagger", of)
 
 
-def picture(sound: Sound, config: SpectrogramConfig) -> Tensor:
-    """The picture (1 or 2, M, N) of a sound, brought to one level, on an even grid of 120 bpm or the config's hop."""
+def sound_to_image(sound: Sound, config: SpectrogramConfig) -> Tensor:
+    """The image (1 or 2, M, N) of a sound, brought to one level, on an even grid of 120 bpm or the config's hop."""
     from riff.audio.io import resample
     from riff.spectrogram.image import mel_to_image
     from riff.spectrogram.mel import waveform_to_mel
@@ -141,7 +141,7 @@ def level(waveform: Tensor) -> Tensor:
 
 
 def _windows(image: Tensor, width: int) -> Tensor:
-    """(n, C, M, width): whole windows, the last ending with the picture; a shorter picture repeats itself."""
+    """(n, C, M, width): whole windows, the last ending with the image; a shorter image repeats itself."""
     columns = image.shape[-1]
     if columns < width:
         return image.repeat(1, 1, math.ceil(width / columns))[None, ..., :width]
@@ -173,7 +173,7 @@ def _descriptors(sound: Sound) -> np.ndarray:
     return np.concatenate(rows).astype(np.float64)
 
 
-# The embeddings that can be asked for by name, found and loaded.
+# The embeddings that can be requested by name, found and loaded.
 
 OFFLINE = ("mel", "descriptors", "latents", "tagger")
 FOREIGN = ("clap", "encodec")
@@ -239,7 +239,7 @@ def load_embedding(name: str, checkpoint: str | None, *, download: bool = False)
 
 # Networks of others as embeddings: CLAP and EnCodec, through transformers, from a folder or the local cache.
 #
-# Nothing is fetched unless that is asked for, and weights are read as safetensors only.
+# Nothing is fetched unless that is requested, and weights are read as safetensors only.
 
 CLAP = "laion/larger_clap_music"  # Apache-2.0
 
@@ -320,7 +320,7 @@ def _how_to_get(kind: str, source: str) -> ModelError:
 
 
 ENCODEC = "facebook/encodec_32khz"
-WINDOW = 10.0  # seconds that CLAP hears at once
+WINDOW = 10.0  # seconds that CLAP detects at once
 
 
 def encodec_embedding(source: str | Path = ENCODEC, *, download: bool = False) -> Embedding:

@@ -53,7 +53,7 @@ class Figure:
         high: upper end.
         n: clips or pairs that it stands on.
         definition: one sentence, with the source of the formula.
-        detector: how often that which hears it is right itself, where it was measured; else empty.
+        detector: how often that which detects it is right itself, where it was measured; else empty.
     """
 
     name: str

@@ -154,8 +154,8 @@ def bandwidth(samples: np.ndarray, sample_rate: int) -> float:
     low = np.searchsorted(hertz, hertz * 2.0 ** (-1 / 12))
     high = np.searchsorted(hertz, hertz * 2.0 ** (1 / 12), side="right")
     smooth = (edges[high] - edges[low]) / np.maximum(high - low, 1)
-    heard = np.flatnonzero(smooth >= smooth.max() * 10.0 ** (-BANDWIDTH_DB / 10.0))
-    return float(hertz[heard[-1]])
+    detected = np.flatnonzero(smooth >= smooth.max() * 10.0 ** (-BANDWIDTH_DB / 10.0))
+    return float(hertz[detected[-1]])
 
 
 def _correlation(samples: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from riff.evaluate.embeddings import load_clap, load_embedding
 from riff.evaluate.figures import Figure
 from riff.evaluate.form import Form, measure_form
 from riff.evaluate.hygiene import Hygiene, inspect
-from riff.evaluate.obedience import Detected, Requested, asked_of, detect, text_scores
+from riff.evaluate.obedience import Detected, Requested, detect, requested_of, text_scores
 from riff.evaluate.roundtrip import Trip, round_trip
 from riff.evaluate.sounds import Sound, load_sound
 from riff.music.tagger import Tagger
@@ -32,7 +32,7 @@ class Plan:
         embeddings: by which sets are compared.
         checkpoint: whose latents are meant; None is riff-mini.
         download: whether weights of others may be fetched.
-        clap: where CLAP's weights are if its text score is wanted; "" is the local cache.
+        clap: where CLAP's weights are if its text score is requested; "" is the local cache.
         trips: whether sounds make the round trip.
     """
 
@@ -45,11 +45,11 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One file, why it is measured, and what was asked of it (None: what it says itself)."""
+    """One file, why it is measured, and what was requested of it (None: what it says itself)."""
 
     path: Path
     role: Role
-    asked: dict[str, str] | None = None
+    requested: dict[str, str] | None = None
 
 
 @dataclasses.dataclass
@@ -61,8 +61,8 @@ class Measured:
         role: why it was measured.
         problem: why it could not be; all else is then empty.
         metadata: what it says of itself, or the list says of it.
-        wanted: what was asked, as :class:`riff.evaluate.obedience.Requested`.
-        heard: what was heard, as :class:`riff.evaluate.obedience.Detected`.
+        requested: what was requested, as :class:`riff.evaluate.obedience.Requested`.
+        detected: what was detected, as :class:`riff.evaluate.obedience.Detected`.
         vectors: features by the name of the embedding.
         unembedded: why there are none.
         text_score: CLAP's, of this clip alone; None without it.
@@ -78,8 +78,8 @@ class Measured:
     role: Role
     problem: str = ""
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-    wanted: Requested | None = None
-    heard: Detected | None = None
+    requested: Requested | None = None
+    detected: Detected | None = None
     vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     unembedded: str = ""
     text_score: Figure | None = None
@@ -114,7 +114,7 @@ class Meter:
 
     def _measure(self, task: Task) -> Measured:
         sound = load_sound(task.path)
-        measured = Measured(task.path, task.role, metadata={**sound.metadata, **(task.asked or {})})
+        measured = Measured(task.path, task.role, metadata={**sound.metadata, **(task.requested or {})})
         if task.role in ("generated", "reference"):
             self._embed(sound, measured)
             measured.hygiene = inspect(sound)
@@ -137,10 +137,10 @@ class Meter:
             measured.unembedded = str(error)
 
     def _obey(self, sound: Sound, task: Task, measured: Measured) -> None:
-        measured.wanted = _wanted(sound.metadata, task.asked)
-        measured.heard = detect(sound, self.tagger)
-        if self.clap is not None and measured.wanted.prompt:
-            measured.text_score = text_scores(self.clap, [sound], [measured.wanted.prompt])
+        measured.requested = _requested(sound.metadata, task.requested)
+        measured.detected = detect(sound, self.tagger)
+        if self.clap is not None and measured.requested.prompt:
+            measured.text_score = text_scores(self.clap, [sound], [measured.requested.prompt])
 
 
 def make_meter(plan: Plan) -> Meter:
@@ -148,9 +148,11 @@ def make_meter(plan: Plan) -> Meter:
     return Meter(plan)
 
 
-def _wanted(own: dict[str, str], listed: dict[str, str] | None) -> Requested:
-    """What was asked; where the list says nothing of tempo or key, in a field or in the prompt, the file does."""
+def _requested(own: dict[str, str], listed: dict[str, str] | None) -> Requested:
+    """What was requested; where the list says nothing of tempo or key, in a field or in the prompt, the file does."""
     if listed is None:
-        return asked_of(own)
-    wanted, before = asked_of({"prompt": own.get("prompt", ""), **listed}), asked_of(own)
-    return dataclasses.replace(wanted, bpm=wanted.bpm or before.bpm, keyscale=wanted.keyscale or before.keyscale)
+        return requested_of(own)
+    requested, before = requested_of({"prompt": own.get("prompt", ""), **listed}), requested_of(own)
+    return dataclasses.replace(
+        requested, bpm=requested.bpm or before.bpm, keyscale=requested.keyscale or before.keyscale
+    )

@@ -1,4 +1,4 @@
-"""Does the music do what was asked? Tempo, key, genre and instruments, as asked and as heard."""
+"""Does the music do what was requested? Tempo, key, genre and instruments, as requested and as detected."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from riff.evaluate.embeddings import Clap
     from riff.music.tagger import Tagger, Tags
 
-PRESENT = 0.5  # probability from which the tagger hears an instrument
-MOST = 60.0  # seconds of a sound that are heard
+PRESENT = 0.5  # probability from which the tagger detects an instrument
+MOST = 60.0  # seconds of a sound that are detected
 OCTAVES = (1 / 3, 1 / 2, 1.0, 2.0, 3.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Requested:
-    """What was asked of a clip; None or empty where nothing was.
+    """What was requested of a clip; None or empty where nothing was.
 
     Attributes:
         prompt: the words.
@@ -53,7 +53,7 @@ class Detected:
         bpm: beats per minute, of which the metrical level is a guess.
         keyscale: such as "F# minor".
         genre: the tagger's most probable.
-        instruments: those the tagger hears, with "drums".
+        instruments: those the tagger detects, with "drums".
     """
 
     bpm: float | None = None
@@ -62,12 +62,12 @@ class Detected:
     instruments: frozenset[str] = frozenset()
 
 
-def asked_of(fields: Mapping[str, str]) -> Requested:
-    """What was asked of a clip.
+def requested_of(fields: Mapping[str, str]) -> Requested:
+    """What was requested of a clip.
 
     Args:
         fields: any of prompt, bpm, keyscale and genre as text, such as a sound's metadata. A tempo or key of its own
-            counts before one in the prompt; what cannot be read counts as not asked.
+            counts before one in the prompt; what cannot be read counts as not requested.
     """
     prompt = fields.get("prompt", "")
     return Requested(
@@ -80,11 +80,11 @@ def asked_of(fields: Mapping[str, str]) -> Requested:
 
 
 def detect(sound: Sound, tagger: Tagger | None = None) -> Detected:
-    """Measure what can be asked for, in a minute of a longer sound: the middle, the first for genre and instruments.
+    """Measure what can be requested, in a minute of a longer sound: the middle, the first for genre and instruments.
 
     Args:
         sound: the clip.
-        tagger: hears key, genre and instruments; without one the key is that of the pitch classes.
+        tagger: detects key, genre and instruments; without one the key is that of the pitch classes.
     """
     whole, sound = sound, sound.middle(MOST)
     try:
@@ -101,8 +101,8 @@ def detect(sound: Sound, tagger: Tagger | None = None) -> Detected:
         tags = _tags(whole, tagger, bpm)
     except RiffError:
         return Detected(bpm, keyscale)
-    heard = frozenset(name for name, chance in tags.instruments.items() if chance >= PRESENT)
-    return Detected(bpm, keyscale, tags.genre, heard)
+    detected = frozenset(name for name, chance in tags.instruments.items() if chance >= PRESENT)
+    return Detected(bpm, keyscale, tags.genre, detected)
 
 
 def _tags(sound: Sound, tagger: Tagger, measured: float | None) -> Tags:
@@ -126,18 +126,18 @@ def _tags(sound: Sound, tagger: Tagger, measured: float | None) -> Tags:
     return max(verdicts, key=lambda tags: tags.genres[tags.genre])
 
 
-def obedience(asked: Sequence[Requested], heard: Sequence[Detected]) -> list[Figure]:
-    """Shares of what was asked that was heard; what was not asked counts in no share.
+def obedience(requested: Sequence[Requested], detected: Sequence[Detected]) -> list[Figure]:
+    """Shares of what was requested that was detected; what was not requested counts in no share.
 
     Args:
-        asked: one of each clip.
-        heard: of the same clips, in the same order.
+        requested: one of each clip.
+        detected: of the same clips, in the same order.
 
     Returns:
-        Figures, each with its detector's own accuracy; those of which nothing was asked are NaN with n = 0.
+        Figures, each with its detector's own accuracy; those of which nothing was requested are NaN with n = 0.
     """
-    pairs = list(zip(asked, heard, strict=True))
-    told = "of clips of which a {} was asked; one in which none can be heard is a miss."
+    pairs = list(zip(requested, detected, strict=True))
+    told = "of clips of which a {} was requested; one in which none can be detected is a miss."
     figures = [
         _tempo_share("Tempo within 1 %", pairs, 0.01, (1.0,), "Measured beats per minute within 1 % " + told),
         _tempo_share("Tempo within 4 %", pairs, 0.04, (1.0,), "As MIREX's accuracy 1, within 4 %, " + told),
@@ -145,16 +145,18 @@ def obedience(asked: Sequence[Requested], heard: Sequence[Detected]) -> list[Fig
         _tempo_share(
             "Tempo within 4 %, any octave", pairs, 0.04, OCTAVES, "MIREX's accuracy 2, at 1/3, 1/2, 2 or 3 too, " + told
         ),
-        share_figure("Key exact", _key_scores(pairs, 1.0), "The measured key is the asked one, " + told.format("key")),
+        share_figure(
+            "Key exact", _key_scores(pairs, 1.0), "The measured key is the requested one, " + told.format("key")
+        ),
         mean_figure(
             "Key, MIREX score",
-            [_mirex(wanted, found) for wanted, found in pairs if wanted.keyscale],
+            [_mirex(requested, found) for requested, found in pairs if requested.keyscale],
             "",
-            "1 for the asked key, 0.5 a fifth above, 0.3 the relative and 0.2 the parallel one (MIREX 2005).",
+            "1 for the requested key, 0.5 a fifth above, 0.3 the relative and 0.2 the parallel one (MIREX 2005).",
         ),
         share_figure(
             "Genre (riff's tagger)",
-            [found.genre in wanted.genres for wanted, found in pairs if wanted.genres and found.genre],
+            [found.genre in requested.genres for requested, found in pairs if requested.genres and found.genre],
             "The tagger's most probable genre is one that the prompt names; only genres that it knows are counted.",
         ),
         *_instrument_figures(pairs),
@@ -181,29 +183,29 @@ def _tempo_share(
     name: str, pairs: list[tuple[Requested, Detected]], tolerance: float, levels: tuple[float, ...], definition: str
 ) -> Figure:
     hits = [
-        found.bpm is not None and any(abs(found.bpm * level / wanted.bpm - 1.0) <= tolerance for level in levels)
-        for wanted, found in pairs
-        if wanted.bpm is not None
+        found.bpm is not None and any(abs(found.bpm * level / requested.bpm - 1.0) <= tolerance for level in levels)
+        for requested, found in pairs
+        if requested.bpm is not None
     ]
     return share_figure(name, hits, definition.format("tempo"))
 
 
-def _mirex(wanted: Requested, found: Detected) -> float:
-    return mirex_key_score(found.keyscale, wanted.keyscale) if found.keyscale and wanted.keyscale else 0.0
+def _mirex(requested: Requested, found: Detected) -> float:
+    return mirex_key_score(found.keyscale, requested.keyscale) if found.keyscale and requested.keyscale else 0.0
 
 
 def _key_scores(pairs: list[tuple[Requested, Detected]], least: float) -> list[bool]:
-    return [_mirex(wanted, found) >= least for wanted, found in pairs if wanted.keyscale]
+    return [_mirex(requested, found) >= least for requested, found in pairs if requested.keyscale]
 
 
 def _instrument_figures(pairs: list[tuple[Requested, Detected]]) -> list[Figure]:
-    heard = [(wanted, found) for wanted, found in pairs if wanted.instruments and found.genre]
-    each = [bool(found.instruments & set(names)) for wanted, found in heard for names in wanted.instruments]
-    every = [all(found.instruments & set(names) for names in wanted.instruments) for wanted, found in heard]
+    detected = [(requested, found) for requested, found in pairs if requested.instruments and found.genre]
+    each = [bool(found.instruments & set(names)) for requested, found in detected for names in requested.instruments]
+    every = [all(found.instruments & set(names) for names in requested.instruments) for requested, found in detected]
     known = "only instruments that it knows are counted."
     return [
-        share_figure("Instruments (riff's tagger)", each, f"An instrument that the prompt names is heard; {known}"),
-        share_figure("All instruments (riff's tagger)", every, f"Every one that the prompt names is heard; {known}"),
+        share_figure("Instruments (riff's tagger)", each, f"An instrument that the prompt names is detected; {known}"),
+        share_figure("All instruments (riff's tagger)", every, f"Every one that the prompt names is detected; {known}"),
     ]
 
 

@@ -1,6 +1,6 @@
-"""Where quality is lost on the way from sound to picture and back: the ladder, rung by rung.
+"""Where quality is lost on the way from sound to image and back: the ladder, rung by rung.
 
-A sound goes to a mel spectrogram and back, then by way of a picture in 8 bits as well, then by way of a checkpoint's
+A sound goes to a mel spectrogram and back, then by way of a image in 8 bits as well, then by way of a checkpoint's
 latents too; each return is compared with the sound that went in.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # n_fft, hop, window (Yamamoto et al. 2020)
 FLOOR = 1e-7  # of a magnitude, under a logarithm
-RUNGS = ("mel", "8-bit picture", "latents")
+RUNGS = ("mel", "8-bit image", "latents")
 EVEN = 120.0
 LONGEST = 60.0  # seconds of a sound that make the trip
 
@@ -62,7 +62,7 @@ def round_trip(
 
     Args:
         sound: any; mono, or what the config's channels make of it.
-        config: of the pictures; default riff-mini's.
+        config: of the images; default riff-mini's.
         vae: a checkpoint's autoencoder, for the rung of latents.
         quality: of the inversion.
 
@@ -200,7 +200,7 @@ def _fitted(sound: Sound, config: SpectrogramConfig) -> Tensor:
 
 
 def _returns(original: Tensor, config: SpectrogramConfig, vae: AutoencoderKL | None, quality: Quality) -> list[Tensor]:
-    """The sounds that come back: from the mel, from the picture in 8 bits, and from the latents of that picture."""
+    """The sounds that come back: from the mel, from the image in 8 bits, and from the latents of that image."""
     from riff.diffusion.latents import downsampling, image_to_latents, latents_to_image
     from riff.spectrogram.image import image_to_mel, mel_to_image
     from riff.spectrogram.inversion.waveform import mel_to_waveform
@@ -214,7 +214,7 @@ def _returns(original: Tensor, config: SpectrogramConfig, vae: AutoencoderKL | N
     if vae is not None:
         factor = downsampling(vae)
         columns = math.ceil(image.shape[-1] / factor) * factor
-        # Silence beyond the end, as a model's pictures have it.
+        # Silence beyond the end, as a model's images have it.
         blank = 0.0 if config.amplitude == "decibel" else 1.0
         padded = torch.nn.functional.pad(image, (0, columns - image.shape[-1]), value=blank)
         latents = image_to_latents(padded[None], vae)

@@ -22,7 +22,7 @@ from riff.evaluate.obedience import obedience
 from riff.evaluate.originality import Search, originality, search
 from riff.evaluate.report import ClipRow, Evaluation, Section
 from riff.evaluate.roundtrip import trip_figures
-from riff.evaluate.sounds import find_sounds, read_asked
+from riff.evaluate.sounds import find_sounds, read_requests
 from riff.music.tempo_estimation import tempo_error
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.machine import usable_cores
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What is to be evaluated.
 
     Attributes:
         generated: folder or file; None if there is only a round trip.
         reference: music that it should be like.
-        prompts: list of what was asked; None is what riff wrote into the files.
+        prompts: list of what was requested; None is what riff wrote into the files.
         training: music that is searched for copies.
         round_trip: music that goes down the ladder and back.
         embeddings: by which sets are compared; default those that need no weights of others.
@@ -57,7 +57,7 @@ class Request:
     download: bool = False
 
 
-def evaluate(request: Request, *, workers: int | None = None, progress: bool = False) -> Evaluation:
+def evaluate(request: EvaluationRequest, *, workers: int | None = None, progress: bool = False) -> Evaluation:
     """Evaluate a folder of music.
 
     Args:
@@ -109,7 +109,7 @@ def evaluate(request: Request, *, workers: int | None = None, progress: bool = F
     return result
 
 
-def _check_different(request: Request) -> None:
+def _check_different(request: EvaluationRequest) -> None:
     given = {"GENERATED": request.generated, "--reference": request.reference, "--training": request.training}
     seen: dict[Path, str] = {}
     for name, value in given.items():
@@ -121,15 +121,15 @@ def _check_different(request: Request) -> None:
         seen[place] = name
 
 
-def _tasks(request: Request) -> tuple[list[Task], list[str]]:
+def _tasks(request: EvaluationRequest) -> tuple[list[Task], list[str]]:
     """Every file once for each reason to measure it, and lines of the list that fit none."""
     tasks: list[Task] = []
     problems: list[str] = []
     if request.generated is not None:
-        files, asked = find_sounds(request.generated), None
+        files, requested = find_sounds(request.generated), None
         if request.prompts is not None:
-            asked, problems = read_asked(request.prompts, files, Path(request.generated))
-        tasks += [Task(file, "generated", None if asked is None else asked.get(file, {})) for file in files]
+            requested, problems = read_requests(request.prompts, files, Path(request.generated))
+        tasks += [Task(file, "generated", None if requested is None else requested.get(file, {})) for file in files]
     others: list[tuple[str | Path | None, Role]] = [
         (request.reference, "reference"),
         (request.training, "training"),
@@ -173,7 +173,7 @@ def measure_all(
     return results
 
 
-def _folder(request: Request, role: Role) -> str | Path | None:
+def _folder(request: EvaluationRequest, role: Role) -> str | Path | None:
     return {
         "generated": request.generated,
         "reference": request.reference,
@@ -281,21 +281,21 @@ def _features(side: list[Measured]) -> dict[str, np.ndarray]:
 
 
 def _obedience(ours: list[Measured]) -> Section:
-    pairs = [(measured.wanted, measured.heard) for measured in ours if measured.wanted and measured.heard]
-    figures = obedience([wanted for wanted, _ in pairs], [heard for _, heard in pairs])
+    pairs = [(measured.requested, measured.detected) for measured in ours if measured.requested and measured.detected]
+    figures = obedience([requested for requested, _ in pairs], [detected for _, detected in pairs])
     scores = [measured.text_score for measured in ours if measured.text_score is not None]
     if scores:
         figures.append(mean_figure(scores[0].name, [score.value for score in scores], "", scores[0].definition))
     if not any(figure.n for figure in figures):
-        return Section("Obedience", [], ("Nobody said what was asked: give --prompts, or files that riff wrote.",))
+        return Section("Obedience", [], ("Nobody said what was requested: give --prompts, or files that riff wrote.",))
     return _told("Obedience", figures, *([DETECTORS] if any(figure.detector for figure in figures) else []))
 
 
 def _values(measured: Measured) -> dict[str, float]:
     """What is plotted and listed of a clip."""
     values: dict[str, float] = {}
-    if measured.wanted and measured.heard and measured.wanted.bpm and measured.heard.bpm:
-        values["tempo error, any octave (%)"] = 100.0 * tempo_error(measured.heard.bpm, measured.wanted.bpm)
+    if measured.requested and measured.detected and measured.requested.bpm and measured.detected.bpm:
+        values["tempo error, any octave (%)"] = 100.0 * tempo_error(measured.detected.bpm, measured.requested.bpm)
     if measured.hygiene:
         found = measured.hygiene
         values |= {
@@ -335,16 +335,16 @@ def _ranked(ours: list[Measured], theirs: list[Measured], root: Path, found: Sea
             points.append(near[measured.path])
             reasons.append(f"more usual than {100 * near[measured.path]:.0f} % of the reference")
         score = float(np.mean(points)) if points else math.nan
-        asked = {field: measured.metadata[field] for field in _ASKED if measured.metadata.get(field)}
-        rows.append(ClipRow(name, str(measured.path), asked, values, score, tuple(reasons)))
+        requested = {field: measured.metadata[field] for field in _REQUESTED if measured.metadata.get(field)}
+        rows.append(ClipRow(name, str(measured.path), requested, values, score, tuple(reasons)))
     return sorted(rows, key=lambda row: (-row.score if math.isfinite(row.score) else math.inf, row.name))
 
 
-_ASKED = ("prompt", "bpm", "keyscale", "genre")
+_REQUESTED = ("prompt", "bpm", "keyscale", "genre")
 
 
 def _points(measured: Measured) -> tuple[list[float], list[str]]:
-    """0..1 for each thing that was asked and 0 for each fault, and in words what was heard."""
+    """0..1 for each thing that was requested and 0 for each fault, and in words what was detected."""
     points: list[float] = []
     reasons: list[str] = []
     if measured.hygiene and measured.hygiene.clipped > 0:
@@ -353,22 +353,22 @@ def _points(measured: Measured) -> tuple[list[float], list[str]]:
     if measured.hygiene and measured.hygiene.silent > 0.5:
         points.append(0.0)
         reasons.append("mostly silent")
-    if measured.wanted is None or measured.heard is None:
+    if measured.requested is None or measured.detected is None:
         return points, reasons
-    wanted, heard = measured.wanted, measured.heard
-    if wanted.bpm:
-        points.append(float(heard.bpm is not None and tempo_error(heard.bpm, wanted.bpm) <= 0.04))
-        reasons.append(f"{_tempo(heard.bpm)}, asked {wanted.bpm:.4g}")
-    if wanted.keyscale:
-        points.append(float(heard.keyscale == wanted.keyscale))
-        reasons.append(f"{heard.keyscale or 'no key'}, asked {wanted.keyscale}")
-    if wanted.genres and heard.genre:
-        points.append(float(heard.genre in wanted.genres))
-        reasons.append(f"heard as {heard.genre.replace('_', ' ')}")
-    if wanted.instruments and heard.genre:
-        found = [bool(heard.instruments & set(names)) for names in wanted.instruments]
+    requested, detected = measured.requested, measured.detected
+    if requested.bpm:
+        points.append(float(detected.bpm is not None and tempo_error(detected.bpm, requested.bpm) <= 0.04))
+        reasons.append(f"{_tempo(detected.bpm)}, requested {requested.bpm:.4g}")
+    if requested.keyscale:
+        points.append(float(detected.keyscale == requested.keyscale))
+        reasons.append(f"{detected.keyscale or 'no key'}, requested {requested.keyscale}")
+    if requested.genres and detected.genre:
+        points.append(float(detected.genre in requested.genres))
+        reasons.append(f"detected as {detected.genre.replace('_', ' ')}")
+    if requested.instruments and detected.genre:
+        found = [bool(detected.instruments & set(names)) for names in requested.instruments]
         points.append(sum(found) / len(found))
-        reasons.append(f"{sum(found)} of {len(found)} instruments heard")
+        reasons.append(f"{sum(found)} of {len(found)} instruments detected")
     return points, reasons
 
 

@@ -119,8 +119,10 @@ _FILE_FIELDS = ("file", "file_name", "path", "filename", "name", "audio")
 _ALIASES = {"text": "prompt", "caption": "prompt", "key": "keyscale", "tempo": "bpm"}
 
 
-def read_asked(path: str | Path, files: Sequence[Path], folder: Path) -> tuple[dict[Path, dict[str, str]], list[str]]:
-    """Which clip was asked for what.
+def read_requests(
+    path: str | Path, files: Sequence[Path], folder: Path
+) -> tuple[dict[Path, dict[str, str]], list[str]]:
+    """Which clip was requested what.
 
     A line names its file by the path inside the folder, the name, or the name without its suffix. If no line names a
     file, the lines belong to the files in the order of their names, and there must be as many.
@@ -132,7 +134,7 @@ def read_asked(path: str | Path, files: Sequence[Path], folder: Path) -> tuple[d
         folder: in which they are.
 
     Returns:
-        File to asked values as text, and lines that could not be used, one message each.
+        File to requested values as text, and lines that could not be used, one message each.
 
     Raises:
         RiffError: no such list, no UTF-8, nothing in it, or nothing in it that fits the files.
@@ -160,38 +162,38 @@ def read_asked(path: str | Path, files: Sequence[Path], folder: Path) -> tuple[d
             found.append((line, row, file))
     if not found:
         raise RiffError(f"--prompts {path} fits none of the {len(files)} sounds: {problems[0]}")
-    asked, wrong = _check_all(path, found)
-    return asked, problems + wrong
+    requested, wrong = _check_all(path, found)
+    return requested, problems + wrong
 
 
 def _check_all(
     path: Path, rows: list[tuple[int, dict[str, Any], Path]]
 ) -> tuple[dict[Path, dict[str, str]], list[str]]:
-    asked, problems = {}, []
+    requested, problems = {}, []
     for line, row, file in rows:
         try:
-            asked[file] = _check(row)
+            requested[file] = _check(row)
         except RiffError as error:
             problems.append(f"{path.name} line {line}: {error}")
-    if not asked:
+    if not requested:
         raise RiffError(f"--prompts {path} has no line that can be used: {problems[0]}")
-    return asked, problems
+    return requested, problems
 
 
 def _check(row: dict[str, Any]) -> dict[str, str]:
     values = {_ALIASES.get(name, name): value for name, value in row.items()}
-    asked = {name: str(values[name]).strip() for name in FIELDS if values.get(name) not in (None, "")}
-    if "keyscale" in asked:
-        asked["keyscale"] = canonical_key(asked["keyscale"])
-    if "bpm" in asked:
+    requested = {name: str(values[name]).strip() for name in FIELDS if values.get(name) not in (None, "")}
+    if "keyscale" in requested:
+        requested["keyscale"] = canonical_key(requested["keyscale"])
+    if "bpm" in requested:
         low, high = BPM_RANGE
         try:
-            fits = low <= float(asked["bpm"]) <= high
+            fits = low <= float(requested["bpm"]) <= high
         except ValueError:
             fits = False
         if not fits:
-            raise RiffError(f"bpm is {asked['bpm']!r}; use a number from {low:g} to {high:g}")
-    return asked
+            raise RiffError(f"bpm is {requested['bpm']!r}; use a number from {low:g} to {high:g}")
+    return requested
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -21,7 +21,7 @@ from riff.evaluate.measure import Measured, Plan, Role
 from riff.evaluate.obedience import Detected, Requested, obedience
 from riff.evaluate.report import ClipRow, Evaluation, Section, histogram, show_interval, show_value, write_page
 from riff.evaluate.run import collect, measure_all
-from riff.evaluate.sounds import Sound, read_asked
+from riff.evaluate.sounds import Sound, read_requests
 from riff.tasks.provenance import provenance, sound_tags
 from riff.utils.errors import RiffError, SystemProblem
 
@@ -48,14 +48,14 @@ def folder_of(path: Path, count: int, *, first: int = 0, made: bool = False, sec
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clips that say what was asked, one that is no sound, one that is cut short."""
+    """Three clips that say what was requested, one that is no sound, one that is cut short."""
     folder = folder_of(tmp_path_factory.mktemp("eval") / "clips", 3, made=True)
     (folder / "broken.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEjunk")
     (folder / "text.flac").write_text("no sound at all")
     return folder
 
 
-# The list of what was asked.
+# The list of what was requested.
 
 
 def files(folder: Path, *names: str) -> list[Path]:
@@ -78,9 +78,9 @@ def test_lists_in_every_form_say_the_same(tmp_path: Path, suffix: str, text: str
     a, b = files(tmp_path / "clips", "0000-a.wav", "0001-b.wav")
     listed = tmp_path / f"list{suffix}"
     listed.write_text(text)
-    asked, problems = read_asked(listed, [a, b], tmp_path / "clips")
+    requested, problems = read_requests(listed, [a, b], tmp_path / "clips")
     assert problems == []
-    assert asked == {
+    assert requested == {
         a: {"prompt": "slow jazz", "bpm": "84", "keyscale": "F# minor"},
         b: {"prompt": "house", "bpm": "120"},
     }
@@ -90,25 +90,25 @@ def test_prompts_without_files_belong_to_them_in_order(tmp_path: Path) -> None:
     a, b = files(tmp_path / "clips", "0000-a.wav", "0001-b.wav")
     listed = tmp_path / "list.txt"
     listed.write_text("# mine\nslow jazz\n\nhouse\n")
-    assert read_asked(listed, [a, b], tmp_path / "clips")[0] == {a: {"prompt": "slow jazz"}, b: {"prompt": "house"}}
+    assert read_requests(listed, [a, b], tmp_path / "clips")[0] == {a: {"prompt": "slow jazz"}, b: {"prompt": "house"}}
     listed.write_text("slow jazz\n")
     with pytest.raises(RiffError, match=r"holds 1 prompts and .* 2 sounds"):
-        read_asked(listed, [a, b], tmp_path / "clips")
+        read_requests(listed, [a, b], tmp_path / "clips")
 
 
 def test_a_line_whose_file_is_missing_or_whose_values_are_wrong_is_named(tmp_path: Path) -> None:
     found = files(tmp_path / "clips", "a.wav", "b.wav")
     listed = tmp_path / "list.csv"
     listed.write_text("file,prompt,bpm\na.wav,jazz,90\nb.wav,house,fast\nghost.wav,rock,100\n")
-    asked, problems = read_asked(listed, found, tmp_path / "clips")
-    assert list(asked) == [found[0]]
+    requested, problems = read_requests(listed, found, tmp_path / "clips")
+    assert list(requested) == [found[0]]
     assert problems == [
         f"list.csv line 4: 'ghost.wav' is not in {tmp_path / 'clips'}",
         "list.csv line 3: bpm is 'fast'; use a number from 20 to 400",
     ]
     listed.write_text("file,prompt\nghost.wav,rock\n")
     with pytest.raises(RiffError, match="fits none of the 2 sounds"):
-        read_asked(listed, found, tmp_path / "clips")
+        read_requests(listed, found, tmp_path / "clips")
 
 
 # Embeddings, figures, plots.
@@ -225,13 +225,13 @@ def test_a_folder_is_measured_and_bad_files_are_named_and_counted(
 def test_json_is_one_object_and_the_list_outweighs_the_files(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = tmp_path / "asked.csv"
+    listed = tmp_path / "requested.csv"
     listed.write_text("file,prompt,bpm\n0000-clip.wav,<b>jazz</b>,91\n0001-clip.wav,jazz,200\nghost.wav,jazz,90\n")
     code, out, err = run(capsys, clips, "--prompts", listed, "--json", "--quiet", "--workers", "1")
     assert (code, err) == (0, "")
     told = json.loads(out)
-    asked = {clip["name"]: clip["asked"] for clip in told["clips"]}
-    assert asked["0000-clip.wav"] == {"prompt": "<b>jazz</b>", "bpm": "91"}
+    requested = {clip["name"]: clip["asked"] for clip in told["clips"]}
+    assert requested["0000-clip.wav"] == {"prompt": "<b>jazz</b>", "bpm": "91"}
     assert any("ghost.wav" in problem for problem in told["problems"])
     tempo = {figure["name"]: figure for section in told["sections"] for figure in section["figures"]}
     assert tempo["Tempo within 4 %, any octave"]["n"] == 3
@@ -409,9 +409,9 @@ def test_a_figure_says_how_often_its_detector_is_right_in_table_json_and_page(tm
 def test_every_figure_that_rests_on_a_detector_has_its_accuracy_and_no_other() -> None:
     if not ACCURACY_FILE.is_file():
         pytest.skip("not measured yet: python -m training.measure.detectors --ship")
-    asked = Requested("jazz, piano", bpm=120.0, keyscale="C major", genres=("jazz",), instruments=(("piano",),))
-    heard = Detected(120.0, "C major", "jazz", frozenset({"piano"}))
-    told = {figure.name: figure.detector for figure in obedience([asked], [heard])}
+    requested = Requested("jazz, piano", bpm=120.0, keyscale="C major", genres=("jazz",), instruments=(("piano",),))
+    detected = Detected(120.0, "C major", "jazz", frozenset({"piano"}))
+    told = {figure.name: figure.detector for figure in obedience([requested], [detected])}
     assert {name for name, known in told.items() if not known} == {"Key, MIREX score"}
     for known in told.values():
         assert all(0.0 < each.low <= each.value <= each.high <= 1.0 and each.n >= 100 for each in known)

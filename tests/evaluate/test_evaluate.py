@@ -70,11 +70,11 @@ def test_a_wrong_tempo_is_not_excused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "asked", "error"),
+    ("measured", "requested", "error"),
     [(100.0, 100.0, 0.0), (50.0, 100.0, 0.0), (151.5, 101.0, 0.0), (102.0, 100.0, 0.02)],
 )
-def test_tempo_error_is_relative_and_tolerates_levels(measured: float, asked: float, error: float) -> None:
-    assert tempo_error(measured, asked) == pytest.approx(error, abs=1e-12)
+def test_tempo_error_is_relative_and_tolerates_levels(measured: float, requested: float, error: float) -> None:
+    assert tempo_error(measured, requested) == pytest.approx(error, abs=1e-12)
 
 
 def test_tempo_refuses_silence_short_clips_and_non_positive_tempi() -> None:

@@ -220,9 +220,9 @@ def test_clap_from_a_folder_places_sounds_and_texts_in_one_space(clap_folder: Pa
 
     clap = Clap.load(clap_folder)
     sounds = _sines(0.1, count=2)
-    heard, read = clap.embedding.rows(sounds), clap.read(["techno", "jazz piano"])
-    assert heard.shape == read.shape == (2, 16)
-    assert np.linalg.norm(heard, axis=1) == pytest.approx([1.0, 1.0])
+    detected, read = clap.embedding.rows(sounds), clap.read(["techno", "jazz piano"])
+    assert detected.shape == read.shape == (2, 16)
+    assert np.linalg.norm(detected, axis=1) == pytest.approx([1.0, 1.0])
     assert clap.embedding.name == "CLAP clap-tiny"
 
 

@@ -13,11 +13,11 @@ from riff.evaluate.obedience import (
     INSTRUMENT_WORDS,
     Detected,
     Requested,
-    asked_of,
     detect,
     genres_in,
     instruments_in,
     obedience,
+    requested_of,
 )
 from riff.evaluate.sounds import Sound
 from riff.music.key import detect_key
@@ -133,27 +133,27 @@ def test_a_prompts_genres_and_instruments(prompt: str, genres: tuple, instrument
 
 
 def test_what_is_asked_comes_from_the_fields_before_the_prompt() -> None:
-    asked = asked_of({"prompt": "techno at 128 bpm in A minor", "bpm": "130", "keyscale": "Bb minor"})
-    assert (asked.bpm, asked.keyscale, asked.genres) == (130.0, "A# minor", ("techno",))
-    asked = asked_of({"prompt": "techno at 128 bpm in A minor", "bpm": "fast", "keyscale": "H"})
-    assert (asked.bpm, asked.keyscale) == (128.0, "A minor")
-    assert asked_of({}) == Requested()
+    requested = requested_of({"prompt": "techno at 128 bpm in A minor", "bpm": "130", "keyscale": "Bb minor"})
+    assert (requested.bpm, requested.keyscale, requested.genres) == (130.0, "A# minor", ("techno",))
+    requested = requested_of({"prompt": "techno at 128 bpm in A minor", "bpm": "fast", "keyscale": "H"})
+    assert (requested.bpm, requested.keyscale) == (128.0, "A minor")
+    assert requested_of({}) == Requested()
 
 
 def test_shares_count_what_was_asked_only() -> None:
-    asked = [
+    requested = [
         Requested(bpm=100.0, keyscale="C major", genres=("techno",), instruments=(("piano",), ("violin", "fiddle"))),
         Requested(bpm=100.0, keyscale="C major"),
         Requested(bpm=100.0),
         Requested(),
     ]
-    heard = [
+    detected = [
         Detected(100.5, "C major", "techno", frozenset({"piano"})),
         Detected(203.0, "G major", "rock"),
         Detected(),
         Detected(90.0, "C major", "rock"),
     ]
-    figures = {figure.name: figure for figure in obedience(asked, heard)}
+    figures = {figure.name: figure for figure in obedience(requested, detected)}
     assert (figures["Tempo within 1 %"].value, figures["Tempo within 1 %"].n) == (pytest.approx(1 / 3), 3)
     assert figures["Tempo within 4 %, any octave"].value == pytest.approx(2 / 3)
     assert figures["Tempo within 1 %, any octave"].value == pytest.approx(1 / 3)
@@ -209,18 +209,18 @@ def test_of_a_long_sound_the_middle_is_heard() -> None:
 def test_a_clip_of_riffs_is_tagged_on_its_own_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     from riff.music.tagger import Tagger
 
-    tagger, asked = Tagger.load(), []
+    tagger, requested = Tagger.load(), []
     real = tagger.picture
 
     def picture(waveform, sample_rate, *, bpm=None, downbeat=None):
-        asked.append((bpm, downbeat))
+        requested.append((bpm, downbeat))
         return real(waveform, sample_rate, bpm=bpm, downbeat=downbeat)
 
     monkeypatch.setattr(tagger, "picture", picture)
     wave = _beat(120.0, beats=8)
     detect(_sound(wave, bpm="121", model="riff-mini"), tagger)
-    assert asked[-1] == (121.0, 0.0)
+    assert requested[-1] == (121.0, 0.0)
     detect(_sound(wave), tagger)
-    assert asked[-2][1] == 0.0  # the start at the measured tempo, and the tracked downbeat
-    assert asked[-2][0] == pytest.approx(120.0, rel=0.01)
-    assert asked[-1] == (None, None)
+    assert requested[-2][1] == 0.0  # the start at the measured tempo, and the tracked downbeat
+    assert requested[-2][0] == pytest.approx(120.0, rel=0.01)
+    assert requested[-1] == (None, None)

@@ -188,7 +188,7 @@ def test_ten_thousand_clips_are_searched_in_linear_time(library: list[np.ndarray
 
 
 def _blurred(mono: np.ndarray, rate: int) -> np.ndarray:
-    """Every phase drawn anew and the fine structure gone, as after an autoencoder: noise in the same broad bands."""
+    """Every phase resampled and the fine structure gone, as after an autoencoder: noise in the same broad bands."""
     sound = torch.from_numpy(mono)
     window = torch.hann_window(1024, dtype=torch.float64)
     frames = torch.stft(sound, 1024, 256, window=window, return_complex=True)

@@ -63,9 +63,9 @@ def run_eval(args: argparse.Namespace) -> None:
                 raise RiffError(f"--{name} goes with a folder of generated sounds; give one before it")
     output = None if args.output is None else _prepare_output(Path(args.output), force=args.force)
 
-    from riff.evaluate.run import Request, evaluate
+    from riff.evaluate.run import EvaluationRequest, evaluate
 
-    request = Request(**options_of(Request, args) | {"embeddings": tuple(args.embeddings)})
+    request = EvaluationRequest(**options_of(EvaluationRequest, args) | {"embeddings": tuple(args.embeddings)})
     result = evaluate(request, workers=args.workers, progress=not args.quiet)
     if output is not None:
         _write(output, result)
