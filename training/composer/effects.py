@@ -81,7 +81,8 @@ def chorus(sound: Sound, *, depth: float, mix: float, rate: float = 0.6, phase: 
     wet = []
     for side in (0.0, 0.33):
         sweep = np.sin(2 * np.pi * (rate * (1 + 0.2 * side) * time + phase + side)).astype(np.float32)
-        wet.append(delayed(mono, (8.0 + 6 * side + depth * (1 + sweep)) * SAMPLE_RATE / 1000))
+        samples = (8.0 + 6 * side + depth * (1 + sweep)) * (SAMPLE_RATE / 1000)
+        wet.append(delayed(mono, samples.astype(np.float32)))
     return np.asarray((sound + mix * np.stack(wet)) / (1 + 0.5 * mix), np.float32)
 
 
@@ -89,7 +90,8 @@ def tremolo(sound: Sound, *, rate: float, depth: float, phase: float = 0.0) -> S
     """The sound swings from side to side."""
     time = np.arange(sound.shape[-1], dtype=np.float32) / SAMPLE_RATE
     swing = (depth * np.sin(2 * np.pi * (rate * time + phase))).astype(np.float32)
-    return np.stack([sound[0] * (1 + swing), sound[1] * (1 - swing)]) / np.float32(1 + 0.3 * depth)
+    swung = np.stack([sound[0] * (1 + swing), sound[1] * (1 - swing)])
+    return np.asarray(swung / (1 + 0.3 * depth), np.float32)
 
 
 def widened(sound: Sound, width: float) -> Sound:

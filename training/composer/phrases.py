@@ -210,7 +210,15 @@ def row(wording: Wording, rng: random.Random) -> str:
     lead = f"solo {wording.lead}" if _says_solo(wording, rng) else wording.lead
     front = _said(wording.density, tempo, wording.mood, wording.genre, lead)
     rest = [f"with {' and '.join(wording.others)}"] if wording.others else []
-    late = (wording.drums, wording.section, wording.metre, wording.extra_genre, wording.feel, late_tempo, wording.use)
+    late: tuple[str, ...] = (
+        wording.drums,
+        wording.section,
+        wording.metre,
+        wording.extra_genre,
+        wording.feel,
+        late_tempo,
+        wording.use,
+    )
     late += (wording.place, wording.absence)
     rest += _said(*late)
     ends = _said(wording.key, wording.bpm)
@@ -236,7 +244,7 @@ def sentence(wording: Wording, rng: random.Random) -> str:
     rng.shuffle(ends)
     clauses += ends
     _, late_tempo = _split_tempo(wording.tempo)
-    late = (
+    late: tuple[str, ...] = (
         wording.drums,
         wording.metre,
         wording.feel,

@@ -40,7 +40,9 @@ def _grooves(entry: str | list[dict[str, str]]) -> tuple[dict[str, str], ...]:
 
 def _genre(name: str, row: dict[str, Any]) -> Genre:
     chords = table("genres")["chords"][row["chords"]]
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in row["settings"].items()}
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row["settings"].items()
+    }
     return Genre(
         id=name,
         family=row["family"],
