@@ -146,6 +146,7 @@ def test_every_option_reaches_the_pipeline(fake, tmp_path) -> None:
         "duration": None,
         "key": "A# minor",
         "key_tries": 4,
+        "best_of": None,
         "time_signature": "3/4",
         "loop": False,
         "seed": 9,

@@ -18,6 +18,7 @@ from riff.apps.cli.generate import (
     load_pipeline,
     print_seed,
     progress,
+    steps_of,
     warn_unknown_words,
 )
 from riff.apps.cli.lists import NAMES, Item, read_items, slug
@@ -166,7 +167,7 @@ class _Run:
         began = time.monotonic()
         pipe = load_pipeline(self.args)
         self.load_seconds = time.monotonic() - began
-        with progress(self.args, total=sum(job.request.num_inference_steps for job in jobs)) as bar:
+        with progress(self.args, total=sum(steps_of(job.request) for job in jobs)) as bar:
             for job in jobs:
                 try:
                     clip = generate(pipe, job.request, bar.callback(job.request.num_inference_steps))

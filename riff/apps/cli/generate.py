@@ -46,6 +46,7 @@ class StepBar:
         def step_done(step: int, steps: int, latents: object) -> None:
             if step == 0:  # some schedulers take more steps than were requested
                 self._bar.total += steps - expected
+            self._bar.total = max(self._bar.total, self._bar.n + steps - step)  # a key or tempo that is tried again
             self._bar.update()
 
         return step_done
@@ -61,6 +62,11 @@ def progress(args: argparse.Namespace, *, total: int) -> Iterator[StepBar]:
 
     with tqdm(total=total, unit="step", leave=False, file=sys.stderr, dynamic_ncols=True) as bar:
         yield StepBar(bar)
+
+
+def steps_of(request: Sampling) -> int:
+    """Denoising steps that a request takes at least."""
+    return request.num_inference_steps * (getattr(request, "best_of", None) or 1)
 
 
 def load_pipeline(args: argparse.Namespace) -> "RiffPipeline":
@@ -163,7 +169,7 @@ def run_one(args: argparse.Namespace, request: Sampling, *, parts: int = 1, audi
     """
     (output,) = check_outputs(args.output, count=1, force=args.force)
     pipe = load_pipeline(args)
-    with progress(args, total=request.num_inference_steps * parts) as bar:
+    with progress(args, total=steps_of(request) * parts) as bar:
         clip = generate(pipe, request, bar.callback(request.num_inference_steps), audio)
     clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
     print_seed(request.seed, args)

@@ -16,6 +16,7 @@ from riff.apps.cli.generate import (
     print_seed,
     progress,
     run_one,
+    steps_of,
     warn_unknown_words,
 )
 from riff.apps.cli.options import (
@@ -112,7 +113,7 @@ def run_render(args: argparse.Namespace) -> None:
     pipe = load_pipeline(args)
     loaded = time.monotonic()
     results: list[dict[str, Any]] = []
-    with progress(args, total=args.num_inference_steps * len(requests)) as bar:
+    with progress(args, total=sum(map(steps_of, requests))) as bar:
         for request, output in zip(requests, outputs, strict=True):
             clip = generate(pipe, request, bar.callback(request.num_inference_steps))
             clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
