@@ -63,7 +63,7 @@ def remix(
     choice = choose_stems(request.stems, separator, device=model.device)
     context = open_recording(model, request, audio, sample_rate=sample_rate)
     if choice is None:
-        sound, image = _resynthesize(model, context, context.laid, request.strength, callback)
+        sound, image = _resynthesize(model, context, context.aligned, request.strength, callback)
         sound, rate = _limit_peak(sound), model.config.sample_rate
         return context.clip(model, sound, rate, image=image, facts={"task": "remix"})
     # The stems are generated as one sound. The model learned whole pieces, and several stems together are nearer to
@@ -71,25 +71,25 @@ def remix(
     recording = context.recording
     parts = split_stems(recording.waveform, recording.sample_rate, choice)
     kept, chosen = (Recording(part, recording.sample_rate) for part in parts)
-    aligned = align_stem(chosen, context.laid, model.config)
+    aligned = align_stem(chosen, context.aligned, model.config)
     sound, _ = _resynthesize(model, context, aligned, request.strength, callback)
     sound = _limit_peak(sound + to_stereo(to_model_channels(kept, model.config)))
     return context.clip(model, sound, model.config.sample_rate, facts={"task": "remix", **choice.facts})
 
 
 def _resynthesize(
-    model: DiffusionModel, context: EditContext, laid: AlignedAudio, strength: float, callback: StepCallback | None
+    model: DiffusionModel, context: EditContext, aligned: AlignedAudio, strength: float, callback: StepCallback | None
 ) -> tuple[Tensor, Tensor]:
     """The sound ``(1|2, T)`` of :func:`remix`, however loud, and its image."""
-    mel = waveform_to_mel(laid.waveform, model.config, bpm=laid.tempo)
+    mel = waveform_to_mel(aligned.waveform, model.config, bpm=aligned.tempo)
     loudest = _loudest(mel, model.config)
-    image, layout = _canvas(mel, laid, model, loudest)
+    image, layout = _canvas(mel, aligned, model, loudest)
     original = Original(image_to_latents(image, model.components.vae), strength, None)
     generated = _generate(model, context, layout, original, callback)[..., : mel.shape[-1]]
-    sound = _to_sound(model, context, generated, laid.tempo, loudest) / laid.gain
-    length = laid.waveform.shape[-1]
-    sound = torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[..., laid.lead : length]
-    return to_stereo(match_stereo_width(sound, laid)), generated[0]
+    sound = _to_sound(model, context, generated, aligned.tempo, loudest) / aligned.gain
+    length = aligned.waveform.shape[-1]
+    sound = torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[-1])))[..., aligned.lead : length]
+    return to_stereo(match_stereo_width(sound, aligned)), generated[0]
 
 
 def _limit_peak(sound: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def inpaint(
     new = waveform.clone()
     places = [(round(start * rate), round(stop * rate)) for start, stop in regions]
     for region, (start, stop) in zip(regions, places, strict=True):
-        begin, sound = regenerate_region(model, context, context.laid, region, band=band, callback=callback)
+        begin, sound = regenerate_region(model, context, context.aligned, region, band=band, callback=callback)
         first, sound = _at_rate(begin, sound, model.config.sample_rate, context.recording)
         # Of the new stretch only the region is needed, and what the edges may be shifted by.
         spare = round(0.005 * rate)
@@ -150,16 +150,16 @@ def extend(
         RiffError: the recording cannot be read.
     """
     context = open_recording(model, request, audio, sample_rate=sample_rate)
-    laid, waveform, rate = context.laid, context.recording.waveform, context.recording.sample_rate
-    own, length = model.config.sample_rate, laid.waveform.shape[-1]
+    aligned, waveform, rate = context.aligned, context.recording.waveform, context.recording.sample_rate
+    own, length = model.config.sample_rate, aligned.waveform.shape[-1]
     # To the bar line nearest to the requested length, so that what follows can begin a bar.
-    last_beat = float(laid.tempo.beats_at(length / own))
-    bar = laid.beats_per_bar
+    last_beat = float(aligned.tempo.beats_at(length / own))
+    bar = aligned.beats_per_bar
     stop_beat = max(math.floor(last_beat / bar) + 1.0, round(last_beat / bar + request.bars)) * bar
-    stop = float(laid.tempo.seconds_at(stop_beat))
+    stop = float(aligned.tempo.seconds_at(stop_beat))
     silence = max(0, round(stop * own) - length)
-    longer = dataclasses.replace(laid, waveform=torch.nn.functional.pad(laid.waveform, (0, silence)))
-    lead = laid.lead / own
+    longer = dataclasses.replace(aligned, waveform=torch.nn.functional.pad(aligned.waveform, (0, silence)))
+    lead = aligned.lead / own
     region = (length / own - lead, stop - lead)
     begin, sound = regenerate_region(model, context, longer, region, band=None, callback=callback)
     first, sound = _at_rate(begin, sound, own, context.recording)
@@ -178,7 +178,7 @@ def _at_rate(begin: float, sound: Tensor, own_rate: int, recording: Recording) -
 def regenerate_region(
     model: DiffusionModel,
     context: EditContext,
-    laid: AlignedAudio,
+    aligned: AlignedAudio,
     region: tuple[float, float],
     *,
     band: tuple[float, float] | None,
@@ -189,7 +189,7 @@ def regenerate_region(
     Args:
         model: what generates.
         context: the request.
-        laid: the recording on the grid.
+        aligned: the recording on the grid.
         region: first and last second of the recording.
         band: Hz between which it is replaced; None is all of it.
         callback: called as ``(step, steps, latents)``.
@@ -198,13 +198,13 @@ def regenerate_region(
         The second of the recording at which the new stretch begins, and its sound ``(1|2, T)``.
     """
     config = model.config
-    mel = waveform_to_mel(laid.waveform, config, bpm=laid.tempo)
+    mel = waveform_to_mel(aligned.waveform, config, bpm=aligned.tempo)
     loudest = _loudest(mel, config)
-    start, stop = (second + laid.lead / config.sample_rate for second in region)
-    first, last = _stretch(model, laid, (start, stop), mel.shape[-1])
+    start, stop = (second + aligned.lead / config.sample_rate for second in region)
+    first, last = _stretch(model, aligned, (start, stop), mel.shape[-1])
     part = mel[..., first:last]
-    image, layout = _canvas(part, laid, model, loudest)
-    begin, end = (_column(laid, second, config) - first for second in (start, stop))
+    image, layout = _canvas(part, aligned, model, loudest)
+    begin, end = (_column(aligned, second, config) - first for second in (start, stop))
     inside = torch.zeros(1, 1, config.n_mels, image.shape[-1])
     inside[..., max(0, math.floor(begin)) : math.ceil(end)] = 1.0
     inside *= _rows(config, band)[:, None]
@@ -213,45 +213,47 @@ def regenerate_region(
     original = Original(image_to_latents(image, model.components.vae), 1.0, mask)
     generated = _generate(model, context, layout, original, callback)
     kept = torch.lerp(image, generated, inside)[..., : part.shape[-1]]
-    beat = first / _per_beat(config, laid)
-    sound = _to_sound(model, context, kept, laid.tempo.starting_at(beat), loudest) / laid.gain
-    began = float(laid.tempo.seconds_at(beat))
+    beat = first / _per_beat(config, aligned)
+    sound = _to_sound(model, context, kept, aligned.tempo.starting_at(beat), loudest) / aligned.gain
+    began = float(aligned.tempo.seconds_at(beat))
     new = slice(*(max(0, round((second - began) * config.sample_rate)) for second in (start, stop)))
-    sound = to_stereo(match_stereo_width(sound, laid, new))
+    sound = to_stereo(match_stereo_width(sound, aligned, new))
     # Only what is new is turned down, if it must be.
-    return began - laid.lead / config.sample_rate, _limit_peak(sound)
+    return began - aligned.lead / config.sample_rate, _limit_peak(sound)
 
 
-def _per_beat(config: SpectrogramConfig, laid: AlignedAudio) -> float:
-    """Columns per beat; on the seconds grid by the constant tempo that it was laid with."""
+def _per_beat(config: SpectrogramConfig, aligned: AlignedAudio) -> float:
+    """Columns per beat; on the seconds grid by the constant tempo that it was aligned with."""
     if config.grid == "beats":
         return float(config.frames_per_beat)
-    return 60.0 / float(laid.tempo.tempi[0]) * config.sample_rate / config.hop_length
+    return 60.0 / float(aligned.tempo.tempi[0]) * config.sample_rate / config.hop_length
 
 
-def _column(laid: AlignedAudio, second: float, config: SpectrogramConfig) -> float:
-    return float(laid.tempo.beats_at(second)) * _per_beat(config, laid)
+def _column(aligned: AlignedAudio, second: float, config: SpectrogramConfig) -> float:
+    return float(aligned.tempo.beats_at(second)) * _per_beat(config, aligned)
 
 
-def _stretch(model: DiffusionModel, laid: AlignedAudio, seconds: tuple[float, float], columns: int) -> tuple[int, int]:
+def _stretch(
+    model: DiffusionModel, aligned: AlignedAudio, seconds: tuple[float, float], columns: int
+) -> tuple[int, int]:
     """Columns around a region, from bar to bar: a window before it and a window after it where there is one."""
     config = model.config
-    bar = round(laid.beats_per_bar * config.frames_per_beat) if config.grid == "beats" else model.multiple
-    window = training_width(config, laid.beats_per_bar)
-    begin, end = (_column(laid, second, config) for second in seconds)
+    bar = round(aligned.beats_per_bar * config.frames_per_beat) if config.grid == "beats" else model.multiple
+    window = training_width(config, aligned.beats_per_bar)
+    begin, end = (_column(aligned, second, config) for second in seconds)
     first = max(0, math.floor((begin - window) / bar) * bar)
     last = min(columns, math.ceil((end + window) / bar) * bar)
     return min(first, max(0, (columns - window) // bar * bar)), last
 
 
 def _canvas(
-    mel: Tensor, laid: AlignedAudio, model: DiffusionModel, loudest: float | None
+    mel: Tensor, aligned: AlignedAudio, model: DiffusionModel, loudest: float | None
 ) -> tuple[Tensor, WindowLayout]:
     """The images ``(R, C, M, W)`` of mel columns, padded with silence to what can be generated, and their windows."""
-    width = padded_width(mel.shape[-1], training_width(model.config, laid.beats_per_bar), model.multiple)
+    width = padded_width(mel.shape[-1], training_width(model.config, aligned.beats_per_bar), model.multiple)
     filled = torch.nn.functional.pad(mel, (0, width - mel.shape[-1]))
     image = mel_to_image(filled, model.config, max_value=loudest)
-    return image, model.layout(width, beats_per_bar=laid.beats_per_bar)
+    return image, model.layout(width, beats_per_bar=aligned.beats_per_bar)
 
 
 def _generate(
@@ -289,7 +291,7 @@ def _loudest(mel: Tensor, config: SpectrogramConfig) -> float | None:
 
 
 def _rows(config: SpectrogramConfig, band: tuple[float, float] | None) -> Tensor:
-    """(M,) 1 at the image's rows whose centre lies in the band; row 0 is the highest."""
+    """(M,) 1 at the image's rows whose centre is in the band; row 0 is the highest."""
     centres = torch.tensor(config.mel_corners()[1:-1]).flip(0)
     if band is None:
         return torch.ones(config.n_mels)

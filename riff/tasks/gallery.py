@@ -20,6 +20,7 @@ from riff.tasks.provenance import read_sound_tags
 from riff.utils.errors import RiffError
 from riff.utils.files import write_text
 from riff.utils.pages import render
+from riff.utils.validation import BPM_RANGE
 from riff.version import __version__
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".png")
@@ -156,7 +157,7 @@ def _tempo(made: dict[str, str]) -> float:
         bpm = float(made.get("bpm", ""))
     except ValueError:
         return 120.0
-    return bpm if 20.0 <= bpm <= 400.0 else 120.0
+    return bpm if BPM_RANGE[0] <= bpm <= BPM_RANGE[1] else 120.0
 
 
 def _facts(card: Card) -> Iterator[str]:

@@ -38,14 +38,14 @@ class EditContext:
         request: with its seed, guidance and the tempo that is known.
         prompt: as the model understands it.
         recording: as it came.
-        laid: the same on the grid.
+        aligned: the same on the grid.
         source: hash of the recording.
     """
 
     request: EditRequest
     prompt: ParsedPrompt
     recording: Recording
-    laid: AlignedAudio
+    aligned: AlignedAudio
     source: str
 
     @property
@@ -92,19 +92,19 @@ class EditContext:
     @property
     def _first_bar(self) -> int:
         """Of the canvas, the first that begins in the recording, which is the recording's bar 0."""
-        beat = float(self.laid.tempo.beats_at(self.laid.lead / self.laid.rate))
-        return math.ceil(beat / self.laid.beats_per_bar - 1e-3)
+        beat = float(self.aligned.tempo.beats_at(self.aligned.lead / self.aligned.rate))
+        return math.ceil(beat / self.aligned.beats_per_bar - 1e-3)
 
     @property
     def _bars(self) -> float:
         """Length of the recording from there on."""
-        beat = float(self.laid.tempo.beats_at(self.laid.lead / self.laid.rate + self.seconds))
-        return beat / self.laid.beats_per_bar - self._first_bar
+        beat = float(self.aligned.tempo.beats_at(self.aligned.lead / self.aligned.rate + self.seconds))
+        return beat / self.aligned.beats_per_bar - self._first_bar
 
     def _bar_to_seconds(self, bar: float) -> float:
         """Seconds of the recording; bar 0 is the first one that begins in it."""
-        lead = self.laid.lead / self.laid.rate
-        seconds = float(self.laid.tempo.seconds_at((self._first_bar + bar) * self.laid.beats_per_bar)) - lead
+        lead = self.aligned.lead / self.aligned.rate
+        seconds = float(self.aligned.tempo.seconds_at((self._first_bar + bar) * self.aligned.beats_per_bar)) - lead
         # A last bar may end a hair after the recording.
         return min(seconds, self.seconds) if seconds < self.seconds + 0.02 else seconds
 
@@ -138,14 +138,14 @@ class EditContext:
     ) -> Clip:
         """The result as a clip; without ``image`` that of the sound is computed. Its settings hold ``facts`` too."""
         if image is None:
-            image = _image_of(model, sound, sample_rate, self.laid)
+            image = _image_of(model, sound, sample_rate, self.aligned)
         settings = {
             **model.facts(),
             **recorded(self.request),
             "ignored_words": self.prompt.ignored_words,
             "dropped_words": self.prompt.dropped_words,
-            "beats_per_bar": self.laid.beats_per_bar,
-            "beats": self.laid.beats,
+            "beats_per_bar": self.aligned.beats_per_bar,
+            "beats": self.aligned.beats,
             "source": self.source,
             **facts,
         }
@@ -158,7 +158,7 @@ class EditContext:
             seed=self.seed,
             bpm=self.prompt.bpm,
             settings=settings,
-            tempo=self.laid.tempo,
+            tempo=self.aligned.tempo,
         )
 
 
@@ -184,7 +184,7 @@ def open_recording(
     request = resolve(model, request)
     source = sound_hash(recording.waveform, recording.sample_rate)
     prompt = model.interpret(request.prompt, bpm=request.bpm, key=request.key)
-    laid = align_to_grid(
+    aligned = align_to_grid(
         recording,
         model.config,
         bpm=request.bpm,
@@ -193,9 +193,9 @@ def open_recording(
         fallback_bpm=prompt.bpm,
     )
     if request.bpm is None:  # the recording's tempo, whatever the words say
-        bpm = min(max(laid.bpm, BPM_RANGE[0]), BPM_RANGE[1])
+        bpm = min(max(aligned.bpm, BPM_RANGE[0]), BPM_RANGE[1])
         prompt = model.interpret(request.prompt, bpm=bpm, key=request.key, seed=request.seed)
-    return EditContext(request, prompt, recording, laid, source)
+    return EditContext(request, prompt, recording, aligned, source)
 
 
 def read_recording(audio: Audio, sample_rate: int | None = None) -> tuple[Recording, float | None]:
@@ -241,8 +241,8 @@ def _pairs(request: InpaintRequest, first: str, second: str) -> list[tuple[float
     return list(zip(starts, ends, strict=True))
 
 
-def _image_of(model: DiffusionModel, sound: Tensor, sample_rate: int, laid: AlignedAudio) -> Tensor:
+def _image_of(model: DiffusionModel, sound: Tensor, sample_rate: int, aligned: AlignedAudio) -> Tensor:
     """(C, M, N) of a finished recording, on the grid that it is aligned with."""
     fitted = to_model_channels(Recording(sound, sample_rate), model.config)
-    padded = torch.nn.functional.pad(fitted, (laid.lead, 0))
-    return mel_to_image(waveform_to_mel(padded, model.config, bpm=laid.tempo)[0], model.config)
+    padded = torch.nn.functional.pad(fitted, (aligned.lead, 0))
+    return mel_to_image(waveform_to_mel(padded, model.config, bpm=aligned.tempo)[0], model.config)

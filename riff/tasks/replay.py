@@ -28,11 +28,11 @@ BUNDLED_NAME = "riff-mini"
 
 
 def check_version(recipe: Recipe) -> None:
-    """Raise RiffError if another version of riff made the file; another one may draw something else."""
+    """Raise RiffError if another version of riff made the file; its result may be another."""
     if recipe.software != f"riff {__version__}":
         raise RiffError(
-            f"{recipe.path} was made by {show(recipe.software)} and this is 'riff {__version__}', which may draw "
-            "something else; install that version, or give --anyway"
+            f"{recipe.path} was made by {show(recipe.software)} and this is 'riff {__version__}', whose "
+            "result may be another; install that version, or give --anyway"
         )
 
 
@@ -41,7 +41,7 @@ def choose_model(recipe: Recipe, given: str | None, *, trust: bool = False) -> s
 
     Args:
         recipe: of the file.
-        given: by the user; it is taken whatever the file says.
+        given: by the user; it is loaded whatever the file says.
         trust: load what the file names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What each task can be asked for: one frozen dataclass per task, on what all of them share.
+"""The request of each task: one frozen dataclass per task, on the fields that all of them share.
 
 This is the only place where a range, a default or a line of help stands. The pipeline's methods, the command line, lists
 of prompts, the server's schema, the metadata in files and the page's controls are derived from it by
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Easing = Literal["linear", "smooth", "step"]
 TimeSignature = Literal["3/4", "4/4"]
+MAX_BARS = 512
+MAX_SECONDS = 600
 OLD_NAMES = {"keyscale": "key", "timesignature": "time_signature", "sampling_rate": "sample_rate"}
 
 
@@ -51,9 +53,9 @@ Bpm = Annotated[
     float, Interval(ge=BPM_RANGE[0], le=BPM_RANGE[1]), Option("tempo in beats per minute", slider=(40, 200, 1))
 ]
 Key = Annotated[str, Len(1, 40), Parse(canonical_key), Option("key, such as 'F# minor'", metavar="KEY")]
-Bars = Annotated[int, Interval(ge=1, le=512), Option("length in bars", slider=(1, 64, 1))]
+Bars = Annotated[int, Interval(ge=1, le=MAX_BARS), Option("length in bars", slider=(1, 64, 1))]
 BarsPerStep = Annotated[int, Interval(ge=1, le=256), Option("bars from a prompt to the next; default 8", "step")]
-Duration = Annotated[float, Interval(ge=0.1, le=600), Option("length in seconds", metavar="SECONDS")]
+Duration = Annotated[float, Interval(ge=0.1, le=MAX_SECONDS), Option("length in seconds", metavar="SECONDS")]
 Seed = Annotated[int, Interval(ge=0, le=MAX_SEED), Option("same seed, same music; default random")]
 Steps = Annotated[int, Interval(ge=1, le=150), Option("denoising steps", "steps", slider=(1, 100, 1))]
 Guidance = Annotated[
@@ -66,8 +68,8 @@ LoraWeight = Annotated[float, Interval(ge=0, le=2), Option("how much of the LoRA
 Tries = Annotated[int, Interval(ge=0, le=16)]
 BestOf = Annotated[int, Interval(ge=1, le=16)]
 Count = Annotated[int, Interval(ge=1, le=16), Option("clips of each prompt")]
-KeyframeBar = Annotated[float, Interval(ge=0, le=512)]
-KeyframeSecond = Annotated[float, Interval(ge=0, le=600)]
+KeyframeBar = Annotated[float, Interval(ge=0, le=MAX_BARS)]
+KeyframeSecond = Annotated[float, Interval(ge=0, le=MAX_SECONDS)]
 Second = Annotated[float, Interval(ge=0, le=86_400)]
 Bar = Annotated[float, Interval(ge=0, le=100_000)]
 Hertz = Annotated[float, Interval(ge=0, le=400_000)]

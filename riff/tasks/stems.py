@@ -1,11 +1,10 @@
-"""A recording taken apart into stems, of which some are made anew while the rest stays what it was.
+"""A recording split into stems: some are generated anew by a remix, the rest stays as it is.
 
-Demucs separates (Rouard, Massa and Défossez 2023, the extra ``riff-music[stems]``), or any function of the caller's.
-What a separator leaves over stays with the kept part, so that kept and chosen always add up to the recording.
+Demucs splits it (Rouard, Massa and Défossez 2023, the extra ``riff-music[stems]``), or a function of the caller's. What a
+separator leaves over stays with the kept part, so that kept and chosen always add up to the recording.
 """
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -19,6 +18,7 @@ from riff.audio.channels import to_mono
 from riff.audio.io import resample
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 from riff.utils.files import check_safetensors, first_line
+from riff.utils.schema import suggest
 from riff.utils.validation import show
 
 STEMS = ("drums", "bass", "other", "vocals")
@@ -32,24 +32,22 @@ Separator = Callable[[Tensor, int], Mapping[str, Tensor]]
 
 
 def check_stems(stems: Sequence[str], known: Sequence[str] = STEMS) -> tuple[str, ...]:
-    """The stems that were asked for, in the order of ``known``.
+    """The requested stems, in the order of ``known``.
 
     Raises:
-        RiffError: there is none, or one is not known; the nearest is named.
+        RiffError: the list is empty, or a stem is not known; the nearest is named.
     """
     if isinstance(stems, str) or not isinstance(stems, Sequence) or not stems:
         raise RiffError(f"stems are {show(stems)}; use a list of one or more of {', '.join(known)}")
     for name in stems:
         if name not in known:
-            near = difflib.get_close_matches(str(name)[:40].lower(), known, n=1)
-            hint = f"did you mean {near[0]}? known are" if near else "known are"
-            raise RiffError(f"there is no stem {show(name)}; {hint} {', '.join(known)}")
+            raise RiffError(f"there is no stem {show(name)}; {suggest(name, known)}known are {', '.join(known)}")
     return tuple(name for name in known if name in stems)
 
 
 @dataclasses.dataclass(frozen=True)
 class StemSelection:
-    """Which stems to make anew.
+    """Which stems to replace.
 
     Attributes:
         stems: their names.
@@ -65,7 +63,7 @@ class StemSelection:
 def choose_stems(
     stems: Sequence[str] | None, separator: Separator | None, *, device: torch.device | str
 ) -> StemSelection | None:
-    """A call's choice, checked; None where the whole recording is meant.
+    """The choice of a call; None for the whole recording.
 
     Args:
         stems: None is the whole.
@@ -80,20 +78,20 @@ def choose_stems(
         if separator is not None:
             raise RiffError("a separator is given without stems; say which stems to remix")
         return None
-    if separator is not None:  # whose names are known when it has worked
+    if separator is not None:  # its names are known when it has run
         return StemSelection(tuple(stems), separator, {"stems": json.dumps(list(stems)), "separator": "own"})
     chosen = check_stems(stems)
     return StemSelection(chosen, demucs_separator(device=device), {"stems": json.dumps(chosen), "separator": NAME})
 
 
 def recorded_stems(made: Mapping[str, str]) -> list[str] | None:
-    """The stems that a file says were made anew; None where it was the whole recording.
+    """The stems that a file records as replaced; None for the whole recording.
 
     Args:
-        made: its account, which is anybody's text.
+        made: its provenance; untrusted.
 
     Raises:
-        RiffError: they are none, or were separated by what the file does not hold.
+        RiffError: they are invalid, or were split by a function that the file does not hold.
     """
     if "stems" not in made:
         return None
@@ -112,13 +110,13 @@ def split_stems(waveform: Tensor, sample_rate: int, choice: StemSelection) -> tu
     Args:
         waveform: ``(C, T)``.
         sample_rate: samples per second.
-        choice: the stems, and what separates.
+        choice: the stems, and the separator.
 
     Returns:
         Kept and chosen, each ``(C, T)``; they add up to ``waveform`` but for the rounding of floats.
 
     Raises:
-        RiffError: the separator does not give what it should, or the chosen stems are silent.
+        RiffError: the separator returns something else, or the chosen stems are silent.
     """
     parts = choice.separator(waveform, sample_rate)
     names = check_stems(choice.stems, tuple(parts))
@@ -147,7 +145,7 @@ def check_demucs() -> None:
 
 
 def demucs_separator(*, device: torch.device | str = "cpu") -> Separator:
-    """Hybrid Transformer Demucs, which tells drums, bass, vocals and the rest apart.
+    """Hybrid Transformer Demucs: drums, bass, vocals and the rest.
 
     Its weights (about 80 MB) are downloaded once, and taken from the Hub's cache from then on.
 
@@ -156,7 +154,7 @@ def demucs_separator(*, device: torch.device | str = "cpu") -> Separator:
 
     Raises:
         SystemProblem: the extra is not installed.
-        ModelError: its weights are not here and cannot be downloaded, or are no such weights.
+        ModelError: its weights are not here and cannot be downloaded, or are damaged.
     """
     check_demucs()
     return separator_of(load_htdemucs(_find_weights()), device=device)
@@ -171,10 +169,10 @@ def separator_of(model: Any, *, device: torch.device | str = "cpu") -> Separator
 
     @torch.no_grad()
     def separate(waveform: Tensor, sample_rate: int) -> dict[str, Tensor]:
-        heard = resample(waveform, sample_rate, model.samplerate).expand(model.audio_channels, -1)
+        sound = resample(waveform, sample_rate, model.samplerate).expand(model.audio_channels, -1)
         # It was trained on sound of unit variance.
-        mean, spread = heard.mean(), heard.mean(0).std() + 1e-8
-        parts = apply_model(model, ((heard - mean) / spread)[None], shifts=0, device=device)[0].cpu() * spread
+        mean, spread = sound.mean(), sound.mean(0).std() + 1e-8
+        parts = apply_model(model, ((sound - mean) / spread)[None], shifts=0, device=device)[0].cpu() * spread
         named = zip(model.sources, parts, strict=True)
         return {name: _like(waveform, part, model.samplerate, sample_rate) for name, part in named}
 
@@ -204,9 +202,9 @@ def _find_weights() -> Path:
 
 
 def load_htdemucs(path: Path) -> Any:
-    """The separator in a safetensors file as Demucs exports it.
+    """The Demucs model in a safetensors file as Demucs exports it.
 
-    Demucs' own loader imports whatever class the file names; here it is the one that is expected, or none.
+    Demucs' own loader imports any class that the file names; this one accepts the expected class only.
 
     Raises:
         ModelError: the file is damaged, or holds another model.
@@ -217,11 +215,11 @@ def load_htdemucs(path: Path) -> Any:
 
     check_safetensors(path)
     with safe_open(path, framework="pt") as file:
-        told = file.metadata() or {}
-    if told.get("klass") != "demucs.htdemucs.HTDemucs" or "structure" in told:
-        raise ModelError(f"{path} is a {show(told.get('klass'))} and not an HTDemucs; delete it to download it again")
+        facts = file.metadata() or {}
+    if facts.get("klass") != "demucs.htdemucs.HTDemucs" or "structure" in facts:
+        raise ModelError(f"{path} is a {show(facts.get('klass'))} and not an HTDemucs; delete it to download it again")
     try:
-        words, options = (_with_fractions(json.loads(told[name])) for name in ("args", "kwargs"))
+        words, options = (_with_fractions(json.loads(facts[name])) for name in ("args", "kwargs"))
         model = HTDemucs(*words, **options)
         model.load_state_dict(load_file(path))
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -295,7 +295,7 @@ def _generate(
 
 
 def _choose(model: DiffusionModel, plan: ClipPlan, first: Clip, callback: StepCallback | None) -> Clip:
-    """The clip that is kept of the candidates that the request asks for; mostly the first and only one."""
+    """The clip that is kept of the request's candidates; mostly the first and only one."""
     request = plan.request
 
     def candidate(number: int) -> Clip:

@@ -1,4 +1,4 @@
-"""Timelines: what the music should be at which bar, and how it gets there; also as a small YAML or JSON file."""
+"""Timelines: prompts, tempo and key at given bars, and how the music goes from one to the next; YAML and JSON files."""
 
 import bisect
 import dataclasses
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from riff.tasks.requests import (
+    MAX_SECONDS,
     OLD_NAMES,
     Bars,
     Bpm,
@@ -29,7 +30,6 @@ from riff.utils.schema import accept_old_names, check_value, rename, validate
 from riff.utils.validation import check_fields, non_default_fields, read_fields, show, write_fields
 
 MAX_KEYFRAMES = 256
-MAX_SECONDS = 600.0
 JUMP = 2.0**-20  # beats over which a tempo jumps: a millionth, and exact in binary
 NEAREST = 2.0**-4  # beats between keyframes, at least
 EXAMPLE = 'for example {"bars": 8, "keyframes": [{"bar": 0, "prompt": "church bells"}, {"bar": 4, "prompt": "techno"}]}'
@@ -161,7 +161,7 @@ class Timeline:
         """Read a timeline from a .yaml, .yml or .json file of at most 1 MB.
 
         Raises:
-            RiffError: the file is none, or holds no timeline; the message names the file, the keyframe and the field.
+            RiffError: the file cannot be read or holds no timeline; the message names file, keyframe and field.
         """
         fields = read_fields(path, what="a timeline")
         try:
@@ -188,8 +188,8 @@ class Placed:
         holds: beats that it stays as it is.
         easings: how the music goes to it from the one before.
         total: length in beats, a whole number of bars.
-        tempo: (beat, beats per minute), increasing, for :meth:`riff.spectrogram.tempo.TempoMap.glide`. Where the tempo jumps there
-            are two knots :data:`JUMP` beats apart.
+        tempo: (beat, beats per minute), increasing, for :meth:`riff.spectrogram.tempo.TempoMap.glide`. Where the tempo
+            jumps, two knots are :data:`JUMP` beats apart.
         loop: whether the end leads back into the first keyframe.
     """
 

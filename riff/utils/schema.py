@@ -268,7 +268,7 @@ def parse_text(text: str, field: FieldInfo) -> Any:
 
 
 def shell_words(record: Any) -> list[str]:
-    """The options of a shell command that asks for the same; fields with their default are left out."""
+    """The options of the shell command for the same request; fields with their default are left out."""
     words: list[str] = []
     given = as_dict(record)
     for field in describe_fields(type(record)):
