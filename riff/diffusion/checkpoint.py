@@ -70,7 +70,7 @@ def load_checkpoint(
         check_fit(pipeline, config, prior, folder)
         pipeline.to(device)
         if path != hub.BUNDLED:
-            check_runs(pipeline, folder)
+            check_runs(pipeline, config, folder)
     return pipeline, config, prior
 
 
@@ -191,7 +191,7 @@ def convert_checkpoint(source: str | Path, destination: str | Path, *, force: bo
         pipeline = load_folder(temporary, torch.float32, None, str(source))
         check_finite(pipeline, origin)
         check_fit(pipeline, config, prior, origin)
-        check_runs(pipeline, origin)
+        check_runs(pipeline, config, origin)
     return Path(destination)
 
 

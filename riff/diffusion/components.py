@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from riff.diffusion.checkpoint_files import check_index, component_class, find_weights, weights_files
-from riff.diffusion.latents import downsampling
+from riff.diffusion.latents import downsampling, image_to_latents, latents_to_image
 from riff.diffusion.sampling import scheduler_class, set_timesteps, step_options
 from riff.prompt.encoder import embed_prompt, prompt_length
 from riff.prompt.prior import MusicPrior
@@ -232,7 +232,7 @@ def check_fit(
 
 
 @torch.no_grad()
-def check_runs(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
+def check_runs(pipeline: "StableDiffusionPipeline", config: SpectrogramConfig, folder: Path) -> None:
     """Run each component once on the smallest input: a config can be well formed and still describe no model.
 
     It takes 0.1 s for a model like riff-mini; no global random numbers are used.
@@ -255,10 +255,9 @@ def check_runs(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
         _expect(prediction, shape, "unet")
         options = step_options(scheduler, None)
         scheduler.step(prediction.float(), scheduler.timesteps[0], latents.float(), **options)
-        image = vae.decode(latents / vae.config.scaling_factor).sample
-        _expect(image, (1, vae.config.in_channels, side * factor, side * factor), "vae")
-        encoded = vae.encode(image)
-        _expect(encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode(), shape, "vae")
+        image = latents_to_image(latents, vae, channels=config.channels)
+        _expect(image, (1, config.channels, side * factor, side * factor), "vae")
+        _expect(image_to_latents(image, vae), shape, "vae")
 
 
 def _expect(found: torch.Tensor, shape: tuple[int, ...], name: str) -> None:

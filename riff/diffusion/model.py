@@ -259,10 +259,11 @@ class DiffusionModel:
         )
         images = latents_to_image(latents, self.components.vae, channels=self.config.channels, loop=layout.loop).cpu()
         if not bool(torch.isfinite(images).all()):
-            raise ModelError(
-                f"{self.name} gave numbers that are not finite in {self.components.unet.dtype}; "
-                "load it with dtype=torch.float32"
+            dtype = self.components.unet.dtype
+            remedy = (
+                "restore its scheduler and weights" if dtype == torch.float32 else "load it with dtype=torch.float32"
             )
+            raise ModelError(f"{self.name} gave numbers that are not finite in {dtype}; {remedy}")
         # Copied out of inference mode, so that a clip's image may be trained on.
         return images.clone()
 
