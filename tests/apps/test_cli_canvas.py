@@ -231,7 +231,7 @@ each_verb = pytest.mark.parametrize("verb", CALLS)
 
 
 @each_verb
-def test_the_path_goes_to_stdout_and_the_seed_and_lost_words_to_stderr(fake, here, capsys, verb) -> None:
+def test_the_path_goes_to_stdout_seed_and_ignored_words_to_stderr(fake, here, capsys, verb) -> None:
     assert main([*CALLS[verb], "-o", "a.ogg"]) == 0
     printed = capsys.readouterr()
     assert printed.out == "a.ogg\n"
@@ -289,7 +289,7 @@ def test_a_timeline_with_its_own_seed_draws_no_other_and_says_none(fake, here, c
     assert "--seed 5 would change nothing" in capsys.readouterr().err
 
 
-def test_a_prompt_typed_in_the_c_locale_is_read_as_utf8_by_every_verb(fake, here) -> None:
+def test_every_verb_reads_a_prompt_typed_in_the_c_locale(fake, here) -> None:
     typed = "fado à noite".encode().decode("ascii", "surrogateescape")
     assert main(["remix", "in.wav", typed, "--negative", typed, "--seed", "1", "-o", "a.wav"]) == 0
     assert (made("a.wav")["prompt"], made("a.wav")["negative_prompt"]) == ("fado à noite", "fado à noite")
@@ -626,9 +626,7 @@ def test_ctrl_c_inside_drawing_leaves_nothing(here, mini_checkpoint, capsys, mon
 @pytest.mark.parametrize(
     ("sound", "why"), [(torch.zeros(1, 4 * RATE), "silent"), (beat_sound(0.1), "too short")], ids=["silence", "short"]
 )
-def test_a_recording_without_a_beat_is_used_all_the_same_and_one_line_says_so(
-    here, mini_checkpoint, capsys, sound, why
-) -> None:
+def test_a_recording_without_a_beat_is_used_with_one_warning(here, mini_checkpoint, capsys, sound, why) -> None:
     import soundfile
 
     save_audio("odd.wav", sound, RATE)

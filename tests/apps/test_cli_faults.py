@@ -269,7 +269,7 @@ def test_every_field_of_a_request_is_an_option_with_its_default(cls) -> None:
             assert field.flag in parser.format_help()
 
 
-def test_the_ends_of_every_range_are_accepted_and_what_is_beyond_is_not() -> None:
+def test_ends_of_every_range_are_accepted_and_no_more() -> None:
     parse = build_parser().parse_args
     for field in describe_fields(RenderRequest):
         if field.kind not in (int, float) or field.low is None:
@@ -541,7 +541,7 @@ def make_run(base: Path, folder: Path) -> Path:
     return folder / "model"
 
 
-def test_the_model_of_a_lora_run_loads_its_base_with_the_lora_on_top(here, mini_checkpoint, capsys) -> None:
+def test_the_model_of_a_run_loads_its_base_and_lora(here, mini_checkpoint, capsys) -> None:
     model = make_run(mini_checkpoint, here / "run")
     words = ["render", "jazz", "--steps", "2", "--quality", "fast", "--seed", "3", "--duration", "0.5", "--quiet"]
     assert main([*words, "--model", str(model), "-o", "a.wav"]) == 0
@@ -627,3 +627,23 @@ def test_quiet_silences_warnings_and_not_errors(here, capsys) -> None:
     assert capsys.readouterr().err.startswith("riff: error: ")
     assert main(words) == 2
     assert capsys.readouterr().err.startswith("riff: warning: ")
+
+
+def test_bench_times_this_machine(mini_checkpoint, capsys, monkeypatch) -> None:
+    from riff.apps.cli import bench
+
+    monkeypatch.setattr(bench, "_time_command", lambda words: 0.25 if words == ["--help"] else 3.0)
+    words = ["bench", "--model", str(mini_checkpoint), "--device", "cpu", "--steps", "2", "--quick"]
+    assert main([*words, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert all(figures[name] is None or figures[name] > 0 for name, *_ in bench.LINES)
+    assert figures["step_s"] < figures["clip_s"] and figures["help_s"] == 0.25
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(bench.LINES) and "         3 s  from a cold start to a file" in lines
+
+
+@pytest.mark.parametrize("words", [["sound"], ["--save"], ["--results", "x"], ["--compile"]])
+def test_bench_names_where_comparisons_are(capsys, words) -> None:
+    assert main(["bench", *words]) == 2
+    assert "python -m benchmarks" in capsys.readouterr().err

@@ -166,7 +166,7 @@ def test_a_prompt_names_its_file(prompt: str, name: str) -> None:
 # A run
 
 
-def test_every_line_becomes_a_file_with_its_seed_and_a_page_lists_them(fake, tmp_path: Path, capsys) -> None:
+def test_every_line_becomes_a_file_that_a_page_lists(fake, tmp_path: Path, capsys) -> None:
     path, out = write_list(tmp_path, "mellow jazz", "# no", "techno"), tmp_path / "new" / "out"
     assert main(["render", "--prompts", path, "-o", str(out), "--seed", "10", "--count", "2", "--bpm", "99"]) == 0
     files = ["0000-mellow-jazz.wav", "0001-mellow-jazz.wav", "0002-techno.wav", "0003-techno.wav"]

@@ -137,7 +137,7 @@ def test_both_sides_of_denoising_draw_the_same_picture(mini_checkpoint) -> None:
     assert "sound_s" not in theirs, "columns of 89 ms are further apart than the windows reach"
 
 
-def test_a_compiled_denoiser_is_told_against_riff_as_it_comes_and_against_diffusers(monkeypatch) -> None:
+def test_a_compiled_denoiser_is_compared_with_riff_and_diffusers(monkeypatch) -> None:
     from benchmarks import denoise
 
     def pretend(sides, rounds):
@@ -328,7 +328,7 @@ def test_wrong_words_are_one_line(words, line, capsys) -> None:
     assert line in said
 
 
-def test_a_section_that_cannot_be_measured_is_a_note_unless_it_was_asked_for(monkeypatch) -> None:
+def test_a_section_that_cannot_be_measured_is_a_note(monkeypatch) -> None:
     def missing(**_):
         raise SystemProblem("fine-tuning needs accelerate; install it")
 
@@ -387,6 +387,6 @@ def test_peak_memory_counts_what_was_given_back() -> None:
     assert done.stdout == "True\n"
 
 
-def test_a_model_that_cannot_be_loaded_is_the_same_error_as_in_a_render() -> None:
+def test_a_missing_model_is_the_error_of_a_render() -> None:
     with pytest.raises(ModelError, match="no such model"):
         bench(["render"], model="no such model", steps=1, repeat=1)

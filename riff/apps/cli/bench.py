@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import riff
-from riff.apps.cli.options import add_command, number
+from riff.apps.cli.options import add_command, number, reader_of
+from riff.tasks.requests import RenderRequest
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.machine import peak_memory_mib, processor_name, usable_cores
 
@@ -28,12 +29,6 @@ LINES = (
     ("peak_memory_mib", "memory at the peak", "MiB", 1.0),
     ("threads", "threads", "", 1.0),
 )
-_EXAMPLES = """\
-  riff bench               about half a minute on two cores
-  riff bench --quick       each figure measured once
-  riff bench --json        for machines
-
-Comparisons with diffusers, torchaudio and librosa: python -m benchmarks, in riff's repository."""
 
 
 def add_bench(verbs: Any) -> None:
@@ -43,22 +38,27 @@ def add_bench(verbs: Any) -> None:
         "bench",
         run_bench,
         help="measure speed and memory on this machine",
-        description="Measure how long riff takes on this machine, and how much memory.",
-        examples=_EXAMPLES,
+        description="Measure how long riff takes on this machine, and how much memory. To compare it with diffusers, "
+        "torchaudio and librosa, use python -m benchmarks in riff's repository.",
+        examples="  riff bench               about half a minute on two cores\n"
+        "  riff bench --quick       each figure measured once",
     )
-    parser.add_argument("sections", nargs="*", help=argparse.SUPPRESS)
+    steps = reader_of(RenderRequest, "num_inference_steps")
+    parser.add_argument("moved", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--save", "--compile", "--results", nargs="?", const="", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="a folder, a .safetensors file or a hub id; default riff-mini, in the package")
     parser.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
-    parser.add_argument("--steps", type=number(1, 150, whole=True), default=20, help="denoising steps; default 20")
+    parser.add_argument("--steps", type=steps, default=20, help="denoising steps; default 20")
     parser.add_argument("--repeat", type=number(1, 1000, whole=True), help="clips to measure; default 3, --quick 1")
     parser.add_argument("--quick", action="store_true", help="measure each figure once")
 
 
 def run_bench(args: argparse.Namespace) -> None:
     """Measure, and print a table or JSON."""
-    if args.sections:
-        moved = " ".join(args.sections)
-        raise RiffError(f"riff bench takes no {moved!r}; to compare with other libraries: python -m benchmarks {moved}")
+    if args.moved or args.save is not None:
+        raise RiffError(
+            "comparisons with other libraries are no longer here; use python -m benchmarks in riff's repository"
+        )
     figures = measure(args)
     if args.json:
         print(json.dumps(figures))
@@ -71,21 +71,15 @@ def run_bench(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All figures: seconds (``*_s``), mebibytes and counts, the median where something is measured several times."""
+    """All figures: seconds (``*_s``), mebibytes and counts; medians where something is measured several times."""
     repeat = args.repeat or (1 if args.quick else 3)
     model = [word for name in ("model", "device") if (value := getattr(args, name)) for word in (f"--{name}", value)]
+    figures = {"riff": riff.__version__, "processor": processor_name(), "cores": usable_cores(), "steps": args.steps}
     with tempfile.TemporaryDirectory(prefix="riff-") as folder:
-        warm = _measure_warm(args, repeat, Path(folder))
+        figures |= _measure_warm(args, repeat, Path(folder))
         cold = ["render", PROMPT, "-o", str(Path(folder, "cold.wav")), "--steps", str(args.steps), "--quiet", *model]
-        return {
-            "riff": riff.__version__,
-            "processor": processor_name(),
-            "cores": usable_cores(),
-            "cold_start_s": _time_command(cold),
-            "help_s": min(_time_command(["--help"]) for _ in range(min(3, repeat))),
-            "steps": args.steps,
-            **warm,
-        }
+        figures["cold_start_s"] = _time_command(cold)
+    return figures | {"help_s": min(_time_command(["--help"]) for _ in range(min(3, repeat)))}
 
 
 def _measure_warm(args: argparse.Namespace, repeat: int, folder: Path) -> dict[str, Any]:
@@ -97,30 +91,22 @@ def _measure_warm(args: argparse.Namespace, repeat: int, folder: Path) -> dict[s
 
     pipe = RiffPipeline.from_pretrained(args.model, device=args.device)
     codec, clock = SpectrogramCodec(pipe.config), time.perf_counter
-    spent: dict[str, list[float]] = {name: [] for name in ("clip_s", "step_s", "image_to_sound_s", "encode_s")}
+    rounds: list[dict[str, float]] = []
     ticks: list[float] = []
     for index in range(repeat + 1):
         ticks[:] = [clock()]
-        clip = pipe(
-            PROMPT, seed=index, num_inference_steps=args.steps, callback_on_step_end=lambda *_: ticks.append(clock())
-        ).clips[0]
+        options = {"num_inference_steps": args.steps, "callback_on_step_end": lambda *_: ticks.append(clock())}
+        clip = pipe(PROMPT, seed=index, **options).clips[0]
         clip.save(folder / f"{index}.wav")
-        spent["clip_s"].append(clock() - ticks[0])
-        spent["step_s"].append(statistics.median(b - a for a, b in itertools.pairwise(ticks)))
-        bpm, begun = (clip.bpm if pipe.config.grid == "beats" else None), clock()
-        waveform = codec.decode(clip.image, bpm=bpm)
-        spent["image_to_sound_s"].append(clock() - begun)
-        begun = clock()
+        bpm, saved = (clip.bpm if pipe.config.grid == "beats" else None), clock()
+        waveform, decoded = codec.decode(clip.image, bpm=bpm), clock()
         codec.encode(waveform, bpm=bpm)
-        spent["encode_s"].append(clock() - begun)
-    return {
-        "model": pipe.name,
-        "device": str(pipe.device),
-        "music_s": clip.duration,
-        **{name: statistics.median(seconds[1:]) for name, seconds in spent.items()},
-        "peak_memory_mib": peak_memory_mib(),
-        "threads": torch.get_num_threads(),
-    }
+        step = statistics.median(after - before for before, after in itertools.pairwise(ticks))
+        parts = {"image_to_sound_s": decoded - saved, "encode_s": clock() - decoded}
+        rounds.append({"clip_s": saved - ticks[0], "step_s": step, **parts})
+    medians = {name: statistics.median(each[name] for each in rounds[1:]) for name in rounds[0]}
+    facts = {"model": pipe.name, "device": str(pipe.device), "music_s": clip.duration}
+    return {**facts, **medians, "peak_memory_mib": peak_memory_mib(), "threads": torch.get_num_threads()}
 
 
 def _time_command(words: list[str]) -> float:
