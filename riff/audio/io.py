@@ -31,7 +31,7 @@ from riff.utils.files import write_bytes
 from riff.utils.interrupt import checkpoint
 
 MAX_SECONDS = 7200.0
-# Suffix to container and the subtypes that may be asked for, the first being the default.
+# Suffix to container and its subtypes, the first being the default.
 MAX_OGG_RATE = 200_000
 FORMATS = {
     ".wav": ("WAV", ("PCM_16", "PCM_24", "FLOAT")),

@@ -81,8 +81,8 @@ def id3_tag(metadata: dict[str, str]) -> bytes:
     tag = id3.ID3()
     for field, text in metadata.items():
         name = FIELDS[field][1]
-        told = {"COMM": {"lang": "eng", "desc": ""}, "TXXX": {"desc": SOURCE_TYPE_NAME}}.get(name, {})
-        tag.add(getattr(id3, name)(encoding=id3.Encoding.UTF16, text=[text], **told))
+        more = {"COMM": {"lang": "eng", "desc": ""}, "TXXX": {"desc": SOURCE_TYPE_NAME}}.get(name, {})
+        tag.add(getattr(id3, name)(encoding=id3.Encoding.UTF16, text=[text], **more))
     if "source_type" in metadata:
         # Where XMP stands in an MP3 (Adobe's XMP specification, part 3).
         tag.add(id3.PRIV(owner="XMP", data=xmp_packet(metadata["source_type"]).encode()))
@@ -109,7 +109,7 @@ def finish_flac(content: bytearray, metadata: dict[str, str]) -> bytearray:
 def finish_ogg(content: bytearray, metadata: dict[str, str]) -> bytearray:
     """An OGG file with the metadata as Vorbis comments, and a serial number that is not random.
 
-    libsndfile draws the number from the clock, so that equal sounds would not give equal bytes.
+    libsndfile takes the number from the clock, so that equal sounds would not give equal bytes.
     """
     buffer = io.BytesIO(content)
     file: Any = OggVorbis(buffer)
@@ -186,7 +186,7 @@ def read_source_type(path: str | Path, container: str) -> str | None:
             found = tags.get(SOURCE_TYPE_NAME) if tags else None
             return str(found[0]) if found else None
     except (mutagen.MutagenError, OSError, EOFError, ArithmeticError, LookupError, ValueError, struct.error):
-        pass  # of a stranger's damaged tag nothing is known
+        pass  # a damaged tag says nothing
     return None
 
 

@@ -6,7 +6,6 @@ The name of an embedding is part of every score that rests on it. None of them i
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from riff.evaluate.image_metrics import mel_statistics
 from riff.evaluate.sounds import Sound
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import ModelError, RiffError
+from riff.utils.validation import suggest
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -192,9 +192,7 @@ def check_embeddings(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         kind, equals, source = name.partition("=")
         if kind not in NAMES:
-            near = difflib.get_close_matches(kind.lower(), NAMES, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]}?" if near else ";"
-            raise RiffError(f"--embedding {name!r} is not known{hint} known are {', '.join(NAMES)}")
+            raise RiffError(f"--embedding {name!r} is not known; {suggest(kind, NAMES)}known are {', '.join(NAMES)}")
         if equals and (kind not in FOREIGN or not source):
             raise RiffError(f"--embedding {name!r}: only clap=FOLDER and encodec=FOLDER say where weights are")
     return tuple(dict.fromkeys(names)) or OFFLINE

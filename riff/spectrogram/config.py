@@ -1,4 +1,4 @@
-"""The one description of a spectrogram picture; it travels with every artefact riff writes."""
+"""The one description of a spectrogram image; it travels with every artefact riff writes."""
 
 import dataclasses
 import json
@@ -33,32 +33,32 @@ def _mel_to_hz(mel: float, scale: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class SpectrogramConfig:
-    """Geometry and amplitude scale of a mel spectrogram picture.
+    """Geometry and amplitude scale of a mel spectrogram image.
 
     Fields are spelled as in torchaudio. The time axis is one of two grids: on ``"seconds"`` a column lasts
     ``hop_length`` samples; on ``"beats"`` it lasts ``1 / frames_per_beat`` of a beat, and the tempo enters only
-    when the picture becomes sound.
+    when the image becomes sound.
 
     Attributes:
         sample_rate: samples per second of the sound, in Hz.
         n_fft: transform length in samples, ``>= win_length`` (the window is zero-padded to it).
         win_length: Hann window in samples.
         hop_length: samples per column on the seconds grid; on the beats grid the hop at which phase is found.
-        n_mels: rows of the picture.
+        n_mels: rows of the image.
         f_min: lowest frequency of the filterbank, in Hz.
         f_max: highest frequency of the filterbank, in Hz.
         mel_scale: ``"htk"`` or ``"slaney"``.
         norm: ``None`` (filters peak at 1) or ``"slaney"`` (filters have equal area).
         amplitude: ``"decibel"`` (fixed reference, louder is brighter) or ``"power"`` (per-clip maximum, louder is
-            darker, as Riffusion draws).
+            darker, as in Riffusion).
         power: exponent of the power scale.
-        reference: mel magnitude drawn as full white on the decibel scale.
+        reference: mel magnitude that is full white on the decibel scale.
         db_range: decibels between black and white on the decibel scale.
         channels: 1 mono, 2 stereo.
         stereo: what the two channels are: ``"mid-side"`` or ``"left-right"``.
         grid: ``"beats"`` or ``"seconds"``.
         frames_per_beat: columns per beat on the beats grid.
-        width: columns of a training picture.
+        width: columns of a training image.
 
     Raises:
         RiffError: a field is out of its range, or fields contradict each other.
@@ -161,7 +161,7 @@ class SpectrogramConfig:
 
     @classmethod
     def riffusion(cls, *, stereo: bool = False) -> "SpectrogramConfig":
-        """Riffusion v1's pictures: 512 mels to 10 kHz, 10 ms columns, 100 ms window padded to 400 ms, power 0.25."""
+        """Riffusion v1's images: 512 mels to 10 kHz, 10 ms columns, 100 ms window padded to 400 ms, power 0.25."""
         return cls(
             sample_rate=44100,
             n_fft=17640,
@@ -199,7 +199,7 @@ class SpectrogramConfig:
                 raise RiffError("columns have no one length under a tempo that changes; use frames_to_samples")
             bpm = bpm.steady
         if bpm is None or not math.isfinite(bpm) or bpm <= 0:
-            raise RiffError(f"bpm is {bpm!r}; a picture on the beats grid needs a tempo greater than 0")
+            raise RiffError(f"bpm is {bpm!r}; an image on the beats grid needs a tempo greater than 0")
         return 60.0 * self.sample_rate / (bpm * self.frames_per_beat)
 
     def to_dict(self) -> dict[str, Any]:

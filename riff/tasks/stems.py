@@ -18,8 +18,7 @@ from riff.audio.channels import to_mono
 from riff.audio.io import resample
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 from riff.utils.files import check_safetensors, first_line
-from riff.utils.schema import suggest
-from riff.utils.validation import show
+from riff.utils.validation import show, suggest
 
 STEMS = ("drums", "bass", "other", "vocals")
 NAME = "htdemucs"

@@ -1,4 +1,7 @@
-"""Writing files so that each is complete or absent, with one clear line when the disk says no."""
+"""Files: each is written wholly or not at all, and looked at before anything reads it.
+
+What is wrong with a file, or with the disk, is one line that names it.
+"""
 
 import errno
 import json
@@ -17,6 +20,7 @@ from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 _LEFTOVER = re.compile(r"\.riff-[0-9a-f]{12}(\.\w+)?")
 _LEFTOVER_SECONDS = 3600.0
+_LFS_POINTER = b"version https://git-lfs"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -108,7 +112,7 @@ def write_json(path: str | Path, value: Any, *, force: bool = True) -> None:
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RiffError(f"{path}: no JSON can be made of it ({error}); use finite numbers and text") from error
+        raise RiffError(f"{path}: no JSON can hold it ({error}); use finite numbers and text") from error
     write_text(path, text + "\n", force=force)
 
 
@@ -211,12 +215,6 @@ def _disk_full(temporary: Path, target: Path, *, needed: int | None) -> SystemPr
 
 def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
-
-
-# WAS riff/weights.py: Looking at a checkpoint's files before anything loads them: what is there, is it whole,
-# is it safe.
-
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ schema of the server and the controls of the page.
 """
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from annotated_types import Interval, Len
 
 from riff.utils.errors import RiffError
-from riff.utils.validation import show
+from riff.utils.validation import show, suggest
 
 T = TypeVar("T")
 _NONE = type(None)
@@ -70,12 +69,6 @@ class FieldError(RiffError):
 
 class UnknownOption(RiffError, TypeError):
     """A keyword that does not exist; the message names the nearest one that does."""
-
-
-def suggest(name: object, known: list[str] | tuple[str, ...]) -> str:
-    """``"did you mean bpm? "`` for ``"bmp"``, or nothing."""
-    near = difflib.get_close_matches(str(name)[:40].lower(), known, n=1)
-    return f"did you mean {near[0]}? " if near else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Ranges that hold wherever a number or a text comes in, and the one line that says so; light, for the command."""
+"""Numbers, texts and small YAML or JSON files from outside: checked strictly, and each mistake is one line."""
 
 import dataclasses
 import difflib
 import json
 import math
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from riff.utils.files import check_readable, write_json, write_text
 MAX_SEED = 2**63 - 1
 MAX_PROMPT = 10_000
 BPM_RANGE = (20.0, 400.0)
+MAX_BYTES = 1_000_000
+MAX_NUMBER = 100  # characters of a number or a date
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def check_number(value: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
@@ -65,20 +69,12 @@ def check_default_dtype() -> None:
 
 
 def positive_number(value: object) -> float | None:
-    """A positive number out of a stranger's metadata, else None."""
+    """A positive number out of untrusted metadata, else None."""
     try:
         found = float(str(value))
     except ValueError:
         return None
     return found if 0.0 < found < float("inf") else None
-
-
-# WAS riff/fields.py: Small YAML and JSON files read strictly: plain values only, no field twice, and one clear
-# line for every mistake.
-
-MAX_BYTES = 1_000_000
-MAX_NUMBER = 100  # characters of a number or a date
-SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def read_fields(path: str | Path, *, what: str) -> Any:
@@ -142,15 +138,19 @@ def check_fields(fields: Any, kind: type, *, what: str, example: str) -> None:
         raise RiffError(f"{what} is {show(fields)}; give fields, {example}")
     for name in fields:
         if name not in names:
-            near = difflib.get_close_matches(str(name)[:40], names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ";"
-            raise RiffError(f"unknown field {show(name)}{hint} known are {', '.join(names)}")
+            raise RiffError(f"unknown field {show(name)}; {suggest(name, names)}known are {', '.join(names)}")
 
 
 def non_default_fields(record: Any) -> dict[str, Any]:
     """The fields of a dataclass that do not have their default."""
     values = {field.name: (getattr(record, field.name), field.default) for field in dataclasses.fields(record)}
     return {name: value for name, (value, default) in values.items() if value != default}
+
+
+def suggest(name: object, known: Sequence[str]) -> str:
+    """``"did you mean NAME? "`` if a known name is near, else nothing."""
+    near = difflib.get_close_matches(str(name)[:40].lower(), known, n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def show(value: object) -> str:

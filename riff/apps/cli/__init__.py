@@ -19,7 +19,7 @@ import riff
 from riff.apps.cli import bench, doctor, edit, evaluate, files, info, play, prepare, render, replay, serve, train
 from riff.apps.cli.options import HelpFormatter, Parser, add_command, shell_text
 from riff.utils.errors import RiffError, is_out_of_memory
-from riff.utils.schema import suggest
+from riff.utils.validation import suggest
 
 # In the order of the help.
 VERBS = {

@@ -11,8 +11,8 @@ from riff.apps.cli.options import utf8_text
 from riff.tasks.requests import OLD_NAMES, RenderRequest
 from riff.utils.errors import RiffError
 from riff.utils.files import check_readable
-from riff.utils.schema import describe_fields, rename, suggest
-from riff.utils.validation import show
+from riff.utils.schema import describe_fields, rename
+from riff.utils.validation import show, suggest
 
 MAX_BYTES = 64_000_000
 # What an object of a list may hold, spelled as the command's options are, and the request's field for each.

@@ -13,8 +13,8 @@ from typing import Any, NoReturn, TypeVar, get_args
 from riff.tasks.requests import LoraWeight, Quality, Sampling
 from riff.utils.errors import RiffError, is_out_of_memory
 from riff.utils.files import atomic_path, remove_leftovers
-from riff.utils.schema import FieldError, FieldInfo, allowed, check_value, describe_fields, parse_text, suggest
-from riff.utils.validation import show
+from riff.utils.schema import FieldError, FieldInfo, allowed, check_value, describe_fields, parse_text
+from riff.utils.validation import show, suggest
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MOST_PROBLEMS = 20  # of a list or a folder that have a line of their own
