@@ -13,6 +13,7 @@ from riff.utils.validation import show
 
 CONFIG_NAME = "spectrogram_config.json"
 MAX_NUMBERS = 1 << 25  # in a filterbank, or in the spectra that the inversion holds at once
+MAX_OVERLAP = 128  # windows over one sample; the time that inversion takes grows with its square
 _MOST = {"n_fft": 2**18, "win_length": 2**18, "hop_length": 2**18, "n_mels": 4096, "width": 2**16,
          "sample_rate": 768000, "frames_per_beat": 4096}  # fmt: skip
 # How much work the step from image to sound is; see :mod:`riff.spectrogram.inversion.solver`.
@@ -125,6 +126,11 @@ class SpectrogramConfig:
 
     def _check_memory(self) -> None:
         """Refuse a geometry whose inversion takes gigabytes, however small the file is that it came with."""
+        if self.win_length > MAX_OVERLAP * self.hop_length:
+            raise RiffError(
+                f"win_length {self.win_length} is {self.win_length / self.hop_length:.0f} hops of {self.hop_length}; at most "
+                f"{MAX_OVERLAP} windows overlap, so use a longer hop or a shorter window"
+            )
         filters = self.n_mels * (self.n_fft // 2 + 1)
         # The frames that are worked on at once, and the bins of each: see riff.spectrogram.inversion.waveform.
         spectra = (1024 + 4 * -(-self.win_length // self.hop_length)) * (self.win_length + 1)
