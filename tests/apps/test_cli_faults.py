@@ -647,3 +647,13 @@ def test_bench_times_this_machine(mini_checkpoint, capsys, monkeypatch) -> None:
 def test_bench_names_where_comparisons_are(capsys, words) -> None:
     assert main(["bench", *words]) == 2
     assert "python -m benchmarks" in capsys.readouterr().err
+
+
+def test_a_sound_that_ends_early_is_named_in_json_even_when_quiet(here, capsys) -> None:
+    save_audio("whole.mp3", 0.2 * torch.rand(1, 88200), 44100)
+    Path("cut.mp3").write_bytes(Path("whole.mp3").read_bytes()[:9000])
+    assert main(["encode", "cut.mp3", "whole.mp3", "-o", "out", "--quiet", "--json", "--preset", "riffusion"]) == 0
+    printed = capsys.readouterr()
+    cut, whole = json.loads(printed.out)["results"]
+    assert "samples could be read" in cut["warnings"][0] and "warnings" not in whole
+    assert printed.err == ""

@@ -11,10 +11,12 @@ import json
 import os
 import random
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import riff
 from riff.apps.cli.options import (
     MOST_PROBLEMS,
     QUALITIES,
@@ -287,10 +289,12 @@ def _work(args: argparse.Namespace, read: Read, todo: list[tuple[Path, Path, int
 def _make(read: Read, source: Path, place: int, target: Path, force: bool) -> dict[str, Any]:
     """Make one result and return its facts.
 
-    Whatever is wrong with an input is that input's problem and ends no batch; only what stops all writing does.
+    Whatever is wrong with an input is that input's problem and ends no batch; only what stops all writing does. What was
+    warned of, such as a sound that ends early, is among the facts too.
     """
     try:
-        facts, write = read(source, place)
+        with warnings.catch_warnings(record=True) as caught:
+            facts, write = read(source, place)
     except RiffError as error:
         raise RiffError(str(error)) from error  # also a SystemProblem, such as a missing decoder
     except Exception as error:
@@ -301,7 +305,10 @@ def _make(read: Read, source: Path, place: int, target: Path, force: bool) -> di
         raise
     except Exception as error:
         raise line_problem(error) from error
-    return facts
+    for each in caught:
+        warnings.showwarning(each.message, each.category, each.filename, each.lineno)
+    own = [str(each.message) for each in caught if Path(each.filename).is_relative_to(Path(riff.__file__).parent)]
+    return facts | ({"warnings": own} if own else {})
 
 
 def _find(inputs: list[str], suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:
