@@ -37,7 +37,7 @@ from riff.music.theory import KEYS
 from riff.pipeline import RiffPipeline
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import image_to_mel
-from riff.spectrogram.inversion.solver import Quality
+from riff.spectrogram.config import Quality
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.tasks.clip import Clip
 from riff.utils.errors import RiffError
