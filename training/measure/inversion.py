@@ -41,9 +41,8 @@ from torch import Tensor
 
 from benchmarks.baselines import riffusions_algorithm
 from riff.audio.io import load_audio
-from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.config import Quality, SpectrogramConfig
 from riff.spectrogram.image import image_to_mel, mel_to_image
-from riff.spectrogram.config import Quality
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
 

@@ -35,9 +35,8 @@ from riff.music.tagger_net import TaggerNet, Verdict, judge
 from riff.music.tempo_estimation import measure_tempo, tempo_error
 from riff.music.theory import KEYS
 from riff.pipeline import RiffPipeline
-from riff.spectrogram.config import SpectrogramConfig
+from riff.spectrogram.config import Quality, SpectrogramConfig
 from riff.spectrogram.image import image_to_mel
-from riff.spectrogram.config import Quality
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.tasks.clip import Clip
 from riff.utils.errors import RiffError
