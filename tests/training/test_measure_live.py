@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from riff.pipeline import RiffPipeline
-from riff.tasks.stream import Bar, MusicStream, StreamOptions, StreamPacer, StreamTarget
+from riff.tasks.requests import StreamRequest
+from riff.tasks.stream import Bar, MusicStream, StreamPacer
 from training.measure import live as measure_live
 from training.measure.live import Change, Heard, bars_between, waits
 
@@ -36,7 +37,7 @@ def test_beats_are_placed_from_the_first_sample_on() -> None:
 
 def test_every_change_is_asked_for_and_arrives(mini_checkpoint) -> None:
     pipe = RiffPipeline.from_pretrained(mini_checkpoint)
-    music, pace = MusicStream(pipe, StreamTarget("jazz", 400.0), StreamOptions(0)), StreamPacer(1)
+    music, pace = MusicStream(pipe.model, StreamRequest(prompt="jazz", bpm=400.0, seed=0)), StreamPacer(1)
     heard, changes = measure_live.play(music, pace, ["swing_jazz", "techno", "house"], [400.0, 300.0], seed=1)
     assert [change.genre for change in changes] == ["techno", "house"] and music.bpm == 400.0
     assert [bar.genre for bar in heard][-2:] == ["house", "house"] and math.isfinite(heard[-1].end)
