@@ -100,7 +100,7 @@ class InProcess:
     """A server in a thread, around a pipeline."""
 
     def __init__(self, pipe: Any, **limits: Any) -> None:
-        settings = Settings(port=0, **{"grace_s": 5, "deadline_s": PATIENCE_S, **limits})
+        settings = Settings(port=0, **{"grace_s": 5, "deadline_s": PATIENCE_S, "idle_s": PATIENCE_S, **limits})
         bound = listen("127.0.0.1", 0)
         self.pipe, self.port, metrics = pipe, bound.getsockname()[1], Metrics()
         self.queue = WorkQueue(lambda: pipe, settings, metrics)

@@ -302,7 +302,7 @@ def test_a_long_recording_is_refused_before_it_fills_the_memory(server: InProces
 
 
 def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(pipe) -> None:
-    running = InProcess(pipe, max_body=1000, idle_s=PATIENCE_S)
+    running = InProcess(pipe, max_body=1000)
     host, port = running.http.base_url.host, running.http.base_url.port
     head = (
         b"POST /v1/render HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"

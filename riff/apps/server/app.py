@@ -169,7 +169,10 @@ def _add_rendering(app: FastAPI, service: Service) -> None:
     async def render(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "the content type is not supported; use application/json")
-        fields = {name: value for name, value in (await schemas.read_json(request)).items() if value is not None}
+        fields = await schemas.read_json(request)
+        for name in ("prompt", "timeline"):
+            if fields.get(name, "") is None:
+                del fields[name]
         if "prompt" in fields and "timeline" in fields:
             raise ApiError(422, "send either a prompt or a timeline")
         call = schemas.make_call(fields, requests.TimelineRequest if "timeline" in fields else requests.RenderRequest)
