@@ -136,7 +136,9 @@ def generate_class_clips(
 def _key(model: DiffusionModel) -> str:
     parts = model.components
     weights = weights_hash(parts.unet) + weights_hash(parts.text_encoder)
-    return f"{weights} {parts.scheduler.config} {STEPS} {model.default_guidance} {model.interval}"
+    # Private fields hold sets, whose order is another one in every process.
+    schedule = sorted((name, str(value)) for name, value in parts.scheduler.config.items() if not name.startswith("_"))
+    return f"{weights} {schedule} {STEPS} {model.default_guidance} {model.interval}"
 
 
 def _generation(model: DiffusionModel, width: int, group: Group) -> Callable[[], dict[str, Tensor]]:

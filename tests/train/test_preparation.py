@@ -4,6 +4,8 @@ import dataclasses
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -84,6 +86,19 @@ def test_more_clips_reuse_those_that_are_there(tmp_path, model, groups):
     assert sum(groups[first:]) < 32
     assert len(texts(few)) == 16 and len(texts(more)) == 32
     assert torch.equal(few[0][1].mean[:8], more[0][1].mean[:8])
+
+
+def test_another_process_finds_the_same_clips(mini_checkpoint):
+    code = (
+        "import sys; from riff.diffusion.checkpoint import load_checkpoint; from riff.train.preservation import _key\n"
+        "from riff.diffusion.model import DiffusionModel; print(_key(DiffusionModel(*load_checkpoint(sys.argv[1]), 'm')))"
+    )
+    keys = set()
+    for seed in ("1", "2", "3"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", code, str(mini_checkpoint)]
+        keys.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(keys) == 1
 
 
 def test_time_limits_the_clips_and_the_count_gives_the_same_ones_again(tmp_path, model):
