@@ -85,7 +85,7 @@ def test_half_precision_files_load_in_the_dtype_asked_for(mini_checkpoint, mini_
     assert load_checkpoint(folder)[0].unet.dtype == torch.float32
 
 
-def test_an_fp16_variant_is_found_when_it_is_asked_for_or_all_there_is(mini_checkpoint, copy_of):
+def test_an_fp16_variant_is_found_by_name_or_if_alone(mini_checkpoint, copy_of):
     folder = copy_of(mini_checkpoint)
     for part, stem in WEIGHTS.items():
         (folder / part / f"{stem}.safetensors").rename(folder / part / f"{stem}.fp16.safetensors")
@@ -316,7 +316,7 @@ def test_the_bundled_model_is_what_no_name_and_its_name_mean(mini_checkpoint, mo
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "nothing", "../up/../there", "a/..", "", Path("owner/name")])
-def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_without_asking_the_hub(source, monkeypatch):
+def test_neither_a_folder_nor_a_hub_id_is_refused_offline(source, monkeypatch):
     monkeypatch.setattr(riff.diffusion.hub, "_download", lambda *args: pytest.fail("asked the Hub"))
     with pytest.raises(ModelError, match="no checkpoint at") as caught:
         load_checkpoint(source)

@@ -68,7 +68,7 @@ def with_value(path: Path, place: tuple[Any, ...], value: Any) -> None:
     ("which", "name"),
     [*(("mini_checkpoint", name) for name in CONFIGS), ("riffusion_checkpoint", "scheduler/scheduler_config.json")],
 )
-def test_an_odd_value_in_any_field_is_one_line_or_does_not_matter(which, name, request, copy_of):
+def test_an_odd_value_in_any_field_is_one_line_or_harmless(which, name, request, copy_of):
     """Each field has one odd value here, in turn; all of them were tried once by hand."""
     folder = copy_of(request.getfixturevalue(which))
     intact = (folder / name).read_text()

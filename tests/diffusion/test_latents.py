@@ -40,7 +40,7 @@ def test_latents_are_an_eighth_of_the_picture_on_each_side(vae):
     assert image_to_latents(picture(2, 1, 32, 64), vae).shape == (2, 8, 4, 8)
 
 
-def test_latents_equal_the_scaled_mode_of_the_vae_for_a_picture_in_minus_one_to_one(vae):
+def test_latents_equal_the_vaes_scaled_mode(vae):
     image = picture(1, 1, 32, 32)
     with torch.inference_mode():
         expected = vae.encode(image * 2 - 1).latent_dist.mode() * 0.5
@@ -63,7 +63,7 @@ def test_shift_factor_is_taken_off_and_put_back():
     torch.testing.assert_close(latents_to_image(latents - 0.25 * 0.5, vae, channels=1), decoded)
 
 
-def test_a_generator_samples_the_posterior_and_the_same_seed_gives_the_same_latents(vae):
+def test_a_generator_samples_the_posterior_repeatably(vae):
     image = picture(1, 1, 32, 32)
     first, again, other = (
         image_to_latents(image, vae, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
@@ -154,7 +154,7 @@ def test_latents_are_ordinary_tensors_that_may_be_trained_on(vae):
     assert weight.grad is not None
 
 
-def test_noise_is_that_of_the_seed_on_the_cpu_and_leaves_the_global_generator_alone():
+def test_noise_is_the_seeds_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     noise = sample_noise((1, 4, 8, 8), generator=torch.Generator().manual_seed(7))
     torch.testing.assert_close(noise, torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7)))
@@ -168,7 +168,7 @@ def test_slerp_walks_the_quarter_circle_between_two_unit_vectors():
         torch.testing.assert_close(slerp(a, b, t), expected)
 
 
-def test_slerp_works_on_each_sample_of_the_batch_by_itself_with_its_own_position():
+def test_slerp_treats_each_sample_at_its_own_position():
     a, b = picture(2, 3, 4), picture(2, 3, 4).flip(0)
     together = slerp(a, b, torch.tensor([0.2, 0.7]))
     torch.testing.assert_close(together[:1], slerp(a[:1], b[:1], 0.2))

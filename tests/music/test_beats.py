@@ -41,9 +41,7 @@ def check_cover(found: Beats, end: float) -> None:
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 0.13, 0.31])
 @pytest.mark.parametrize("bpm", [90.0, 120.0, 137.5])
-def test_clicks_are_found_to_ten_milliseconds_and_their_tempo_to_half_a_per_cent(
-    bpm: float, offset: float, given: bool
-) -> None:
+def test_clicks_are_found_to_ten_milliseconds_tempo_to_half_a_percent(bpm: float, offset: float, given: bool) -> None:
     times = np.arange(offset, 11.0, 60 / bpm)
     found = track_beats(clicks(times, 12.0), RATE, bpm=bpm if given else None)
     assert farthest(found, times) < 0.010
@@ -107,7 +105,7 @@ BEATLESS = {
 
 
 @pytest.mark.parametrize("name", BEATLESS)
-def test_without_a_beat_the_error_says_to_pass_bpm_and_with_it_the_grid_is_even(name: str) -> None:
+def test_no_beat_is_an_error_or_with_bpm_an_even_grid(name: str) -> None:
     with pytest.raises(RiffError, match=r"(no beat|too short).*; pass bpm") as caught:
         track_beats(BEATLESS[name], RATE)
     assert "\n" not in str(caught.value)
@@ -118,7 +116,7 @@ def test_without_a_beat_the_error_says_to_pass_bpm_and_with_it_the_grid_is_even(
 
 
 @pytest.mark.parametrize("seconds", [2.2, 3.0, 4.0, 6.0])
-def test_a_few_seconds_of_noise_have_no_beat_and_a_few_of_beats_do(seconds: float) -> None:
+def test_seconds_of_noise_have_no_beat_and_seconds_of_beats_do(seconds: float) -> None:
     for seed in range(5):
         noise = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
         with pytest.raises(NoBeat, match="has no beat"):

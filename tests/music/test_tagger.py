@@ -85,7 +85,7 @@ def test_loudness_and_rate_and_channels_do_not_matter(tagger: Tagger) -> None:
         assert heard.genres[plain.genre] == pytest.approx(plain.genres[plain.genre], abs=0.05)
 
 
-def test_a_long_picture_is_the_mean_of_its_windows_and_padding_is_not_heard(tagger: Tagger) -> None:
+def test_a_long_image_is_the_mean_of_its_windows_without_padding(tagger: Tagger) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, 1, 256, 512, generator=generator)
     first, second = tagger.tag_images(images[..., :256])[0], tagger.tag_images(images[..., 256:])[0]

@@ -21,7 +21,7 @@ def interpreter(pipe, nearest=None, **fields) -> PromptInterpreter:
     return PromptInterpreter(pipe.components, prior, {} if nearest is None else nearest)
 
 
-def test_an_unknown_word_is_taken_as_its_nearest_and_the_line_says_so(pipe):
+def test_an_unknown_word_becomes_its_nearest_and_one_line_says_so(pipe):
     with pytest.warns(UserWarning, match="'Zydeco' was taken as 'waltz'") as caught:
         reading = interpreter(pipe, NEAREST).interpret("mellow Zydeco (piano:1.2), boogie", bpm=90)
     assert reading.text == "mellow waltz piano, slow jazz, 90 bpm"
@@ -70,7 +70,7 @@ def test_two_unknown_prompts_give_two_clips(pipe):
 @pytest.mark.parametrize(
     "prompt", ["zydeco", "zydeco, 120 bpm", "the zydeco in F# minor", "zydeco 3/4", "zydeco AND forró"]
 )
-def test_a_prompt_is_unknown_if_tempo_key_and_metre_are_all_that_is_known(pipe, prompt):
+def test_a_prompt_of_tempo_key_and_metre_alone_is_unknown(pipe, prompt):
     with pytest.warns(UserWarning, match="knows no word"):
         reading = pipe.model.interpret(prompt)
     assert reading.noise_key != 0
@@ -80,13 +80,13 @@ def test_a_prompt_is_unknown_if_tempo_key_and_metre_are_all_that_is_known(pipe, 
 @pytest.mark.parametrize(
     "prompt", ["jazz", "jazz, 120 bpm", "120 bpm", "zydeco jazz", "jazz AND zydeco", "a", "waltz zydeco"]
 )
-def test_a_prompt_of_which_any_word_is_known_has_the_noise_of_its_seed(pipe, prompt):
+def test_a_prompt_with_any_known_word_has_its_seeds_noise(pipe, prompt):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert pipe.model.interpret(prompt).noise_seed(7) == 7
 
 
-def test_a_model_of_any_words_has_the_noise_of_its_seed(riffusion_pipe):
+def test_a_model_of_any_words_has_its_seeds_noise(riffusion_pipe):
     assert riffusion_pipe.model.interpret("zydeco").noise_seed(7) == 7
 
 
@@ -119,12 +119,12 @@ def test_a_seed_chooses_a_key_as_often_as_the_prior_says(pipe):
     assert reader.interpret("jazz", bpm=90, key="A minor", seed=1).text == "jazz, 90 bpm, in A minor"
 
 
-def test_a_prior_of_old_has_one_tempo_and_no_key_for_every_seed(pipe):
+def test_an_old_prior_has_one_tempo_and_no_key_for_every_seed(pipe):
     readings = {pipe.model.interpret("jazz", seed=seed).text for seed in (None, 0, 1, 2**63 - 1)}
     assert readings == {"jazz, 91 bpm"}
 
 
-def test_a_prior_is_written_and_read_whole_and_the_old_file_stays_as_it_was(tmp_path, pipe):
+def test_a_prior_is_saved_whole_and_an_old_one_as_before(tmp_path, pipe):
     from safetensors import safe_open
 
     whole = MusicPrior(

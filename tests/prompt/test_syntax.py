@@ -154,7 +154,7 @@ def test_text_that_follows_has_weight_one():
         ("", " ", "", ""),
     ],
 )
-def test_ten_times_the_signs_are_read_at_thirty_times_the_cost_at_most(begins, again, middle, closes):
+def test_reading_cost_grows_with_the_signs(begins, again, middle, closes):
     def read(signs: int) -> None:
         times = signs // len(again + closes)
         try:

@@ -175,7 +175,7 @@ def test_the_callback_sees_every_step_and_may_replace_the_latents(mini):
     assert seen == [(0, 3, (1, 8, 4, 8)), (1, 3, (1, 8, 4, 8)), (2, 3, (1, 8, 4, 8))]
 
 
-def test_a_stochastic_scheduler_without_a_generator_is_repeatable_and_leaves_the_global_one_alone(riffusion):
+def test_a_stochastic_scheduler_is_repeatable_without_the_global_generator(riffusion):
     riffusion.scheduler = choose_scheduler("EulerAncestralDiscreteScheduler", riffusion.scheduler)
     before = torch.get_rng_state()
     first, again = draw(riffusion), draw(riffusion)

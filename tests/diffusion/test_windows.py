@@ -109,7 +109,7 @@ def test_a_model_that_answers_with_what_it_sees_is_put_together_again(layout):
         torch.testing.assert_close(predict(noise, torch.tensor(1), step, 4), noise)
 
 
-def test_a_canvas_of_one_window_is_drawn_as_a_plain_clip_bit_for_bit(scheduler):
+def test_a_canvas_of_one_window_equals_a_plain_clip_exactly(scheduler):
     told = CanvasConditioning(embeds(), torch.tensor([3.0]), embeds(seed=8))
     plain = PlainPrediction(tiny_unet(latent_channels=8, cross_attention_dim=16), embeds()[0], embeds(seed=8)[0], 3.0)
     expected = denoise(plain, choose_scheduler("ddim", scheduler), noise_of(8), num_inference_steps=6)
@@ -137,7 +137,7 @@ def test_a_loop_has_no_beginning(scheduler):
     torch.testing.assert_close(turned, draw(layout, told, scheduler, noise_of(24)), rtol=1e-4, atol=1e-4)
 
 
-def test_a_loop_shorter_than_a_window_is_shown_side_by_side_with_itself():
+def test_a_loop_shorter_than_a_window_is_repeated_beside_itself():
     unet, told = tiny_unet(latent_channels=8, cross_attention_dim=16), CanvasConditioning(embeds(), torch.ones(1))
     with torch.no_grad():
         short = CanvasPrediction(unet, WindowLayout(4, 8, 4, loop=True), told)(noise_of(4), torch.tensor(500), 0, 20)
@@ -145,14 +145,14 @@ def test_a_loop_shorter_than_a_window_is_shown_side_by_side_with_itself():
     torch.testing.assert_close(short, twice[..., :4])
 
 
-def test_a_station_has_all_the_say_where_it_stands_and_shares_it_on_the_way():
+def test_a_station_counts_alone_at_its_place_and_shares_between():
     told = CanvasConditioning(embeds(3), torch.ones(3), progress=torch.tensor([0.0, 0.25, 1.0, 1.5, 2.0, 2.75]))
     shares = told.shares(torch.arange(6))
     expected = [[1, 0.75, 0, 0, 0, 0.75], [0, 0.25, 1, 0.5, 0, 0], [0, 0, 0, 0.5, 1, 0.25]]
     torch.testing.assert_close(shares, torch.tensor(expected))  # from 2 on it goes back to the first
 
 
-def test_on_the_way_the_models_answers_to_both_prompts_are_mixed_column_by_column():
+def test_between_stations_both_predictions_are_mixed_column_by_column():
     def answer(latents, timestep, encoder_hidden_states):
         """What it is told, in every place."""
         return types.SimpleNamespace(sample=encoder_hidden_states[:, :1, :1, None].expand(-1, 8, 4, latents.shape[-1]))
@@ -169,7 +169,7 @@ def test_on_the_way_the_models_answers_to_both_prompts_are_mixed_column_by_colum
     torch.testing.assert_close(drawn, 1 + guidance * (mixed - 1))
 
 
-def test_guidance_changes_along_the_canvas_and_up_to_one_is_the_prompt_alone(scheduler):
+def test_guidance_may_change_along_the_canvas(scheduler):
     progress = torch.cat([torch.zeros(8), torch.ones(8)])
     layout = WindowLayout(16, 8, 4, pinned=(0, 8))
     same = embeds().expand(1, 2, -1, -1)
@@ -214,7 +214,7 @@ def test_a_layout_that_cannot_be_is_refused(fields):
 # Noise
 
 
-def test_the_first_window_of_a_canvas_has_the_noise_of_a_plain_clip():
+def test_a_canvas_begins_with_the_noise_of_a_plain_clip():
     plain = sample_noise((1, 8, 4, 8), generator=torch.Generator().manual_seed(3))
     for width in (8, 12, 40):
         noise = canvas_noise((8, 4), WindowLayout(width, 8, 4), [3])

@@ -291,7 +291,7 @@ def test_unknown_words_are_left_out_of_weighted_pieces(tokenizer, prompt, known,
 
 
 @pytest.mark.parametrize("word", ["mellow piano, ", "x", "(a:2) "])
-def test_ten_times_the_characters_are_embedded_at_thirty_times_the_cost_at_most(word, tokenizer, encoder):
+def test_embedding_cost_grows_with_the_characters(word, tokenizer, encoder):
     def embed(characters: int) -> None:
         text = word * (characters // len(word))
         parse_weights(text)
