@@ -22,7 +22,15 @@ from riff.apps.cli.generate import (
     warn_unknown_words,
 )
 from riff.apps.cli.lists import NAMES, Item, read_items, slug
-from riff.apps.cli.options import MOST_PROBLEMS, SUFFIXES, line_problem, make_request, number, shell_text
+from riff.apps.cli.options import (
+    MOST_PROBLEMS,
+    SUFFIXES,
+    line_problem,
+    make_request,
+    noted_warnings,
+    number,
+    shell_text,
+)
 from riff.tasks.requests import RenderRequest
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import make_folder, remove_leftovers
@@ -170,14 +178,15 @@ class _Run:
         with progress(self.args, total=sum(steps_of(job.request) for job in jobs)) as bar:
             for job in jobs:
                 try:
-                    clip = generate(pipe, job.request, bar.callback(job.request.num_inference_steps))
-                    clip.save(job.output, overwrite=self.args.force, metadata=not self.args.no_metadata)
+                    with noted_warnings() as noted:
+                        clip = generate(pipe, job.request, bar.callback(job.request.num_inference_steps))
+                        clip.save(job.output, overwrite=self.args.force, metadata=not self.args.no_metadata)
                 except (SystemProblem, OSError):
                     raise
                 except Exception as error:
                     yield job, error
                 else:
-                    yield job, describe(clip, job.output)
+                    yield job, describe(clip, job.output) | noted
 
     def _take(self, job: ListJob, made: Made) -> None:
         """Count and print a result; what is wrong with one line ends no list, but a full disk does."""

@@ -11,18 +11,17 @@ import json
 import os
 import random
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import riff
 from riff.apps.cli.options import (
     MOST_PROBLEMS,
     QUALITIES,
     SOUND_SUFFIXES,
     add_command,
     line_problem,
+    noted_warnings,
     number,
     reader_of,
     shell_text,
@@ -293,7 +292,7 @@ def _make(read: Read, source: Path, place: int, target: Path, force: bool) -> di
     warned of, such as a sound that ends early, is among the facts too.
     """
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with noted_warnings() as noted:
             facts, write = read(source, place)
     except RiffError as error:
         raise RiffError(str(error)) from error  # also a SystemProblem, such as a missing decoder
@@ -305,10 +304,7 @@ def _make(read: Read, source: Path, place: int, target: Path, force: bool) -> di
         raise
     except Exception as error:
         raise line_problem(error) from error
-    for each in caught:
-        warnings.showwarning(each.message, each.category, each.filename, each.lineno)
-    own = [str(each.message) for each in caught if Path(each.filename).is_relative_to(Path(riff.__file__).parent)]
-    return facts | ({"warnings": own} if own else {})
+    return facts | noted
 
 
 def _find(inputs: list[str], suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:

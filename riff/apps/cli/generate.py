@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riff.apps.cli.options import check_outputs
+from riff.apps.cli.options import check_outputs, noted_warnings
 from riff.tasks.requests import RenderRequest, Sampling
 from riff.utils.errors import ModelError
 
@@ -169,11 +169,11 @@ def run_one(args: argparse.Namespace, request: Sampling, *, parts: int = 1, audi
     """
     (output,) = check_outputs(args.output, count=1, force=args.force)
     pipe = load_pipeline(args)
-    with progress(args, total=steps_of(request) * parts) as bar:
+    with noted_warnings() as noted, progress(args, total=steps_of(request) * parts) as bar:
         clip = generate(pipe, request, bar.callback(request.num_inference_steps), audio)
     clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
     print_seed(request.seed, args)
-    result = describe(clip, output)
+    result = describe(clip, output) | noted
     warn_unknown_words(result, args)
     print(json.dumps(result) if args.json else output)
 

@@ -6,10 +6,11 @@ import dataclasses
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
+import riff
 from riff.tasks.requests import LoraWeight, Quality, Sampling
 from riff.utils.errors import RiffError, is_out_of_memory
 from riff.utils.files import atomic_path, remove_leftovers
@@ -197,6 +198,20 @@ def line_problem(error: Exception) -> RiffError:
     if is_out_of_memory(error):
         return RiffError("there is not enough memory for it; use less of it, or another machine")
     return RiffError(f"it cannot be used ({type(error).__name__}: {str(error)[:200]})")
+
+
+@contextlib.contextmanager
+def noted_warnings() -> Iterator[dict[str, list[str]]]:
+    """Show the warnings of a block at its end, and yield what becomes ``{"warnings": [...]}`` if riff has any."""
+    facts: dict[str, list[str]] = {}
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield facts
+    finally:
+        for each in caught:
+            warnings.showwarning(each.message, each.category, each.filename, each.lineno)
+            if Path(each.filename).is_relative_to(Path(riff.__file__).parent):
+                facts.setdefault("warnings", []).append(str(each.message))
 
 
 def utf8_text(text: str) -> str:

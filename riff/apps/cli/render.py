@@ -27,6 +27,7 @@ from riff.apps.cli.options import (
     add_output,
     check_outputs,
     make_request,
+    noted_warnings,
     number,
     utf8_text,
 )
@@ -115,9 +116,10 @@ def run_render(args: argparse.Namespace) -> None:
     results: list[dict[str, Any]] = []
     with progress(args, total=sum(map(steps_of, requests))) as bar:
         for request, output in zip(requests, outputs, strict=True):
-            clip = generate(pipe, request, bar.callback(request.num_inference_steps))
-            clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
-            result = describe(clip, output)
+            with noted_warnings() as noted:
+                clip = generate(pipe, request, bar.callback(request.num_inference_steps))
+                clip.save(output, overwrite=args.force, metadata=not args.no_metadata)
+            result = describe(clip, output) | noted
             _print_result(result, args, first=not results or results[-1]["prompt"] != result["prompt"])
             results.append(result)
     if args.json:
