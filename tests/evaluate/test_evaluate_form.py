@@ -210,13 +210,13 @@ def test_a_clip_of_riffs_is_tagged_on_its_own_grid(monkeypatch: pytest.MonkeyPat
     from riff.music.tagger import Tagger
 
     tagger, requested = Tagger.load(), []
-    real = tagger.picture
+    real = tagger.image_of
 
     def picture(waveform, sample_rate, *, bpm=None, downbeat=None):
         requested.append((bpm, downbeat))
         return real(waveform, sample_rate, bpm=bpm, downbeat=downbeat)
 
-    monkeypatch.setattr(tagger, "picture", picture)
+    monkeypatch.setattr(tagger, "image_of", picture)
     wave = _beat(120.0, beats=8)
     detect(_sound(wave, bpm="121", model="riff-mini"), tagger)
     assert requested[-1] == (121.0, 0.0)

@@ -49,7 +49,7 @@ from training.composer.arrange import compose
 from training.composer.genre_words import NAMES
 from training.composer.genres import GENRES
 from training.composer.render import SAMPLE_RATE, render
-from training.recipes.dataset import draw
+from training.recipes.dataset import score_to_image
 
 FIRST_SEED = 10_060_000  # held out
 BARS = 8
@@ -160,7 +160,7 @@ def _composed(genre: str, number: int, metre: int, pipe: RiffPipeline) -> Tensor
         score = compose(seed, genre=genre, windows=2)
         if score.windows[0].beats_per_bar == metre:
             break
-    picture = torch.from_numpy(draw(score, pipe.config)).float()[None] / 255.0
+    picture = torch.from_numpy(score_to_image(score, pipe.config)).float()[None] / 255.0
     width = picture.shape[-1] // (metre * pipe.config.frames_per_beat) * metre * pipe.config.frames_per_beat
     return picture[..., :width]
 

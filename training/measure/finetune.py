@@ -41,7 +41,7 @@ from training.composer.captions import vocabulary
 from training.composer.genres.reserved import RESERVED
 from training.composer.render import SAMPLE_RATE, render
 from training.measure.riff_mini import Row, Task, choose_tasks, draw_clips, judge_clips, share
-from training.recipes.dataset import Clips, draw, load_clips
+from training.recipes.dataset import Clips, load_clips, score_to_image
 from training.recipes.tagger import augment
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def world_clips(seeds: Iterable[int], config: SpectrogramConfig) -> Clips:
     pictures, truths = [], []
     for seed in seeds:
         score = compose(seed, genre=WORLD, windows=3)
-        whole = draw(score, config)
+        whole = score_to_image(score, config)
         rng = random.Random(seed)
         for window in (0, 1):
             start = (8 * window + rng.choice((0, 0, 2, 4))) * config.frames_per_beat
