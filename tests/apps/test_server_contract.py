@@ -24,6 +24,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 httpx = pytest.importorskip("httpx")
 
+import av  # noqa: E402
 import PIL.Image  # noqa: E402
 import torch  # noqa: E402
 from PIL.PngImagePlugin import PngInfo  # noqa: E402
@@ -266,6 +267,18 @@ def test_an_image_cannot_ask_for_gigabytes(server: InProcess, change: dict) -> N
     PIL.Image.new("L", (2000, config["n_mels"])).save(file, format="PNG", pnginfo=chunks)
     reply = server.http.post("/v1/decode", files={"image": file.getvalue()})
     assert reply.status_code == 422, reply.text
+
+
+def test_a_recording_that_only_ffmpeg_reads_is_taken(server: InProcess) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(torch.zeros(1, 44_100).numpy(), format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    reply = server.http.post("/v1/encode", files={"audio": file.getvalue()})
+    assert reply.status_code == 200, reply.text
+    assert json.loads(reply.headers["x-riff-facts"])["duration_s"] == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_recording_that_ends_early_is_reported(server: InProcess, recording) -> None:
