@@ -350,7 +350,7 @@ def test_a_round_trip_needs_no_generated_folder(
     music_folder = folder_of(tmp_path / "music", 1)
     code, out, _ = run(capsys, "--round-trip", music_folder, "--checkpoint", mini_checkpoint, "--workers", "1")
     assert code == 0
-    for rung in ("mel", "8-bit picture", "latents"):
+    for rung in ("mel", "8-bit image", "latents"):
         assert f"Spectral convergence, from {rung}" in out
 
 
