@@ -9,10 +9,10 @@ import dataclasses
 import os
 import re
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from riff.audio.mpeg import MAX_JUNK, adts_length, find_frame, mpeg_length, walk
 from riff.utils.errors import RiffError
 from riff.utils.files import check_readable
 
@@ -55,7 +55,6 @@ _OTHERS = (
     (rb"TTA1", "TTA", "tta"),
     (rb"\.snd", "AU", "au"),
 )
-_JUNK = 1 << 16  # bytes before the first MPEG frame
 _UNKNOWN = 0xFFFFFF00  # chunk sizes from here on mean "not known yet": written into a pipe
 
 
@@ -277,22 +276,17 @@ def _inspect_ogg(file: BinaryIO, path: str | Path, start: int, size: int) -> Sou
 
 
 def _inspect_mpeg(file: BinaryIO, path: str | Path, start: int, size: int) -> SoundFormat:
-    """MP3, or AAC in ADTS frames: the first of two frames that follow each other, within some junk."""
+    """MP3, or AAC in ADTS frames, behind some junk."""
     file.seek(start)
-    head = file.read(_JUNK)
-    for at in range(len(head) - 4):
-        if head[at] != 0xFF or head[at + 1] & 0xE0 != 0xE0:
-            continue
-        length_of = _adts_length if head[at + 1] & 0xF6 == 0xF0 else _mpeg_length
-        length = length_of(head[at : at + 7])
-        following = head[at + length : at + length + 7]
-        last = start + at + length >= size or (length and len(following) < 7)
-        if length and (length_of(following) or (at == 0 and last)):
-            if length_of is _adts_length:
-                _, faults = _walk(file, start + at, size, _adts_length)
-                return SoundFormat("AAC", (SoundPart(start + at, size, "aac"),), faults)
-            return _inspect_mp3(file, start + at, size, tagged=start > 0 and at == 0)
-    raise RiffError(f"{path} is not a readable sound file; use {READABLE}")
+    head = file.read(MAX_JUNK)
+    found = find_frame(head, is_whole=start + len(head) == size)
+    if found is None:
+        raise RiffError(f"{path} is not a readable sound file; use {READABLE}")
+    at, length_of = found
+    if length_of is adts_length:
+        _, faults = walk(file, start + at, size, adts_length)
+        return SoundFormat("AAC", (SoundPart(start + at, size, "aac"),), faults)
+    return _inspect_mp3(file, start + at, size, tagged=start > 0 and at == 0)
 
 
 def _inspect_mp3(file: BinaryIO, start: int, size: int, *, tagged: bool) -> SoundFormat:
@@ -302,7 +296,7 @@ def _inspect_mp3(file: BinaryIO, start: int, size: int, *, tagged: bool) -> Soun
     while len(parts) < 1000:
         file.seek(start)
         head = file.read(4096)
-        length = _mpeg_length(head)
+        length = mpeg_length(head)
         mark = re.search(rb"Xing|Info|VBRI", head[4:64])
         at = 4 + mark.start() if mark else 0
         stored = 0  # bytes of this part by its header
@@ -311,7 +305,7 @@ def _inspect_mp3(file: BinaryIO, start: int, size: int, *, tagged: bool) -> Soun
         elif mark and head[at + 7] & 3 == 3:  # it holds frames and bytes
             stored = int.from_bytes(head[at + 12 : at + 16], "big")
         if not stored:
-            frames, faults = _walk(file, start, size, _mpeg_length)
+            frames, faults = walk(file, start, size, mpeg_length)
             version1 = head[1] >> 3 & 3 == 3
             count = frames * (1152 if version1 or head[1] >> 1 & 3 == 2 else 576)
             parts.append(SoundPart(start, size, "mp3", count))
@@ -319,7 +313,7 @@ def _inspect_mp3(file: BinaryIO, start: int, size: int, *, tagged: bool) -> Soun
         stop = _end_of_mp3(file, start + stored, length)
         if stop is None or stop >= size:
             # A header that knows of far less than there is was left by an editor.
-            stale = size - start - stored > max(0.01 * stored, _JUNK * 4)
+            stale = size - start - stored > max(0.01 * stored, 4 * MAX_JUNK)
             parts.append(SoundPart(start, size, "mp3" if stale else None))
             break
         parts.append(SoundPart(start, stop))
@@ -334,62 +328,10 @@ def _end_of_mp3(file: BinaryIO, stop: int, length: int) -> int | None:
     for end in (stop, stop + length):
         file.seek(end)
         head = file.read(7)
-        if head[:3] == b"ID3" or _mpeg_length(head):
+        if head[:3] == b"ID3" or mpeg_length(head):
             return end
         if head[:3] == b"TAG":  # ID3v1
             file.seek(end + 128)
             head = file.read(7)
-            return end + 128 if head[:3] == b"ID3" or _mpeg_length(head) else None
+            return end + 128 if head[:3] == b"ID3" or mpeg_length(head) else None
     return None
-
-
-def _walk(file: BinaryIO, position: int, size: int, length_of: Callable[[bytes], int]) -> tuple[int, tuple[str, ...]]:
-    """Frames from ``position`` on, and a fault if the last one is cut; junk between frames is stepped over."""
-    count, skipped = 0, 0
-    while position + 7 <= size:
-        file.seek(position)
-        head = file.read(7)
-        length = length_of(head)
-        if not length:
-            if head[:3] in (b"TAG", b"APE", b"ID3") or skipped > _JUNK:
-                break
-            position, skipped = position + 1, skipped + 1
-            continue
-        if position + length > size:
-            return count, ("it ends in the middle of a frame, so it is cut off",)
-        count, position, skipped = count + 1, position + length, 0
-    return count, ()
-
-
-_MPEG_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-# kbit/s by (version 1, layer): 1 is layer III, 2 layer II, 3 layer I.
-_MPEG_BITS = {
-    (True, 1): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (False, 1): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-}
-
-
-def _mpeg_length(head: bytes) -> int:
-    """Bytes of the MPEG audio frame that ``head`` starts, 0 if it starts none (ISO 11172-3, 1993)."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return 0
-    version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
-    bits, rate = head[2] >> 4, head[2] >> 2 & 3
-    if version == 1 or layer == 0 or bits in (0, 15) or rate == 3:
-        return 0
-    kilobits, hertz, padding = _MPEG_BITS[version == 3, layer][bits - 1], _MPEG_RATES[version][rate], head[2] >> 1 & 1
-    if layer == 3:
-        return (12_000 * kilobits // hertz + padding) * 4
-    return (72_000 if layer == 1 and version != 3 else 144_000) * kilobits // hertz + padding
-
-
-def _adts_length(head: bytes) -> int:
-    """Bytes of the ADTS frame that ``head`` starts, 0 if it starts none (ISO 13818-7)."""
-    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
-        return 0
-    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
-    return length if length > 7 else 0
