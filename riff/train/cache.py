@@ -49,7 +49,7 @@ def encode_clips(
     """Latents of every clip in every variant, from ``folder`` where they are there already.
 
     A shard's name is a hash of the images, the config, the encoder and the variants, so a stale one is never read;
-    a damaged one is made again. Pictures are read one by one, not held.
+    a damaged one is made again. Images are read one by one, not kept in memory.
 
     Args:
         vae: AutoencoderKL or AutoencoderTiny; its device and dtype are used.

@@ -10,7 +10,7 @@ from riff.train.recipe import FineTuneConfig, TrainingData
 from riff.utils.errors import RiffError, SystemProblem
 
 TAGS = ("text-to-audio", "text-to-music", "stable-diffusion", "diffusers", "diffusers-training", "riff")
-# Options that somebody who would repeat the run needs to know.
+# Options that are needed to repeat the run.
 SHOWN = (
     "method", "trigger", "rank", "lora_targets", "train_text_encoder", "max_train_steps", "train_batch_size",
     "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "lr_warmup_steps", "snr_gamma", "ema_decay",

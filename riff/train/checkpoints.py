@@ -28,7 +28,7 @@ STATE = "state.json"
 class Checkpoint:
     """What a run needs to go on: named groups of tensors and a few plain values.
 
-    There is no state of random generators in it: every micro-batch draws from a generator that is seeded by its
+    There is no state of random generators in it: every micro-batch has a generator that is seeded by its
     number (see :func:`riff.train.settings.generator_of`), so the step says it all, the order of the data included.
 
     Attributes:
@@ -141,7 +141,7 @@ def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[tuple[Path, str]
         reason.
 
     Raises:
-        ModelError: there are checkpoints, but none is whole; a run is never silently begun anew.
+        ModelError: there are checkpoints, but none is whole; a run never starts over silently.
     """
     passed: list[tuple[Path, str]] = []
     for folder in sorted(run.glob("step-????????"), reverse=True):
@@ -154,7 +154,7 @@ def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[tuple[Path, str]
     if passed:
         why = f"{len(passed)}; {passed[0][0].name}: {passed[0][1]}"
         raise ModelError(
-            f"every checkpoint in {run} is damaged ({why}); restore one, or delete the folder to begin anew"
+            f"every checkpoint in {run} is damaged ({why}); restore one, or delete the folder to start over"
         )
     return None, []
 

@@ -49,13 +49,13 @@ class Outcome:
     figures: dict[str, Any]
 
 
-def fine_tune(asked: FineTuneConfig, run: str | Path, *, until: int | None = None) -> Outcome | None:
+def fine_tune(config: FineTuneConfig, run: str | Path, *, until: int | None = None) -> Outcome | None:
     """Fine-tune a model; the same call goes on from the last checkpoint of ``run``.
 
     Under ``accelerate launch`` every process calls this.
 
     Args:
-        asked: what to do.
+        config: what to do.
         run: folder of the run: ``recipe.json``, ``cache/``, checkpoints, ``logs/``, ``samples/``, and in the end
             ``model/``.
         until: stop after this step although the schedule goes on.
@@ -68,7 +68,7 @@ def fine_tune(asked: FineTuneConfig, run: str | Path, *, until: int | None = Non
         ModelError: the model cannot be loaded, or the loss is not finite.
         SystemProblem: the disk is full, or an extra is not installed.
     """
-    _check_extras(asked)
+    _check_extras(config)
     from accelerate import PartialState
 
     # By default accelerate takes several processes on a CPU for as many single ones. They wait for long while the main
@@ -76,9 +76,9 @@ def fine_tune(asked: FineTuneConfig, run: str | Path, *, until: int | None = Non
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     folder, began = Path(run), time.time()
     saved = SavedRecipe.load(folder)
-    data = load_data(asked)
-    model = load_base(asked, data, state.device)
-    recipe = resolve_recipe(asked, model, data) if saved is None else saved.continued(asked, data.digest)
+    data = load_data(config)
+    model = load_base(config, data, state.device)
+    recipe = resolve_recipe(config, model, data) if saved is None else saved.continued(config, data.digest)
     with StopFlag(launched=state.num_processes > 1) as stop, state.main_process_first():
         try:
             setup = prepare_training(recipe, model, data, folder / "cache", stop)
@@ -89,7 +89,7 @@ def fine_tune(asked: FineTuneConfig, run: str | Path, *, until: int | None = Non
             return None
         if state.is_main_process:
             recipe = _with_steps(recipe, setup, state.device, time.time() - began)
-            SavedRecipe(asked, recipe, data.digest).save(folder)
+            SavedRecipe(config, recipe, data.digest).save(folder)
         else:  # what the main process decided, which timed its steps
             recipe = SavedRecipe.expect(folder).resolved
         before = _loss_before(recipe, setup, folder)

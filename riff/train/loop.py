@@ -44,7 +44,7 @@ def train(
 
     Args:
         model: what is trained; parameters that do not require gradients stay as they are.
-        batch_loss: draws a batch with the generator it is given and returns the loss and figures to log; as a
+        batch_loss: samples a batch with the given generator and returns the loss and figures to log; as a
             :class:`riff.train.settings.NumberedLoss` it also gets the number of the micro-batch in the run.
         settings: see :class:`riff.train.settings.LoopSettings`.
         run: folder of checkpoints and TensorBoard logs; all processes must see it.

@@ -113,7 +113,7 @@ class DiffusionLoss:
 def stratified_timesteps(batch: int, n_timesteps: int, *, generator: torch.Generator) -> Tensor:
     """One timestep from each of ``batch`` equal slices of the schedule, shuffled.
 
-    Every batch then covers the whole schedule, which lowers the variance of the loss against independent draws
+    Every batch then covers the whole schedule, which lowers the variance of the loss against independent samples
     (Kingma et al., 2021, "Variational Diffusion Models").
 
     Returns:

@@ -26,7 +26,7 @@ AUTO = "auto"
 STEPS = 20
 BATCH = 8
 FEWEST = 16  # clips that are generated however long they take
-# Kinds of music that people ask for; a closed vocabulary is asked for those that it knows.
+# Kinds of music that people want; of a closed vocabulary those that it knows are used.
 CLASS_PROMPTS = (
     "techno", "house", "trance", "drum and bass", "dubstep", "ambient", "lo-fi hip hop, mellow electric piano",
     "trap", "disco", "funk", "soul", "jazz, saxophone", "swing, big band", "bebop", "blues, guitar",

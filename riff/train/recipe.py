@@ -1,4 +1,4 @@
-"""What a fine-tuning run is asked for, checked, completed to suit model and data, and kept in the run's folder."""
+"""The request of a fine-tuning run, checked, completed to suit model and data, and kept in the run's folder."""
 
 import dataclasses
 import hashlib
@@ -170,9 +170,9 @@ class FineTuneConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SavedRecipe:
-    """What a run was asked for when it began, what that was resolved to, and a hash of the data set."""
+    """The request that began a run, what it was resolved to, and a hash of the data set."""
 
-    asked: FineTuneConfig
+    requested: FineTuneConfig
     resolved: FineTuneConfig
     data: str
 
@@ -193,8 +193,8 @@ class SavedRecipe:
             return None
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            asked, resolved = (FineTuneConfig.from_options(**fields[name]) for name in ("asked", "settled"))
-            return cls(asked, resolved, str(fields["data"]))
+            requested, resolved = (FineTuneConfig.from_options(**fields[name]) for name in ("asked", "settled"))
+            return cls(requested, resolved, str(fields["data"]))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RiffError(f"{path} is damaged ({error}); restore it, or begin a new run elsewhere") from error
 
@@ -209,21 +209,21 @@ class SavedRecipe:
     def save(self, run: Path) -> None:
         """Write it into the run's folder."""
         run.mkdir(parents=True, exist_ok=True)
-        fields = {"asked": self.asked.to_options(), "settled": self.resolved.to_options(), "data": self.data}
+        fields = {"asked": self.requested.to_options(), "settled": self.resolved.to_options(), "data": self.data}
         write_json(run / RECIPE_NAME, fields)
 
-    def continued(self, asked: FineTuneConfig, data: str) -> FineTuneConfig:
-        """The resolved recipe, with the values that may change as they are asked for now.
+    def continued(self, requested: FineTuneConfig, data: str) -> FineTuneConfig:
+        """The resolved recipe, with the values that may change as they are requested now.
 
         Raises:
             RiffError: something else has changed; every change is named.
         """
-        old, new = self.asked.to_options(), asked.to_options()
+        old, new = self.requested.to_options(), requested.to_options()
         changed = [
             f"{name} {old[name]!r} -> {new[name]!r}" for name in old if name not in FREE and old[name] != new[name]
         ]
         if data != self.data:
-            changed.append(f"the clips or captions of {asked.train_data_dir}")
+            changed.append(f"the clips or captions of {requested.train_data_dir}")
         if changed:
             raise RiffError(
                 f"this run was begun otherwise: {', '.join(changed)}; begin a new one in another folder, "

@@ -35,7 +35,7 @@ class LoopSettings:
         mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"`` (fp16 needs a GPU); None has to be replaced before training.
         checkpointing_steps: steps between checkpoints.
         preview_steps: steps between previews.
-        seed: of everything random; step k of a run draws the same numbers however the run was interrupted.
+        seed: of everything random; step k of a run has the same random numbers however the run was interrupted.
         compile: compile the model with torch.compile.
         channels_last: keep convolution weights with channels innermost. Measure before you choose: on CPUs it made
             AutoencoderTiny 1.5 times faster and the UNet, with its group norms, slower.

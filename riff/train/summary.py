@@ -79,7 +79,7 @@ def read_summary(run: Path) -> RunSummary:
     except FileNotFoundError as error:
         raise RiffError(f"{run} holds no {SUMMARY}; give the folder of a training run") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RiffError(f"{path} is no summary of a run ({error}); the next checkpoint writes it anew") from error
+        raise RiffError(f"{path} is no summary of a run ({error}); the next checkpoint replaces it") from error
 
 
 def to_json(history: History) -> History:

@@ -179,7 +179,7 @@ def test_a_run_records_how_many_clips_its_time_allowed(tmp_path, mini_config, mi
     asked = recipe(data, mini_checkpoint, num_class_images=None, max_train_steps=1)
     fine_tune(asked, tmp_path / "run")
     saved = SavedRecipe.expect(tmp_path / "run")
-    assert (saved.asked.num_class_images, saved.resolved.num_class_images) == (None, 20)
+    assert (saved.requested.num_class_images, saved.resolved.num_class_images) == (None, 20)
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(caplog, monkeypatch):
@@ -208,7 +208,7 @@ def test_options_survive_the_way_to_the_file_and_back(tmp_path):
     asked = FineTuneConfig.from_options("set", max_train_steps=5, use_ema=False, validation_prompt=["a"], seed=3)
     SavedRecipe(asked, asked.with_loop(learning_rate=0.1), "data").save(tmp_path)
     found = SavedRecipe.expect(tmp_path)
-    assert found.asked == asked
+    assert found.requested == asked
     assert (asked.loop.steps, asked.loop.ema_decay, found.resolved.loop.learning_rate) == (5, 0.0, 0.1)
 
 

@@ -1,4 +1,4 @@
-"""Music in, a data set of captioned spectrogram pictures out: :func:`prepare`."""
+"""Music in, a data set of captioned spectrograms out: :func:`prepare`."""
 
 from riff.train.data.prepare import prepare
 from riff.train.data.ray import prepare_on_ray

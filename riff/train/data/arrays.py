@@ -44,7 +44,7 @@ def load_image_sets(folder: str | Path, *, limit: int | None = None) -> tuple[li
     """Read a folder of shards that ``training.recipes.dataset`` wrote.
 
     Args:
-        folder: holds ``pictures-*.npy`` and ``clips-*.jsonl``; the config lies there or one folder up.
+        folder: holds ``pictures-*.npy`` and ``clips-*.jsonl``; the config is there or one folder up.
         limit: at most so many images of each width.
 
     Returns:
@@ -56,19 +56,19 @@ def load_image_sets(folder: str | Path, *, limit: int | None = None) -> tuple[li
     folder = Path(folder)
     by_width: dict[int, list[tuple[np.ndarray, list[dict[str, Any]]]]] = {}
     for path in sorted(folder.glob("pictures-*.npy")):
-        pictures = np.load(path, allow_pickle=False)
+        pixels = np.load(path, allow_pickle=False)
         lines = path.with_name(path.name.replace("pictures-", "clips-")).with_suffix(".jsonl").read_text("utf-8")
         clips = [json.loads(line) for line in lines.splitlines()]
-        if len(clips) != len(pictures):
-            raise RiffError(f"{path} has {len(pictures)} images but {len(clips)} clips; delete it and make it again")
+        if len(clips) != len(pixels):
+            raise RiffError(f"{path} has {len(pixels)} images but {len(clips)} clips; delete it and make it again")
         if clips:
-            by_width.setdefault(pictures.shape[-1], []).append((pictures, clips))
+            by_width.setdefault(pixels.shape[-1], []).append((pixels, clips))
     if not by_width:
         raise RiffError(f"{folder} holds no pictures-*.npy shards; make them with python -m training.recipes.dataset")
     config = SpectrogramConfig.load(folder if (folder / "spectrogram_config.json").exists() else folder.parent)
     sets = []
     for _, shards in sorted(by_width.items(), reverse=True):
-        pictures = torch.from_numpy(np.concatenate([shard for shard, _ in shards])[:limit])
+        pixels = torch.from_numpy(np.concatenate([shard for shard, _ in shards])[:limit])
         clips = [clip for _, clips in shards for clip in clips][:limit]
-        sets.append(ImageSet(pictures, clips, config.channels))
+        sets.append(ImageSet(pixels, clips, config.channels))
     return sets, config

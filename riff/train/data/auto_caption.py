@@ -1,6 +1,6 @@
-"""``--caption auto``: words for a clip from what can be measured and what riff's tagger hears in it.
+"""``--caption auto``: words for a clip from what can be measured and what riff's tagger finds in it.
 
-The tagger has heard General MIDI music only, so instruments and genre are said where it is sure, and even then mean
+The tagger has learned from General MIDI music only, so instruments and genre are stated where it is sure, and even then mean
 "most like, among what it knows". Thresholds were chosen on 300 composed clips whose truth is known, and are measured on
 others by ``python -m training.measure.captions``.
 """
@@ -131,7 +131,7 @@ class Description:
         )
 
     def _drums(self) -> bool | None:
-        """What to say of drums: what the tagger hears, or else the measured share; nothing where these disagree."""
+        """What to say of drums: what the tagger finds, or else the measured share; nothing where these disagree."""
         if self.drums is None or self.percussive is None:
             return self.percussive if self.drums is None else self.drums
         return self.drums if self.drums == self.percussive else None
@@ -143,12 +143,12 @@ def describe(
     """Describe a clip.
 
     Args:
-        waveform: (C, T), one channel or two, as loud as its picture, so that "quiet" and "loud" are true of that; one
+        waveform: (C, T), one channel or two, as loud as its image, so that "quiet" and "loud" are true of that; one
             that was brought to the model's level (:data:`riff.music.alignment.LEVEL`) is neither.
         sample_rate: samples per second, in Hz.
         beats: of the clip; None says no tempo.
-        image: the clip's picture (1, M, N), beginning with a bar; None, or one of a config that the tagger does not
-            read, has another drawn for it.
+        image: the clip's image (1, M, N), beginning with a bar; None, or one of a config that the tagger does not
+            read, is replaced by another.
         config: of ``image``.
 
     Returns:
@@ -164,8 +164,8 @@ def describe(
     if measured is None:
         return Description()
     bpm = beats.bpm if beats is not None and beats.steadiness >= STEADY else None
-    heard, keyscale, instruments = _listen(waveform, sample_rate, bpm, image if _tagger().reads(config) else None)
-    genre = _sure(heard.genres, SURE_OF_GENRE)
+    tags, keyscale, instruments = _listen(waveform, sample_rate, bpm, image if _tagger().reads(config) else None)
+    genre = _sure(tags.genres, SURE_OF_GENRE)
     attack = _beyond(measured.percussive, TONAL, PERCUSSIVE, "tonal", "percussive")
     return Description(
         bpm=bpm,
@@ -174,7 +174,7 @@ def describe(
         loudness=_beyond(measured.lufs, QUIET, LOUD, "quiet", "loud"),
         brightness=_beyond(measured.centroid, WARM, BRIGHT, _low_word(keyscale), "bright"),
         density=_beyond(measured.notes, SPARSE, BUSY, "sparse", "busy"),
-        drums=_drums(heard),
+        drums=_drums(tags),
         percussive=None if attack is None else attack == "percussive",
         instruments=instruments,
         genre=None if genre is None else genre.replace("_", " "),
@@ -184,13 +184,13 @@ def describe(
 def _listen(
     waveform: Tensor, sample_rate: int, bpm: float | None, image: Tensor | None
 ) -> tuple[Tags, str | None, tuple[str, ...]]:
-    """What the tagger hears, the key and the families it is sure of; by a picture of its own where there is none."""
+    """What the tagger finds, the key and the families it is sure of; by an image of its own where there is none."""
     tagger = _tagger()
     if image is not None:
-        heard = tagger.tag_images(image[None])[0]
-        return heard, _sure(heard.keys, SURE_OF_KEY), _families(heard, SURE_OF_INSTRUMENT)
-    heard = _tracked(tagger, waveform, sample_rate, bpm)
-    return heard, _untracked_key(tagger, waveform, sample_rate), _families(heard, SURE_OF_INSTRUMENT_TRACKED)
+        tags = tagger.tag_images(image[None])[0]
+        return tags, _sure(tags.keys, SURE_OF_KEY), _families(tags, SURE_OF_INSTRUMENT)
+    tags = _tracked(tagger, waveform, sample_rate, bpm)
+    return tags, _untracked_key(tagger, waveform, sample_rate), _families(tags, SURE_OF_INSTRUMENT_TRACKED)
 
 
 @functools.cache
@@ -206,8 +206,8 @@ def _tracked(tagger: Tagger, waveform: Tensor, sample_rate: int, bpm: float | No
 
 def _untracked_key(tagger: Tagger, waveform: Tensor, sample_rate: int) -> str | None:
     """The key by an even grid: measured better than by beats tracked in a clip, or by pitch classes alone."""
-    picture = tagger.image_of(waveform, sample_rate, bpm=EVEN_BPM, downbeat=0.0)
-    return _sure(tagger.tag_images(picture[None])[0].keys, SURE_OF_KEY_UNTRACKED)
+    own = tagger.image_of(waveform, sample_rate, bpm=EVEN_BPM, downbeat=0.0)
+    return _sure(tagger.tag_images(own[None])[0].keys, SURE_OF_KEY_UNTRACKED)
 
 
 def _sure(ranked: dict[str, float], least: float) -> str | None:
@@ -235,11 +235,11 @@ def _low_word(keyscale: str | None) -> str:
     return "dark" if keyscale is not None and keyscale.endswith("minor") else "warm"
 
 
-def _drums(heard: Tags) -> bool | None:
-    probability = heard.instruments.get("drums", 0.5)
+def _drums(tags: Tags) -> bool | None:
+    probability = tags.instruments.get("drums", 0.5)
     return True if probability >= SURE_OF_DRUMS else False if probability <= 1.0 - SURE_OF_DRUMS else None
 
 
-def _families(heard: Tags, least: float) -> tuple[str, ...]:
-    sure = [name for name, probability in heard.instruments.items() if probability >= least and name != "drums"]
+def _families(tags: Tags, least: float) -> tuple[str, ...]:
+    sure = [name for name, probability in tags.instruments.items() if probability >= least and name != "drums"]
     return tuple(dict.fromkeys(_FAMILY_OF.get(name, name) for name in sure))[:MOST_FAMILIES]

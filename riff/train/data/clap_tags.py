@@ -52,10 +52,10 @@ def clap_tags(waveform: Tensor, sample_rate: int, source: str) -> str:
         source: a folder with a CLAP, or its name in the local cache.
     """
     clap, texts = _loaded(source)
-    heard = clap.hear(Sound(Path("clip"), waveform, sample_rate))
+    embedding = clap.hear(Sound(Path("clip"), waveform, sample_rate))
     said = []
     for kind, words in KINDS.items():
-        likeness = SCALE * (texts[kind] @ heard)
+        likeness = SCALE * (texts[kind] @ embedding)
         weights = np.exp(likeness - likeness.max())
         if weights.max() / weights.sum() >= LEAST:
             said.append(words[int(weights.argmax())])

@@ -13,7 +13,7 @@ from riff.spectrogram.tempo import TempoMap
 from riff.train.data.settings import PrepareSettings
 from riff.utils.errors import RiffError
 
-EVEN_BPM = 120.0  # of clips in which no even beat is heard
+EVEN_BPM = 120.0  # of clips without an even beat
 EDGE = 0.05  # seconds of silence that may complete a clip at an end of a sound: beats are placed no better
 LEAD = 0.25  # seconds of what was used that a next stretch begins with, so that its first beat has something before it
 # What a clip's beats may be off an even, linearly changing tempo, as a share of a beat, root mean square.
@@ -24,7 +24,7 @@ MOST_CHANGE = 1.2  # longest beat of a clip over its shortest
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """Where a clip lies in a sound.
+    """Where a clip is in a sound.
 
     Attributes:
         start: seconds; down to ``-EDGE``, where silence comes before the sound.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 ROWS, COLUMNS = 32, 32
-RANGE = 50.0  # decibels below a clip's loudest cell that count; what lies deeper differs between two encodings
+RANGE = 50.0  # decibels below a clip's loudest cell that count; what is softer differs between two encodings
 # Cosine from which two clips are one: copies through MP3 or Vorbis have 0.998, repeated bars 0.99,
 # clips of different composed songs at most 0.45.
 ALIKE = 0.99

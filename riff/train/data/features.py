@@ -37,7 +37,7 @@ class Features:
 def measure(waveform: Tensor, sample_rate: int) -> Features | None:
     """Measure a clip.
 
-    Harmonic and percussive parts are told apart by medians along time and along frequency (Fitzgerald 2010).
+    Harmonic and percussive parts are separated by medians along time and along frequency (Fitzgerald 2010).
 
     Args:
         waveform: (C, T), one channel or two.

@@ -57,9 +57,9 @@ def read_stated(path: Path) -> StatedMusic | None:
     beats_per_bar = {"3/4": 3, "4/4": 4}.get(metre) or parse_time_signature(prompt)
     exact = bpm is not None and made.get("task") not in _EDITS and "timeline" not in made
     if exact and bpm is not None:
-        # A file that was cut since has neither whole bars nor the length that was asked for.
-        beats, asked = seconds * bpm / 60.0, positive_number(made.get("duration"))
+        # A file that was cut since has neither whole bars nor the requested length.
+        beats, requested = seconds * bpm / 60.0, positive_number(made.get("duration"))
         whole = abs(beats - round(beats)) < 0.02 and round(beats) % beats_per_bar == 0
-        exact = whole or (asked is not None and abs(asked - seconds) < 0.01)
+        exact = whole or (requested is not None and abs(requested - seconds) < 0.01)
     key = made.get("key") or made.get("keyscale")
     return StatedMusic(prompt, None if key is None else str(key), bpm, beats_per_bar, exact)

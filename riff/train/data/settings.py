@@ -15,23 +15,23 @@ class PrepareSettings:
     """How music becomes a data set.
 
     Attributes:
-        config: of the pictures; its grid says whether clips are whole bars or seconds.
+        config: of the images; its grid says whether clips are whole bars or seconds.
         bars: bars in a clip on the beats grid; default as many of four beats as fill ``config.width``.
         beats_per_bar: 3 or 4; default what a file's own words say (``"a waltz"``, ``"3/4"``), else 4.
         overlap: share of a clip that the next one repeats, 0 to 0.9, rounded to whole bars on the beats grid.
-        unsteady: what becomes of a clip in which no even beat is heard. ``"skip"`` leaves it out, for bars cut at wrong
+        unsteady: what becomes of a clip without an even beat. ``"skip"`` leaves it out, for bars cut at wrong
             places teach a model of the beats grid wrong rhythm; ``"keep"`` cuts it where the beats seem to be;
             ``"seconds"`` lays it on an even grid of 120 beats per minute and states no tempo.
         min_loudness: root mean square level in decibels of full scale below which a clip is silent and left out.
         level: whether clips are brought to the level that riff's models know (decibel scale only).
         caption: the user's words for all the music; they stand before those of each file.
-        auto: whether captions are made up from what is measured and heard.
+        auto: whether captions are made up from what is measured and recognised.
         clap: CLAP whose tags stand after the words: a folder, or a name in the local cache; None asks none.
         tags: whether title, artist and genre in a file caption it where nothing else does.
         text_column: of a ``datasets`` data set; default the first of text, caption, prompt and description.
         duplicates: whether clips that are nearly copies of others are kept.
         validation: share of the sources held out, 0 to 0.9.
-        shards: whether the clips are packed in Parquet shards rather than in folders of pictures.
+        shards: whether the clips are packed in Parquet shards rather than in folders of images.
 
     Raises:
         RiffError: a value is out of range.

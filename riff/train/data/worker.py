@@ -238,8 +238,8 @@ class _Cutter:
         if sound is not None and self.settings.clap is not None:
             from riff.train.data.clap_tags import clap_tags
 
-            heard = clap_tags(sound, config.sample_rate, self.settings.clap)
-            words = clean_captions([", ".join(filter(None, (text, heard))) for text in words or ("",)])
+            more = clap_tags(sound, config.sample_rate, self.settings.clap)
+            words = clean_captions([", ".join(filter(None, (text, more))) for text in words or ("",)])
         if sound is None or not self.settings.auto:
             return list(words) or [""], bpm, key
         from riff.train.data.auto_caption import describe
