@@ -61,6 +61,7 @@ class RiffPipeline:
     name = property(attrgetter("model.name"), doc="What the checkpoint is called in the files it makes.")
     origin = property(attrgetter("model.origin"), doc="Where the weights came from.")
     device = property(attrgetter("model.device"), doc="Where the model is.")
+    compiled = property(attrgetter("model.compiled"), doc="Whether the denoiser was compiled.")
     guidance_interval = property(
         attrgetter("model.guidance_interval"),
         lambda self, interval: setattr(self.model, "guidance_interval", interval),
