@@ -67,7 +67,6 @@ class RiffPipeline:
         lambda self, interval: setattr(self.model, "guidance_interval", interval),
         doc="Shares of the steps between which there is guidance; None is the model's own.",
     )
-
     sampling_rate = renamed_property("sampling_rate", "sample_rate")
 
     def __repr__(self) -> str:

@@ -181,7 +181,8 @@ class MusicStream:
     def _noise(self) -> Tensor:
         """Noise that goes on an arc from seed to seed, so that the music changes a little with each bar."""
         phrase, place = divmod(self.bars, PHRASE)
-        ends = [self.model.noise(self._layout, (self.seed + phrase + i) % 2**63) for i in range(2)]
+        seeds = [self._reading.noise_seed((self.seed + phrase + i) % 2**63) for i in range(2)]
+        ends = [self.model.noise(self._layout, seed) for seed in seeds]
         noise = slerp(ends[0], ends[1], place / PHRASE)
         # A bar stands in that half of the image's two bars which is its own; the third and so on in the other half.
         turned = self.bars > 0 and self.bars % 2 == 0
