@@ -191,6 +191,8 @@ def _warn_of_losses(pixels: "Image", path: str | Path) -> None:
     """Name what about an image may be audible, or has no effect."""
     if pixels.format in ("JPEG", "WEBP"):
         warnings.warn(f"{path} is a {pixels.format}: detail that it lost may be audible; PNG loses none", stacklevel=3)
+    if (frames := getattr(pixels, "n_frames", 1)) > 1:
+        warnings.warn(f"{path} holds {frames} images; the first one is read", stacklevel=3)
     if "A" in pixels.getbands():
         warnings.warn(f"{path} has transparency, which is ignored", stacklevel=3)
     if _exif(pixels).get(_ORIENTATION, 1) != 1:

@@ -510,3 +510,13 @@ def test_random_damage_gives_a_picture_or_a_riff_error(tmp_path):
             assert image.shape[0] == config.channels
         except RiffError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.filterwarnings("ignore:.*(detail that it lost|does not say what)")
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_an_animation_is_named_rather_than_read_in_part_without_a_word(tmp_path, name):
+    first, second = (PIL.Image.fromarray(random_pixels(64)) for _ in range(2))
+    second.putpixel((3, 3), (0, 9, 200))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    with pytest.warns(UserWarning, match="holds 2 images; the first one is read"):
+        read_png(tmp_path / name)
