@@ -146,6 +146,7 @@ def test_an_empty_field_is_left_out_and_a_wrong_one_is_named(stage) -> None:
     assert form.read(values(bpm=" 97,5 ".replace(",", "."), bars="3", key="auto", seed=2)) == RenderRequest(
         prompt="techno", bpm=97.5, bars=3, seed=2
     )
+    assert form.read(values()).seed != form.read(values()).seed
     with pytest.raises(RiffError, match="bpm is 'fast'"):
         form.read(values(bpm="fast"))
     with pytest.raises(RiffError, match="the prompt is empty"):
@@ -292,7 +293,7 @@ def test_a_live_bar_walks_in_its_first_beat_and_one_that_was_thrown_away_never_w
     assert np.diff(bar.beats)[1:] == pytest.approx(0.4, abs=1e-6)
     assert 0.4 < np.diff(bar.beats)[0] < 0.6
     told = feed("live", "0" * 16, bar.clip, text='a "b" <c>', beats=bar.beats)
-    assert 'data-said="a &#34;b&#34; &lt;c&gt;"' in told and 'data-from="0.000000"' in told
+    assert 'data-text="a &#34;b&#34; &lt;c&gt;"' in told and 'data-from="0.000000"' in told
     assert [float(time) for time in re.findall(r'data-beats="([^"]*)"', told)[0].split()] == pytest.approx(bar.beats)
 
 
@@ -568,7 +569,8 @@ def test_compose_keep_compare_and_save_in_the_browser(page, tmp_path) -> None:
     seeds = []
     for _ in range(2):
         page.click("#compose-dice")
-        page.wait_for_timeout(800)
+        field = "document.querySelector('#compose-seed input').value"
+        page.wait_for_function(f"seeds => {field} && !seeds.includes({field})", arg=seeds)
         seeds.append(page.input_value("#compose-seed input"))
         page.click("#compose-go")
         page.wait_for_selector(f"#compose-result .riff-facts:has-text('seed {seeds[-1]}')")
@@ -578,7 +580,7 @@ def test_compose_keep_compare_and_save_in_the_browser(page, tmp_path) -> None:
     assert len(sound) / rate == pytest.approx(8 * 4 * 60 / 84, abs=0.01) and np.abs(sound).max() > 0.05
     page.click("#compose-result .riff-play")
     page.wait_for_function("document.querySelector('#compose-result audio').currentTime > 0.5")
-    assert page.evaluate("parseFloat(document.querySelector('#compose-result .riff-picture i').style.left)") > 1
+    assert page.evaluate("parseFloat(document.querySelector('#compose-result .riff-image i').style.left)") > 1
     for kind in FORMATS:
         with page.expect_download() as download:
             page.click(f"#compose-result .riff-files a:has-text('{kind.upper()}')")
@@ -783,11 +785,11 @@ def test_live_follows_its_fields_on_the_beat_without_a_gap(page, stage, monkeypa
             assert following["at"] == pytest.approx(last["until"], abs=1e-9), "it begins with the sample after the last"
     sound, rate, beats = laid(page, joins)
     assert onsets(sound, rate) == pytest.approx(beats, abs=0.02), "every beat is heard when it is due, and no other"
-    way = 4 * next(number for number, join in enumerate(joins) if "90" in join["said"])
+    way = 4 * next(number for number, join in enumerate(joins) if "90" in join["text"])
     steps = np.diff(beats)
     assert steps[:way] == pytest.approx(1.0, abs=1e-3), "the beat goes on over the joins"
     assert steps[way + 2 : way + 4] == pytest.approx(60 / 90, abs=1e-3), "the new tempo is there within half a bar"
-    assert sum("60" in join["said"] for join in new if join["came"] > changed) <= 1, "what was being drawn, and the way"
+    assert sum("60" in join["text"] for join in new if join["came"] > changed) <= 1, "what was being drawn, and the way"
     if len(new) == len(joins):
         heard_after = np.interp([changed - joins[0]["at"], beats[way + 2]], beats, np.arange(len(beats)))
         assert heard_after[1] - heard_after[0] <= 8
@@ -810,7 +812,7 @@ def test_the_page_fits_a_phone_and_is_played_by_keyboard(page, address) -> None:
     assert all(tab.is_visible() and tab.bounding_box()["x"] + tab.bounding_box()["width"] <= 390 for tab in tabs)
     unnamed = "img:not([alt]), canvas:not([aria-label])"
     assert phone.locator(unnamed).count() == 0
-    phone.locator("#compose-result .riff-picture").focus()
+    phone.locator("#compose-result .riff-image").focus()
     phone.keyboard.press("Enter")
     phone.wait_for_function("!document.querySelector('#compose-result audio').paused")
     phone.keyboard.press("ArrowRight")

@@ -65,7 +65,7 @@ def _add_senders(stage: Stage, tabs: gr.Tabs, sounds: dict[str, gr.Audio]) -> No
     """Hidden buttons, by which the page's script sends a clip of any card to a tab, or keeps it."""
     clip, names = gr.Textbox("", visible="hidden", elem_id="riff-clip"), gr.State([])
     kept = gr.HTML("", elem_id="riff-kept")
-    told = {"js": "() => window.riffSent", **PRIVATE}
+    sent: dict[str, Any] = {"js": "() => window.riffSent", **PRIVATE}
 
     def send(name: str, tab: str) -> tuple[object, object]:
         if name not in stage.shelf:
@@ -74,7 +74,7 @@ def _add_senders(stage: Stage, tabs: gr.Tabs, sounds: dict[str, gr.Audio]) -> No
 
     for tab, sound in sounds.items():
         button = gr.Button(tab, visible="hidden", elem_id=f"send-{tab}")
-        button.click(functools.partial(send, tab=tab), clip, [sound, tabs], **told)
+        button.click(functools.partial(send, tab=tab), clip, [sound, tabs], **sent)
 
     def keep(name: str, names: list[str]) -> tuple[list[str], str]:
         names = [each for each in [*(each for each in names if each != name), name] if each in stage.shelf]

@@ -17,6 +17,7 @@ from riff.apps.playground.widgets import (
     columns,
     empty,
     python_loading,
+    read_value,
     shell_code,
     slider_range,
     start,
@@ -29,7 +30,7 @@ from riff.tasks.requests import TimelineRequest
 from riff.tasks.timeline import Easing, Keyframe, Timeline
 from riff.utils.errors import RiffError
 from riff.utils.pages import render as fill
-from riff.utils.schema import as_dict
+from riff.utils.schema import as_dict, describe_fields, parse_text
 
 COLUMNS = ("bar", "prompt", "bpm", "hold", "easing", "key")
 ROWS = (
@@ -39,7 +40,7 @@ ROWS = (
 )
 
 
-def read_rows(rows: Sequence[Sequence[Any]], bars: float, loop: bool, seed: float | None) -> Timeline:
+def read_rows(rows: Sequence[Sequence[Any]], bars: float, loop: bool, seed: int | None) -> Timeline:
     """The table as a timeline; empty rows are left out.
 
     Raises:
@@ -50,14 +51,14 @@ def read_rows(rows: Sequence[Sequence[Any]], bars: float, loop: bool, seed: floa
         cells = {name: _text(cell) for name, cell in zip(COLUMNS, row, strict=False)}
         if any(cells.values()):
             frames.append(_keyframe(len(frames) + 1, cells))
-    return Timeline(tuple(frames), bars=int(bars), loop=bool(loop), seed=None if seed is None else int(seed))
+    return Timeline(tuple(frames), bars=int(bars), loop=bool(loop), seed=seed)
 
 
 def with_row(rows: Sequence[Sequence[Any]], bars: float) -> tuple[list[list[str]], int]:
     """The table with one more keyframe, four bars after the last, and the length that this takes."""
     table = [[_text(cell) for cell in row] for row in rows]
     try:
-        place = max((_number(row[0]) for row in table if row[0]), default=-4.0) + 4.0
+        place = max((float(_plain(row[0])) for row in table if row[0]), default=-4.0) + 4.0
     except ValueError:
         place = float(bars)
     return [*table, [f"{place:g}", "techno", "", "", "smooth", ""]], int(
@@ -138,9 +139,9 @@ def build(stage: Stage) -> None:
                 elem_classes="riff-hint")  # fmt: skip
     fields = [table, bars, loop, form.controls["seed"]]
 
-    def look(*values: Any) -> tuple[str, str]:
+    def look(rows: Any, bars: float, loop: bool, seed: str) -> tuple[str, str]:
         try:
-            timeline = read_rows(*values)
+            timeline = read_rows(rows, bars, loop, read_value(form.fields["seed"], seed))
         except RiffError as error:
             return problem(error), ""
         return lane(timeline), yaml_link(timeline)
@@ -186,32 +187,26 @@ def _options(request: TimelineRequest) -> dict[str, Any]:
 
 
 def _without_defaults(frame: Keyframe) -> str:
-    plain = Keyframe(frame.prompt, bar=0.0)
-    given = [f"{name}={getattr(frame, name)!r}" for name in ("bpm", "hold", "easing", "key")
-             if getattr(frame, name) != getattr(plain, name)]  # fmt: skip
-    return f"Keyframe({', '.join([repr(frame.prompt), f'bar={frame.bar:g}', *given])})"
+    given = as_dict(frame)
+    words = [repr(given.pop("prompt"))]
+    words += [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in given.items()]
+    return f"Keyframe({', '.join(words)})"
 
 
 def _keyframe(number: int, cells: dict[str, str]) -> Keyframe:
-    numbers: dict[str, float | None] = {}
-    for name in ("bar", "bpm", "hold"):
-        try:
-            numbers[name] = _number(cells[name]) if cells.get(name) else None
-        except ValueError:
-            raise RiffError(f"keyframe {number}: {name} is '{cells[name]}'; write a number") from None
-    if numbers["bar"] is None:
-        raise RiffError(f"keyframe {number}: bar is empty; write where it is, 0 for the start")
+    fields = {field.name: field for field in describe_fields(Keyframe)}
     try:
-        return Keyframe(
-            cells.get("prompt", ""), bar=numbers["bar"], bpm=numbers["bpm"], hold=numbers["hold"] or 0.0,
-            easing=cells.get("easing") or "smooth", key=cells.get("key") or None,  # type: ignore[arg-type]
-        )  # fmt: skip
+        if not cells.get("bar"):
+            raise RiffError("bar is empty; write where it is, 0 for the start")
+        given = {name: parse_text(_plain(cell) if fields[name].kind is float else cell, fields[name])
+                 for name, cell in cells.items() if cell or name == "prompt"}  # fmt: skip
+        return Keyframe(**given)
     except RiffError as error:
         raise RiffError(f"keyframe {number}: {error}") from error
 
 
-def _number(text: str) -> float:
-    return float(text.replace(",", "."))
+def _plain(number: str) -> str:
+    return number.replace(",", ".")
 
 
 def _text(cell: Any) -> str:

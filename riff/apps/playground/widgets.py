@@ -45,7 +45,7 @@ class RequestForm:
             name: of the field.
             look: what differs from the usual: label, info, lines, ...
         """
-        field, value = self.fields[name], look.pop("value", getattr(self.start, name))
+        field, value = self.fields[name], getattr(self.start, name)
         if name == "guidance_scale" and value is None:
             value = self.stage.pipe.model.default_guidance
         label = (field.flag[2:] or name).replace("-", " ").replace("_", " ").capitalize()
@@ -55,11 +55,11 @@ class RequestForm:
         return self.controls[name]
 
     def add_seed(self) -> None:
-        """The seed, and a button that rolls another one."""
+        """The seed, random where it is empty, and a button that rolls one."""
         with gr.Row(elem_classes="riff-row"):
-            seed = self.add("seed", value=roll, info=None, scale=4)
+            seed = self.add("seed", info=None, placeholder="random", scale=4)
             dice = gr.Button("Roll", elem_classes="riff-dice", elem_id=f"{self.tab}-dice", min_width=80, scale=1)
-        dice.click(roll, None, seed, **PRIVATE)
+        dice.click(lambda: str(roll()), None, seed, **PRIVATE)
 
     def add_rest(self) -> None:
         """All other fields, folded away."""
@@ -81,7 +81,7 @@ class RequestForm:
         """
         given: dict[str, Any] = {}
         for name, value in zip(self.controls, values, strict=True):
-            value = _value(self.fields[name], value)
+            value = read_value(self.fields[name], value)
             usual = self.stage.pipe.model.default_guidance if name == "guidance_scale" else None
             if value is not None and value != usual:
                 given[name] = value
@@ -109,12 +109,14 @@ def _control(field: FieldInfo, value: Any, look: dict[str, Any]) -> Any:
         return gr.Slider(low, high, value, step=step, **look)
     if field.kind is not str and value is not None:
         return gr.Number(value, precision=0 if field.kind is int else None, **look)
+    if field.kind is str:
+        return gr.Textbox(value or "", **look)
     # A number that may be left out is text, since Gradio's number fields are never empty.
-    empty = "" if field.kind is str else AUTO
-    return gr.Textbox(value or "", **{"placeholder": empty} | look)
+    number: dict[str, Any] = {"placeholder": AUTO, "max_lines": 1}
+    return gr.Textbox("", **number | look)
 
 
-def _value(field: FieldInfo, value: Any) -> Any:
+def read_value(field: FieldInfo, value: Any) -> Any:
     """What a control holds as the field takes it; None where it is empty."""
     if isinstance(value, str):
         value = value.strip()

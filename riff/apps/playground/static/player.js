@@ -2,8 +2,8 @@
 const players = () => [...document.querySelectorAll('.riff-player audio')];
 const parts = node => {
   const box = node.closest('.riff-player');
-  return box && { box, audio: box.querySelector('audio'), picture: box.querySelector('.riff-picture'),
-    line: box.querySelector('.riff-picture > i'), now: box.querySelector('.riff-now'),
+  return box && { box, audio: box.querySelector('audio'), image: box.querySelector('.riff-image'),
+    line: box.querySelector('.riff-image > i'), now: box.querySelector('.riff-now'),
     button: box.querySelector('.riff-play') };
 };
 const clock = s => Math.floor(s / 60) + ':' + String(Math.floor(s % 60)).padStart(2, '0');
@@ -12,10 +12,10 @@ const draw = audio => {
   if (!p) return;
   if (audio.duration) {
     const share = 100 * audio.currentTime / audio.duration + '%';
-    p.line.style.left = share; p.picture.style.setProperty('--at', share);
+    p.line.style.left = share; p.image.style.setProperty('--at', share);
   }
   p.now.textContent = clock(audio.currentTime);
-  p.picture.setAttribute('aria-valuenow', audio.currentTime.toFixed(1));
+  p.image.setAttribute('aria-valuenow', audio.currentTime.toFixed(1));
   if (!audio.paused) requestAnimationFrame(() => draw(audio));
 };
 let pair = null;
@@ -87,7 +87,7 @@ document.addEventListener('click', event => {
   else if ((found = at('riff-send'))) send(found);
   else if ((found = at('riff-both'))) playPair(found);
   else if (at('riff-switch') && pair) { for (const audio of pair) audio.muted = !audio.muted; tellPair(); }
-  else if ((found = at('riff-picture')) && !found.classList.contains('riff-choose')) {
+  else if ((found = at('riff-image')) && !found.classList.contains('riff-choose')) {
     const p = parts(found), box = found.getBoundingClientRect();
     if (p) { seek(p.audio, (event.clientX - box.left) / box.width * p.audio.duration); p.audio.play(); }
   }
@@ -96,9 +96,9 @@ document.addEventListener('change', event => {
   if (event.target.classList.contains('riff-round')) parts(event.target).audio.loop = event.target.checked;
 });
 document.addEventListener('keydown', event => {
-  const picture = event.target.closest && event.target.closest('.riff-picture');
-  if (!picture || !parts(picture)) return;
-  const audio = parts(picture).audio, step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const image = event.target.closest && event.target.closest('.riff-image');
+  if (!image || !parts(image)) return;
+  const audio = parts(image).audio, step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step) { seek(audio, audio.currentTime + step); event.preventDefault(); }
   else if (event.key === ' ' || event.key === 'Enter') { toggle(audio); event.preventDefault(); }
   else if (event.key === 'Home') { seek(audio, 0); event.preventDefault(); }
@@ -110,16 +110,16 @@ let drag = null;
 const field = name => document.querySelector('#' + name + ' input[type=number]');
 const unit = () => document.querySelector('#riff-unit input:checked');
 const inBars = () => unit() && unit().value === 'bars';
-const showRegion = (picture, from, to) => {
-  const mark = picture.querySelector('.riff-region');
+const showRegion = (image, from, to) => {
+  const mark = image.querySelector('.riff-region');
   mark.hidden = false; mark.style.left = 100 * from + '%'; mark.style.width = 100 * (to - from) + '%';
 };
 const putNumber = (name, value) => {
   Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field(name), value.toFixed(2));
   for (const kind of ['input', 'change', 'blur']) field(name).dispatchEvent(new Event(kind, { bubbles: true }));
 };
-const putRegion = (picture, from, to) => {
-  const seconds = +picture.getAttribute('aria-valuemax'), bar = +picture.dataset.bar;
+const putRegion = (image, from, to) => {
+  const seconds = +image.getAttribute('aria-valuemax'), bar = +image.dataset.bar;
   if (inBars() && !bar) document.querySelector('#riff-unit input[value=seconds]').click();
   const bars = inBars() && bar, scale = bars ? seconds / bar : seconds;
   const first = bars ? Math.floor(from * scale + 0.25) : from * scale;
@@ -127,30 +127,30 @@ const putRegion = (picture, from, to) => {
   putNumber('riff-to', bars ? Math.max(first + 1, Math.ceil(to * scale - 0.25)) : to * scale);
 };
 document.addEventListener('pointerdown', event => {
-  const picture = event.target.closest('.riff-choose');
-  if (!picture) return;
-  const box = picture.getBoundingClientRect(), share = (event.clientX - box.left) / box.width;
-  drag = { picture, box, from: share, to: share }; picture.setPointerCapture(event.pointerId); event.preventDefault();
+  const image = event.target.closest('.riff-choose');
+  if (!image) return;
+  const box = image.getBoundingClientRect(), share = (event.clientX - box.left) / box.width;
+  drag = { image, box, from: share, to: share }; image.setPointerCapture(event.pointerId); event.preventDefault();
 });
 document.addEventListener('pointermove', event => {
   if (!drag) return;
   drag.to = Math.max(0, Math.min(1, (event.clientX - drag.box.left) / drag.box.width));
-  showRegion(drag.picture, Math.min(drag.from, drag.to), Math.max(drag.from, drag.to));
+  showRegion(drag.image, Math.min(drag.from, drag.to), Math.max(drag.from, drag.to));
 });
 document.addEventListener('pointerup', () => {
   if (!drag) return;
-  const { picture, from, to } = drag, p = parts(picture);
+  const { image, from, to } = drag, p = parts(image);
   drag = null;
-  if (Math.abs(to - from) * picture.clientWidth < 4) { seek(p.audio, from * p.audio.duration); return p.audio.play(); }
-  putRegion(picture, Math.min(from, to), Math.max(from, to));
+  if (Math.abs(to - from) * image.clientWidth < 4) { seek(p.audio, from * p.audio.duration); return p.audio.play(); }
+  putRegion(image, Math.min(from, to), Math.max(from, to));
 });
 document.addEventListener('input', event => {
   if (!event.target.closest || !event.target.closest('#riff-from, #riff-to, #riff-unit')) return;
-  const picture = document.querySelector('.riff-choose');
-  if (!picture || drag) return;
-  const bar = inBars() ? +picture.dataset.bar : 1, seconds = +picture.getAttribute('aria-valuemax');
+  const image = document.querySelector('.riff-choose');
+  if (!image || drag) return;
+  const bar = inBars() ? +image.dataset.bar : 1, seconds = +image.getAttribute('aria-valuemax');
   const from = +field('riff-from').value * bar / seconds, to = +field('riff-to').value * bar / seconds;
-  if (to > from) showRegion(picture, Math.min(1, from), Math.min(1, to));
+  if (to > from) showRegion(image, Math.min(1, from), Math.min(1, to));
 });
 
 // What Gradio leaves without a name.

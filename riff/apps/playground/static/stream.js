@@ -32,8 +32,8 @@ feed.stop = () => {
   feed.parts = [];
   const box = within('#' + feed.kind + '-now .riff-live');
   if (box) box.classList.remove('on');
-  const picture = within('#' + feed.kind + '-now .riff-live-picture');
-  if (picture) picture.classList.remove('on');
+  const image = within('#' + feed.kind + '-now .riff-live-image');
+  if (image) image.classList.remove('on');
   say('Stopped');
 };
 const fadeOut = (part, at) => {
@@ -58,10 +58,10 @@ const play = (sound, from, at, { repeated = false, seamless = false } = {}) => {
   const lines = sound.bars.filter(bar => bar >= from - 1e-6).map(bar => at + bar - from);
   const beats = sound.beats.map((beat, index) => ({ time: at + beat - from, phase: index % sound.perBar }))
     .filter(beat => beat.time >= at - 1e-6);
-  feed.parts.push({ source, gain, at, from, until: at + sound.until - from, lines, beats, sound, said: sound.said,
+  feed.parts.push({ source, gain, at, from, until: at + sound.until - from, lines, beats, sound, text: sound.text,
     repeated });
   feed.joins.push({ came: feed.context.currentTime, at, from, until: at + sound.until - from, repeated, seamless,
-    said: sound.said, beats: sound.beats, source: sound.source });
+    text: sound.text, beats: sound.beats, source: sound.source });
 };
 const join = sound => {
   const now = feed.context.currentTime + SOON;
@@ -83,8 +83,8 @@ const again = now => {
   play(feed.last, from, Math.max(at, now + 0.05), { repeated: true });
 };
 const show = (part, now) => {
-  const box = within('#' + feed.kind + '-now .riff-live-picture'), image = box.querySelector('img');
-  if (image.dataset.of !== part.sound.source) { image.src = part.sound.picture; image.dataset.of = part.sound.source; }
+  const box = within('#' + feed.kind + '-now .riff-live-image'), image = box.querySelector('img');
+  if (image.dataset.of !== part.sound.source) { image.src = part.sound.image; image.dataset.of = part.sound.source; }
   box.classList.add('on');
   box.querySelector('i').style.left = 100 * (part.from + now - part.at) / part.sound.buffer.duration + '%';
 };
@@ -98,7 +98,7 @@ const tick = () => {
     show(part, now);
     const since = next < Infinity && beat > -Infinity ? (now - beat) / (next - beat) : 0;
     within('#' + feed.kind + '-now .riff-beat').style.opacity = 1 - 0.75 * since;
-    say(part.said + (feed.got < feed.wanted ? ' · changing at the next bar' : ''));
+    say(part.text + (feed.got < feed.wanted ? ' · changing at the next bar' : ''));
   }
   if (feed.last && feed.more && end() - now < 0.2) again(now);
   if (feed.last && !feed.more && end() < now) return feed.stop();
@@ -127,7 +127,7 @@ const arrive = async node => {
   const bars = beats.filter((beat, index) => index % perBar === 0);
   feed.got = feed.asking;
   join({ buffer, beats, perBar, bars, from: +node.dataset.from, until: kind === 'live' ? buffer.duration :
-    +node.dataset.until, said: node.dataset.said, picture: node.dataset.picture, source: node.dataset.src });
+    +node.dataset.until, text: node.dataset.text, image: node.dataset.image, source: node.dataset.src });
   feed.pending = false;
 };
 let queue = Promise.resolve();
