@@ -153,7 +153,7 @@ def test_a_damaged_data_set_is_one_line_that_names_the_file(dataset, mini_config
         load_dataset(dataset)
 
 
-def test_a_picture_of_another_config_or_cut_short_is_refused_when_it_is_read(dataset, mini_config):
+def test_a_truncated_image_or_one_of_another_config_is_refused(dataset, mini_config):
     path = dataset / "train" / "0.png"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - 300])

@@ -128,7 +128,7 @@ def test_a_clip_that_is_no_sound_is_one_clear_error(clip: torch.Tensor) -> None:
         describe(clip, RATE, beats=None, image=None, config=CONFIG)
 
 
-def test_a_picture_the_tagger_cannot_read_is_drawn_anew_and_no_grid_is_warned_of() -> None:
+def test_an_image_the_tagger_cannot_read_is_replaced_without_a_warning() -> None:
     clip = _clip(_chord()).expand(2, -1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -209,7 +209,7 @@ def test_tagger_and_measure_that_disagree_about_drums_say_nothing() -> None:
     assert Description(drums=False, percussive=None).attributes().drums is False
 
 
-def test_a_tempo_that_may_be_half_or_twice_the_true_one_is_not_said_in_words() -> None:
+def test_an_ambiguous_tempo_is_not_put_in_words() -> None:
     bursts = _clip(_noise(0.06) + _noise(0.0625) + 0.2 * _chord())
     slow, fast = (Beats(EVEN.times, 0, bpm, 1.0) for bpm in (60.0, 160.0))
     few, many = _clip(_tone(220.0)), bursts

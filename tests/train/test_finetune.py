@@ -114,7 +114,7 @@ def finished(tmp_path_factory, mini_config, mini_checkpoint):
     return outcome, kept["tuning"]
 
 
-def test_a_lora_run_leaves_a_folder_that_changes_the_music_and_teaches_its_word(finished, mini_checkpoint):
+def test_a_lora_run_changes_the_music_and_teaches_its_word(finished, mini_checkpoint):
     outcome, _ = finished
     assert {path.name for path in outcome.model.iterdir()} >= {
         "pytorch_lora_weights.safetensors",
@@ -154,7 +154,7 @@ def test_diffusers_alone_reads_what_was_trained(finished, mini_checkpoint):
     assert len([name for name, _ in parts.unet.named_parameters() if "lora_" in name]) == len(weights)
 
 
-def test_the_card_says_what_the_model_is_made_of_and_plays_its_samples(finished):
+def test_the_card_describes_the_model_and_plays_its_samples(finished):
     outcome, _ = finished
     card = (outcome.model / "README.md").read_text(encoding="utf-8")
     for told in (
@@ -172,7 +172,7 @@ def test_the_card_says_what_the_model_is_made_of_and_plays_its_samples(finished)
     assert outcome.figures["validation_loss_before"] != outcome.figures["validation_loss_after"]
 
 
-def test_a_checkpoint_of_a_lora_run_holds_what_is_trained_and_nothing_else(finished):
+def test_a_checkpoint_of_a_lora_run_holds_only_what_is_trained(finished):
     outcome, tuning = finished
     weights = load_file(next(outcome.model.parent.glob("step-*")) / "model.safetensors")
     assert len(weights) == len([p for p in tuning.model.parameters() if p.requires_grad])
@@ -188,7 +188,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, dataset, mini
     assert same(trained(tmp_path / "whole"), trained(tmp_path / "parts"))
 
 
-def test_a_full_run_leaves_a_checkpoint_with_the_new_word_that_diffusers_loads(tmp_path, dataset, mini_checkpoint):
+def test_a_full_run_leaves_a_checkpoint_that_diffusers_loads(tmp_path, dataset, mini_checkpoint):
     from diffusers import StableDiffusionPipeline
 
     asked = recipe(dataset, mini_checkpoint, method="full", train_text_encoder=True, with_prior_preservation=False)

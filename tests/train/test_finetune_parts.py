@@ -44,7 +44,7 @@ def test_every_epoch_sees_each_clip_once_in_an_order_of_its_own():
     assert all(torch.equal(again.members(m)[1], batches.members(m)[1]) for m in (14, 2, 7))
 
 
-def test_a_batch_larger_than_the_set_and_a_last_one_that_is_not_full_are_filled_up():
+def test_batches_that_are_not_full_are_filled_up():
     assert len(Batches([train_set(1, 4)], 4, seed=0).members(5)[1]) == 4
     batches = Batches([train_set(5, 4)], 2, seed=0)
     seen = Counter(int(clip) for m in range(3) for clip in batches.members(m)[1])
@@ -73,7 +73,7 @@ def test_shifting_moves_whole_bars_round():
     assert all(torch.equal(clip.sort(dim=-1).values, latents[0]) for clip in shifted)
 
 
-def test_only_clips_without_a_key_are_drawn_at_another_pitch_and_only_whole_bars_are_shifted():
+def test_only_keyless_clips_change_pitch_and_only_whole_bars_shift():
     mean = torch.stack([torch.zeros(2, 1, 1, 8), torch.ones(2, 1, 1, 8)], dim=1).half()  # plain 0, pitched 1
     keyless, pitched = torch.tensor([True, False]), torch.tensor([False, True])
     texts = [torch.tensor([1]), torch.tensor([2])]
@@ -197,7 +197,7 @@ def test_latents_are_drawn_anew_from_mean_and_variance():
     assert not torch.equal(drawn[0], drawn[1])
 
 
-def test_a_taught_word_is_known_whole_in_any_case_and_changes_no_other(mini_pipe_parts):
+def test_a_taught_word_is_known_in_any_case(mini_pipe_parts):
     tokenizer, text_encoder = mini_pipe_parts.tokenizer, mini_pipe_parts.text_encoder
     ids = tokenizer("piano foobars, 120 bpm").input_ids
     with torch.no_grad():
@@ -287,7 +287,7 @@ def test_a_stopped_run_is_exit_130_and_says_how_to_go_on(monkeypatch, capsys):
     assert "the same command goes on" in capsys.readouterr().err
 
 
-def test_a_model_is_pushed_whole_and_a_hub_that_refuses_is_one_line(tmp_path, monkeypatch):
+def test_a_model_is_pushed_whole_or_refused_in_one_line(tmp_path, monkeypatch):
     import huggingface_hub
     from huggingface_hub import RepoUrl
 

@@ -233,7 +233,7 @@ def test_copies_in_other_formats_and_repeated_loops_are_left_out(tmp_path):
     assert report.skipped["duplicate"] >= 9
 
 
-def test_a_held_out_share_is_of_whole_sources_and_stays_when_others_come(tmp_path):
+def test_whole_sources_are_held_out_and_stay_so(tmp_path):
     for number in range(8):
         write(tmp_path / f"music/{number}.wav", song(seconds=9.0, seed=number))
     run(tmp_path / "music", tmp_path / "out", validation=0.4)
@@ -383,7 +383,7 @@ class Told:
         return [", ".join(part for part in (words, f"heard {number}") if part) for number in range(count)]
 
 
-def test_auto_captions_begin_with_the_users_words_and_know_beats_level_and_picture(music, tmp_path, monkeypatch):
+def test_auto_captions_begin_with_the_users_words(music, tmp_path, monkeypatch):
     calls = []
 
     def describe(waveform, sample_rate, *, beats, image, config):

@@ -74,7 +74,7 @@ UNUSED = {
 
 
 @pytest.mark.parametrize("name", UNUSED)
-def test_a_file_that_cannot_be_used_is_named_and_the_others_are_used(tmp_path, name):
+def test_an_unusable_file_is_named_and_the_others_are_used(tmp_path, name):
     make, why = UNUSED[name]
     write(tmp_path / "music/good.wav", TONE)
     make(tmp_path / "music" / name)
@@ -221,7 +221,7 @@ def test_captions_without_audio_and_bad_metadata_are_named(tmp_path):
         assert part in told
 
 
-def test_hidden_files_the_data_set_itself_and_circles_of_links_are_not_searched(tmp_path):
+def test_hidden_files_the_data_set_and_circular_links_are_skipped(tmp_path):
     music = tmp_path / "music"
     for name in ("a.wav", ".hidden.wav", ".git/b.wav", "out/c.wav", "deep/d.wav"):
         write(music / name, TONE)
@@ -293,7 +293,7 @@ def test_folders_are_read_by_datasets_as_an_imagefolder(tmp_path):
 
 
 @pytest.mark.parametrize("shards", [False, True])
-def test_a_full_disk_stops_with_one_line_and_the_next_run_goes_on(tmp_path, monkeypatch, shards):
+def test_a_full_disk_is_one_line_and_the_next_run_continues(tmp_path, monkeypatch, shards):
     for name in "abc":
         write(tmp_path / f"music/{name}.wav", TONE)
     count, whole = [0], Path.write_bytes

@@ -98,7 +98,7 @@ def test_ray_that_is_not_installed_is_one_line_and_exit_code_5(music, tmp_path, 
     assert "riff-music[ray]" in line
 
 
-def test_a_cluster_that_is_not_there_is_one_line_and_exit_code_5(music, tmp_path, capsys):
+def test_a_missing_cluster_is_one_line_and_exit_code_5(music, tmp_path, capsys):
     pytest.importorskip("ray")
     words = ["prepare", str(music), str(tmp_path / "out"), "--engine", "ray", "--address", "127.0.0.1:9", "--quiet"]
     began = time.monotonic()
@@ -199,7 +199,7 @@ def test_ray_makes_the_same_data_set_as_local_processes(cluster, music, expected
 
 
 @pytest.mark.slow
-def test_music_and_data_set_may_be_elsewhere_and_a_second_run_does_what_is_missing(cluster, music, expected, tmp_path):
+def test_remote_music_and_data_set_are_completed_by_a_second_run(cluster, music, expected, tmp_path):
     there, url = tmp_path / "there", f"file://{tmp_path}/there"
     report = prepare_on_ray(f"file://{music}", url, SETTINGS)
     assert content(there) == expected
@@ -247,7 +247,7 @@ class Poison:
 
 
 @pytest.mark.slow
-def test_music_that_ends_every_process_is_given_up_and_the_rest_is_used(cluster, music, tmp_path):
+def test_music_that_ends_every_process_is_given_up(cluster, music, tmp_path):
     good = list_remote(f"file://{music}", tmp_path).sources[0]
     answers = dict(map_on_cluster(functools.partial(Cutter, SETTINGS), [Poison(), good]))
     assert "ended 3 times" in str(answers[0])
@@ -257,7 +257,7 @@ def test_music_that_ends_every_process_is_given_up_and_the_rest_is_used(cluster,
 
 
 @pytest.mark.slow
-def test_a_task_that_ends_every_process_is_given_up_and_the_rest_is_done(cluster):
+def test_a_task_that_ends_every_process_is_given_up(cluster):
     tasks = [functools.partial(os._exit, 1), functools.partial(abs, -1), functools.partial(int, "x")]
     answers = dict(map_on_cluster(functools.partial(getattr, operator, "call"), tasks, workers=1))
     assert isinstance(answers[0], RiffError) and "ended 3 times" in str(answers[0])
@@ -320,7 +320,7 @@ def test_a_worker_killed_half_way_loses_no_clip(cluster, rendered):
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_loaded_is_one_line_and_exit_code_4(cluster, tmp_path, capsys):
+def test_a_model_that_cannot_be_loaded_is_exit_code_4(cluster, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("jazz\ntechno\n")
     (tmp_path / "model").mkdir()
     words = ["--model", str(tmp_path / "model"), "-o", str(tmp_path / "out"), "--engine", "ray", "--quiet"]

@@ -209,7 +209,7 @@ def test_a_preview_that_fails_leaves_the_trained_weights_not_the_averaged_ones(t
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
 
 
-def test_a_preview_that_fails_takes_no_step_with_it_that_a_checkpoint_was_due_for(tmp_path: Path):
+def test_a_preview_that_fails_does_not_cost_a_due_checkpoint(tmp_path: Path):
     def fails(model: nn.Module, step: int, writer: object) -> None:
         raise RiffError("no picture")
 
@@ -246,7 +246,7 @@ def test_micro_batches_are_numbered_alike_however_a_step_is_divided():
     assert numbers == list(range(54))
 
 
-def test_a_numbered_loss_gets_every_micro_batch_of_the_run_once_and_its_own_random_numbers(tmp_path: Path):
+def test_a_numbered_loss_gets_every_micro_batch_once(tmp_path: Path):
     drawn: list[tuple[int, float]] = []
 
     def loss(model: nn.Module, generator: torch.Generator, number: int) -> tuple[Tensor, dict[str, float]]:

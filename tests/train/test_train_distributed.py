@@ -189,14 +189,14 @@ def test_a_loss_that_breaks_in_one_process_is_skipped_in_both(launched: tuple[Pa
     assert all(bool(torch.isfinite(value).all()) for value in found.tensors["model"].values())
 
 
-def test_a_signal_to_one_process_stops_both_after_the_same_step_with_a_checkpoint(launched: tuple[Path, Any]):
+def test_a_signal_to_one_process_stops_both_at_one_checkpoint(launched: tuple[Path, Any]):
     found, _ = load_checkpoint(launched[0] / "signal")
     assert found is not None and found.step == 4
     summary = read_summary(launched[0] / "signal")
     assert (summary.step, summary.signal) == (4, "SIGTERM")
 
 
-def test_what_the_main_process_cannot_do_fails_in_both_with_the_same_line(
+def test_what_the_main_process_cannot_do_fails_in_both_alike(
     launched: tuple[Path, list[dict[str, Any]]],
 ):
     first, second = launched[1]

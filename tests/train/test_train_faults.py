@@ -174,7 +174,7 @@ def prepared_run(run: Path) -> None:
     (run / "step-00000003" / "manifest.json").write_text("{")
 
 
-def test_killed_at_every_file_operation_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path, monkeypatch):
+def test_a_save_killed_anywhere_leaves_a_whole_checkpoint(tmp_path: Path, monkeypatch):
     prepared_run(tmp_path / "count")
     names = operations_of(lambda: save_checkpoint(tmp_path / "count", small_checkpoint(3)), monkeypatch)
     assert len(names) >= 10 and any("set aside" in name for name in names) and any("delete" in name for name in names)
@@ -195,7 +195,7 @@ def test_killed_at_every_file_operation_of_a_save_a_whole_checkpoint_is_left(tmp
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_an_error_at_any_file_operation_is_one_line_and_the_older_checkpoint_stays(
+def test_an_error_at_any_file_operation_keeps_the_older_checkpoint(
     tmp_path: Path, monkeypatch, number: int
 ):
     prepared_run(tmp_path / "count")
@@ -236,7 +236,7 @@ def test_training_killed_at_every_file_operation_ends_with_the_same_bits(tmp_pat
 
 
 @pytest.mark.parametrize(("kills", "steps"), [(12, 40), pytest.param(200, 2000, marks=pytest.mark.slow)])
-def test_killed_over_and_over_at_any_instant_training_ends_with_the_same_bits(tmp_path: Path, kills: int, steps: int):
+def test_training_killed_over_and_over_ends_with_the_same_bits(tmp_path: Path, kills: int, steps: int):
     settings = dataclasses.replace(SETTINGS, steps=steps)
     whole_training(tmp_path / "whole", settings)
     delays = torch.rand(kills, generator=torch.Generator().manual_seed(1)).mul(0.25).tolist()
@@ -253,7 +253,7 @@ def test_killed_over_and_over_at_any_instant_training_ends_with_the_same_bits(tm
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_full_disk_while_saving_is_one_line_with_exit_code_5_and_the_run_goes_on_later(tmp_path: Path):
+def test_a_full_disk_while_saving_is_exit_code_5_and_resumable(tmp_path: Path):
     def starved() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
         save_checkpoint(tmp_path / "run", Checkpoint(2, {"model": {"w": torch.zeros(1000)}}, {}))
@@ -265,7 +265,7 @@ def test_a_full_disk_while_saving_is_one_line_with_exit_code_5_and_the_run_goes_
 
 
 @pytest.mark.parametrize("limit", [1, 40, 300, 600, 900])
-def test_training_on_a_disk_that_fills_up_ends_with_one_line_and_goes_on_to_the_same_bits(tmp_path: Path, limit: int):
+def test_a_disk_that_fills_up_is_one_line_and_resumable(tmp_path: Path, limit: int):
     def starved() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         whole_training(tmp_path / "run")
@@ -305,7 +305,7 @@ def started(run: Path, ready: Path) -> subprocess.Popen:
     return process
 
 
-def test_a_process_stopped_by_sigterm_saves_at_the_step_and_goes_on_to_the_same_bits(tmp_path: Path):
+def test_sigterm_saves_at_the_step_and_resuming_gives_the_same_bits(tmp_path: Path):
     process = started(tmp_path / "run", tmp_path / "ready")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
@@ -373,7 +373,7 @@ def test_what_a_launcher_echoes_right_after_a_signal_is_no_second_one():
         assert stop.signal == signal.SIGINT
 
 
-def test_a_second_trainer_is_refused_and_the_lock_goes_with_a_killed_one(tmp_path: Path):
+def test_a_second_trainer_is_refused_until_the_first_is_gone(tmp_path: Path):
     with sole_trainer(tmp_path), pytest.raises(RiffError, match=rf"another training \(process {os.getpid()}\)"):
         whole_training(tmp_path)
 
@@ -385,7 +385,7 @@ def test_a_second_trainer_is_refused_and_the_lock_goes_with_a_killed_one(tmp_pat
     assert whole_training(tmp_path)
 
 
-def test_drafts_of_dead_processes_are_cleared_and_those_of_living_ones_are_not(tmp_path: Path):
+def test_drafts_of_dead_processes_are_cleared_and_others_kept(tmp_path: Path):
     dead = os.fork()
     if dead == 0:
         os._exit(0)
@@ -404,7 +404,7 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
         whole_training(tmp_path / "file" / "run")
 
 
-def test_resuming_with_other_settings_shows_each_change_and_goes_on_only_if_allowed(tmp_path: Path):
+def test_resuming_with_other_settings_names_changes_and_needs_permission(tmp_path: Path):
     def go(settings: LoopSettings, batch_size: int) -> bool:
         facts = {"batch_size": batch_size, "sizes": (1, 2)}
         return train(new_model(), LOSS, settings, tmp_path, recipe=facts, until=None)
@@ -446,7 +446,7 @@ def test_frozen_weights_are_not_saved_but_known_again(tmp_path: Path):
     assert train(half_frozen(), LOSS, longer, tmp_path)
 
 
-def test_a_checkpoint_of_the_first_riff_with_all_weights_and_no_recipe_is_taken_up(tmp_path: Path):
+def test_a_checkpoint_of_the_first_riff_is_resumed(tmp_path: Path):
     assert whole_training(tmp_path)
     newest = load_checkpoint(tmp_path)[0]
     old = dataclasses.replace(newest, state={"ema_step": newest.state["ema_step"]})
@@ -478,7 +478,7 @@ def broken_from(step: int, factor: float) -> NumberedLoss:
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), -float("inf")])
-def test_a_run_whose_loss_breaks_stops_with_step_rate_clips_and_last_checkpoint(tmp_path: Path, factor: float):
+def test_a_loss_that_breaks_names_step_clips_and_last_checkpoint(tmp_path: Path, factor: float):
     settings = dataclasses.replace(SETTINGS, steps=60, lr_scheduler="constant")
     with pytest.raises(ModelError) as caught:
         train(new_model(), broken_from(7, factor), settings, tmp_path)
@@ -508,7 +508,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_like_such_a_loss(tmp_path: Pat
     assert load_checkpoint(tmp_path)[0].state["ema_step"] == SETTINGS.steps - 1
 
 
-def test_a_jump_of_the_loss_is_told_once_and_stops_the_run_if_it_stays(tmp_path: Path, caplog):
+def test_a_loss_that_jumps_warns_once_and_stops_if_it_stays(tmp_path: Path, caplog):
     settings = dataclasses.replace(SETTINGS, steps=200, checkpointing_steps=50)
     with (
         caplog.at_level(logging.WARNING),
@@ -564,7 +564,7 @@ def spoil(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "emptied", "truncated", "one bit flipped"])
-def test_whatever_happens_to_a_file_of_the_newest_checkpoint_the_one_before_is_taken_aloud(tmp_path: Path, how: str):
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: str):
     whole_training(tmp_path / "whole")
     newest = max((tmp_path / "whole").glob("step-*"))
     names = sorted(path.name for path in newest.iterdir())
