@@ -195,9 +195,7 @@ def test_a_save_killed_anywhere_leaves_a_whole_checkpoint(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_an_error_at_any_file_operation_keeps_the_older_checkpoint(
-    tmp_path: Path, monkeypatch, number: int
-):
+def test_an_error_at_any_file_operation_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch, number: int):
     prepared_run(tmp_path / "count")
     every = operations_of(lambda: save_checkpoint(tmp_path / "count", small_checkpoint(3)), monkeypatch)
     # A folder that cannot be deleted is left, and no error.
