@@ -2,7 +2,6 @@
 
 import io
 import math
-import numbers
 import re
 import warnings
 from pathlib import Path
@@ -162,7 +161,12 @@ def _check_part(start: float, duration: float | None) -> None:
 def check_rate(rate: Any) -> None:
     """Raise RiffError unless ``rate`` is a whole number of Hz that riff reads and writes."""
     low, high = SAMPLE_RATES
-    if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or int(rate) != rate or not low <= rate <= high:
+    if (
+        isinstance(rate, bool)
+        or not isinstance(rate, (int, float, np.number))
+        or int(rate) != rate
+        or not low <= rate <= high
+    ):
         raise RiffError(f"sample rate is {rate!r}; use a whole number of Hz from {low} to {high}")
 
 

@@ -112,19 +112,19 @@ class SpectrogramCodec:
             RiffError: wrong shape or type, samples that are not finite, no tempo on the beats grid, or an image of
                 more than 67 million pixels.
         """
-        waveform = torch.atleast_2d(_floating(waveform, "the sound"))
-        if not bool(torch.isfinite(waveform).all()):
+        sound = torch.atleast_2d(_floating(waveform, "the sound"))
+        if not bool(torch.isfinite(sound).all()):
             raise RiffError("the sound holds NaN or infinite samples; no spectrogram can be made of it")
-        columns = count_columns(waveform.shape[-1], self.config, bpm)
+        columns = count_columns(sound.shape[-1], self.config, bpm)
         if columns * self.config.n_mels > MAX_PIXELS:
             raise RiffError(
                 f"the image would have {columns} x {self.config.n_mels} pixels; at most {MAX_PIXELS:,} are written, so cut it"
             )
-        mel = waveform_to_mel(waveform, self.config, bpm=bpm)
+        mel = waveform_to_mel(sound, self.config, bpm=bpm)
         image = mel_to_image(mel, self.config)
         loudest = float(mel.max()) if self.config.amplitude == "power" else 0.0
         on_beats = bpm if self.config.grid == "beats" else None
-        return Encoded(image, loudest if loudest > 0 else None, on_beats, waveform.shape[-1])
+        return Encoded(image, loudest if loudest > 0 else None, on_beats, sound.shape[-1])
 
     def decode(
         self,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,9 +42,9 @@ def griffin_lim(
     """
     *lead, n_bins, n_frames = magnitude.shape
     flat = magnitude.reshape(-1, n_bins, n_frames)
-    geometry = dataclasses.asdict(stft) | {"window": stft.window.to(magnitude.device)}
-    to_frames = functools.partial(torch.stft, **geometry, return_complex=True)
-    to_sound = functools.partial(torch.istft, **geometry, length=length)
+    geometry: dict[str, Any] = dataclasses.asdict(stft) | {"window": stft.window.to(magnitude.device)}
+    to_frames: Any = functools.partial(torch.stft, **geometry, return_complex=True)
+    to_sound: Any = functools.partial(torch.istft, **geometry, length=length)
     if phase is None:
         generator = generator or torch.Generator().manual_seed(0)
         angle = torch.rand(flat.shape, generator=generator, dtype=torch.float32).to(magnitude.device) * (2 * math.pi)
@@ -56,4 +57,5 @@ def griffin_lim(
         rebuilt = to_frames(to_sound(flat * current))[..., :n_frames]
         current = torch.sgn(rebuilt - keep * previous)
         previous = rebuilt
-    return to_sound(flat * current).reshape(*lead, length)
+    sound: Tensor = to_sound(flat * current)
+    return sound.reshape(*lead, length)
