@@ -1,4 +1,4 @@
-"""``riff train``: a folder of captioned pictures becomes a LoRA, or a checkpoint, of a model."""
+"""``riff train``: a folder of captioned images becomes a LoRA, or a checkpoint, of a model."""
 
 import argparse
 import contextlib
@@ -26,8 +26,8 @@ Options keep the names of diffusers' training scripts. The last checkpoint is al
 _REFUSED = {
     "--random_flip": "it would play the music backwards",
     "--center_crop": "it would cut pitches and beats away",
-    "--resolution": "pictures are never rescaled, their rows are pitches and their columns time",
-    "--image_interpolation_mode": "pictures are never rescaled, their rows are pitches and their columns time",
+    "--resolution": "images are never rescaled, their rows are pitches and their columns time",
+    "--image_interpolation_mode": "images are never rescaled, their rows are pitches and their columns time",
     "--noise_offset": "it would shift the level of every clip",
 }
 
@@ -55,7 +55,7 @@ def add_train(verbs: Any) -> None:
     )  # fmt: skip
     _add_model(parser.add_argument_group("what is trained"))
     _add_optimizer(parser.add_argument_group("how long and how fast"))
-    _add_data(parser.add_argument_group("captions and pictures"))
+    _add_data(parser.add_argument_group("captions and images"))
     _add_watching(parser.add_argument_group("watching and sharing"))
     for option in _REFUSED:
         parser.add_argument(option, action=_Refuse, nargs="?", help=argparse.SUPPRESS)
@@ -123,7 +123,7 @@ def _add_data(group: Any) -> None:
 
 def _add_watching(group: Any) -> None:
     whole = number(1, 10**9, whole=True)
-    group.add_argument("--validation_prompt", action="append", metavar="PROMPT", help="drawn on the way; repeatable")
+    group.add_argument("--validation_prompt", action="append", metavar="PROMPT", help="generated on the way; repeatable")
     group.add_argument("--validation_steps", type=whole, help="default 250")
     group.add_argument("--checkpointing_steps", type=whole, help="default 250")
     group.add_argument("--report_to", help="a tracker of accelerate's; default tensorboard (RUN/logs)")
