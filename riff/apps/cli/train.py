@@ -123,7 +123,9 @@ def _add_data(group: Any) -> None:
 
 def _add_watching(group: Any) -> None:
     whole = number(1, 10**9, whole=True)
-    group.add_argument("--validation_prompt", action="append", metavar="PROMPT", help="generated on the way; repeatable")
+    group.add_argument(
+        "--validation_prompt", action="append", metavar="PROMPT", help="generated on the way; repeatable"
+    )
     group.add_argument("--validation_steps", type=whole, help="default 250")
     group.add_argument("--checkpointing_steps", type=whole, help="default 250")
     group.add_argument("--report_to", help="a tracker of accelerate's; default tensorboard (RUN/logs)")
