@@ -86,7 +86,7 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-tags", dest="tags", action="store_false", help="do not caption by title, artist and genre in the file"
     )
-    parser.add_argument("--text-column", metavar="NAME", help="of the captions in a data set of datasets")
+    parser.add_argument("--text-column", metavar="NAME", help="of the captions in tables and data sets")
 
 
 def run_prepare(args: argparse.Namespace) -> None:
