@@ -570,7 +570,7 @@ def test_a_saved_picture_has_its_config_and_says_how_it_was_made(clip, tmp_path)
 
 def test_saving_keeps_an_existing_file_on_request(clip, tmp_path):
     clip.save(tmp_path / "clip.wav")
-    with pytest.raises(RiffError, match=r"exists; choose another name or replace it .overwrite=True."):
+    with pytest.raises(RiffError, match=r"exists already; give another name.*overwrite=True"):
         clip.save(tmp_path / "clip.wav")
     clip.save(tmp_path / "clip.wav", overwrite=True)
     with pytest.warns(FutureWarning, match="force is now overwrite"):
