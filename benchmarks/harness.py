@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from riff.utils.errors import ModelError, RiffError, SystemProblem
-from riff.utils.machine import peak_memory_mib
+from riff.utils.parallel import peak_memory_mib
 
 Figure = float | int | str | None
 Figures = dict[str, Figure]

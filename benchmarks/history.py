@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.harness import Figure, Figures, Ratio
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import write_json
-from riff.utils.machine import memory_gib, package_version, processor_name, usable_cores
+from riff.utils.parallel import memory_gib, package_version, processor_name, usable_cores
 
 RESULTS = Path("benchmarks/results")
 

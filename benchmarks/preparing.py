@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.harness import Figures, measure_alone
 from benchmarks.history import Section
-from riff.utils.machine import peak_memory_mib
+from riff.utils.parallel import peak_memory_mib
 
 
 def prepare_section(*, files: int, seconds: float) -> Section:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchmarks.harness import Figures, Ratio, environment, measure_alone, timed
 from benchmarks.history import Section
 from riff.utils.errors import SystemProblem
-from riff.utils.machine import peak_memory_mib
+from riff.utils.parallel import peak_memory_mib
 
 if TYPE_CHECKING:
     from torch import Tensor

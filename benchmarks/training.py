@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.harness import Figures, Ratio, measure_alone, synchronize
 from benchmarks.history import Section
-from riff.utils.machine import peak_memory_mib
+from riff.utils.parallel import peak_memory_mib
 
 WARM_UP = 2  # steps before the first that counts
 SIDES = ("riff", "diffusers")

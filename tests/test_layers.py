@@ -48,7 +48,7 @@ LONG_FUNCTIONS: set[str] = set()
 KNOWN_UPWARD: set[tuple[str, str]] = set()
 KNOWN_NAMES: set[str] = set()
 # `riff serve` and `riff play` start the other two apps.
-STARTS = {("riff.apps.cli.serve", "server"), ("riff.apps.cli.play", "playground")}
+STARTS = {("riff.apps.cli.serve", "server"), ("riff.apps.cli.serve", "playground")}
 WIDE_FUNCTIONS = {"RiffPipeline.__call__", "RiffPipeline.from_pretrained"} | {
     "Job.__init__",
 }

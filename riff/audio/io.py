@@ -25,9 +25,8 @@ from riff.audio.tags import (
     read_source_type,
     read_wav_texts,
 )
-from riff.utils.errors import RiffError
+from riff.utils.errors import RiffError, checkpoint
 from riff.utils.files import write_bytes
-from riff.utils.interrupt import checkpoint
 
 MAX_SECONDS = 7200.0
 # Suffix to container and its subtypes, the first being the default.

@@ -10,8 +10,7 @@ import soundfile
 from riff.audio.channels import names_of_mask
 from riff.audio.decoders import FFmpegDecoder, LibsndfileDecoder, open_decoder, reason_of
 from riff.audio.formats import READABLE, inspect_sound
-from riff.utils.errors import RiffError
-from riff.utils.interrupt import checkpoint
+from riff.utils.errors import RiffError, checkpoint
 
 SAMPLE_RATES = (1000, 768000)
 MAX_CHANNELS = 8

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from riff.diffusion import hub
-from riff.diffusion.checkpoint_files import LEGACY_WEIGHTS, WEIGHTS, check_index
 from riff.diffusion.components import (
     check_finite,
     check_fit,
@@ -20,6 +19,7 @@ from riff.diffusion.components import (
     load_single_file,
     quiet_libraries,
 )
+from riff.diffusion.hub import LEGACY_WEIGHTS, WEIGHTS, check_index
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import ModelError, RiffError, SystemProblem

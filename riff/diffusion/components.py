@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from riff.diffusion.checkpoint_files import check_index, component_class, find_weights, weights_files
+from riff.diffusion.hub import check_index, component_class, find_weights, weights_files
 from riff.diffusion.latents import downsampling, image_to_latents, latents_to_image
 from riff.diffusion.sampling import scheduler_class, set_timesteps, step_options
 from riff.prompt.encoder import embed_prompt, prompt_length

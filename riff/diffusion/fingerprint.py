@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from riff.diffusion.checkpoint_files import WEIGHTS, find_weights, weights_files
-from riff.diffusion.hub import locate
+from riff.diffusion.hub import WEIGHTS, find_weights, locate, weights_files
 from riff.diffusion.lora import find_lora
 from riff.utils.errors import ModelError
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from riff.utils.errors import RiffError
-from riff.utils.interrupt import checkpoint
+from riff.utils.errors import RiffError, checkpoint
 
 # Latent columns decoded at once, and the columns that two windows share.
 WINDOW, OVERLAP = 128, 48

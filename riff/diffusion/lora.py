@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from riff.diffusion.components import quiet_libraries, reading
-from riff.prompt.learned_words import EMBEDS_NAME, add_token, read_words
+from riff.prompt.vocabulary import EMBEDS_NAME, add_token, read_words
 from riff.utils.errors import ModelError, SystemProblem
 from riff.utils.files import check_safetensors
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from riff.diffusion.conditioning import WindowConditioning
-from riff.utils.errors import RiffError
-from riff.utils.interrupt import checkpoint
+from riff.utils.errors import RiffError, checkpoint
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DConditionModel

@@ -25,8 +25,7 @@ from riff.evaluate.roundtrip import trip_figures
 from riff.evaluate.sounds import find_sounds, read_requests
 from riff.music.tempo_estimation import tempo_error
 from riff.utils.errors import RiffError, SystemProblem
-from riff.utils.machine import usable_cores
-from riff.utils.parallel import WorkerDied, run_all
+from riff.utils.parallel import WorkerDied, run_all, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The beats of a recording: when each one is, and which begin a bar, for :meth:`riff.spectrogram.tempo.TempoMap.from_beats`.
 
 A network finds where beats and bars are likely (:mod:`riff.music.beat_net`), the likeliest path through bars
-(:mod:`riff.music.beat_decoding`) is good to a hundredth of a second, and each beat is then moved to the onset near it.
+(:mod:`riff.music.beat_net`) is good to a hundredth of a second, and each beat is then moved to the onset near it.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riff.music.beat_decoding import likely_beats
+from riff.music.beat_net import likely_beats
 from riff.utils.errors import RiffError
 from riff.utils.validation import BPM_RANGE, check_number
 

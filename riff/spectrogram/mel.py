@@ -8,8 +8,7 @@ from torch import Tensor
 
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.tempo import TempoMap
-from riff.utils.errors import RiffError
-from riff.utils.interrupt import checkpoint
+from riff.utils.errors import RiffError, checkpoint
 from riff.utils.validation import check_default_dtype
 
 _FRAMES = 256  # analysed at once: their spectra are 8 to 80 times the sound

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 
 from riff.diffusion.latents import seeded_generator
-from riff.music.key import KEYS, key_scores, pitch_classes
+from riff.music.key import key_scores, pitch_classes
 from riff.music.tagger import Tagger
 from riff.music.tempo_estimation import measure_tempo, tempo_error
-from riff.music.theory import TONICS, parse_key
+from riff.music.theory import KEYS, TONICS, parse_key
 from riff.prompt.syntax import plain_prompt
 from riff.spectrogram.config import Quality
 from riff.spectrogram.image import transpose_image

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from riff.diffusion.latents import fit_channels
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.batches import Latents, Variant
+from riff.train.batches import Latents, Texts, Variant
 from riff.train.data.dataset import ClipSet
-from riff.train.log import LoggedProgress
-from riff.train.stop import StopFlag
-from riff.train.texts import Texts
+from riff.train.loop import StopFlag
+from riff.train.progress import LoggedProgress
 from riff.utils.errors import ModelError
 from riff.utils.files import atomic_path
 

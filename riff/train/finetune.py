@@ -16,14 +16,13 @@ from torch import nn
 from riff.diffusion.checkpoint import save_checkpoint
 from riff.diffusion.model import DiffusionModel
 from riff.train.card import ModelFacts, make_card
-from riff.train.loop import train
+from riff.train.loop import StopFlag, StopRequested, train
 from riff.train.preview import DenoiserPreview
 from riff.train.processes import PATIENCE
+from riff.train.progress import note_signal, read_summary
 from riff.train.recipe import FineTuneConfig, SavedRecipe, TrainingData, load_base, load_data, resolve_recipe
 from riff.train.settings import NumberedLoss
 from riff.train.setup import TrainingSetup, Tuning, prepare_training
-from riff.train.stop import StopFlag, StopRequested
-from riff.train.summary import note_signal, read_summary
 from riff.utils.errors import SystemProblem
 from riff.utils.files import write_json, write_text
 

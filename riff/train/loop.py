@@ -3,7 +3,10 @@
 import contextlib
 import logging
 import math
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,10 @@ from typing import Any
 from torch import nn
 
 from riff.train.checkpoints import sole_trainer
-from riff.train.log import RunLog
 from riff.train.processes import largest_over, new_accelerator, on_main
+from riff.train.progress import RunLog, advice, write_summary
 from riff.train.settings import BatchLoss, LoopSettings, NumberedLoss
 from riff.train.state import TrainState
-from riff.train.stop import StopFlag
-from riff.train.summary import advice, write_summary
 from riff.utils.errors import RiffError
 
 LOG_STEPS = 20
@@ -40,7 +41,7 @@ def train(
 
     Under ``accelerate launch`` with several processes, every one calls this; their gradients are averaged, and the
     main one writes. How the run stands, with the signal that stopped it and the validation losses, is then in
-    ``run/summary.json`` (:func:`riff.train.summary.read_summary`).
+    ``run/summary.json`` (:func:`riff.train.progress.read_summary`).
 
     Args:
         model: what is trained; parameters that do not require gradients stay as they are.
@@ -77,6 +78,48 @@ def train(
         stopped_by = _Run(state, NumberedLoss.of(batch_loss), preview, validation, log, stop).go(first, last)
         state.ema.copy_to(state.parameters)
     return stopped_by is None
+
+
+# Ctrl-C and SIGTERM: the first asks for a clean stop, a second leaves at once.
+
+
+class StopFlag:
+    """Turns the first SIGINT or SIGTERM into a request to stop; a second one takes effect at once.
+
+    Attributes:
+        signal: number of the signal that came, or None.
+    """
+
+    def __init__(self, *, launched: bool = False) -> None:
+        """``launched``: this is one of several processes, so a second signal right after the first is its echo."""
+        self.signal: int | None = None
+        self._launched = launched
+        self._when = 0.0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopFlag":
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _frame: object) -> None:
+        if self.signal is None:
+            self.signal, self._when = number, time.monotonic()
+        elif not self._launched or time.monotonic() - self._when > _ECHO_SECONDS:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def check(self) -> None:
+        """Raise StopRequested if a signal came."""
+        if self.signal is not None:
+            raise StopRequested
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
 
 
 class _Run:
@@ -147,3 +190,11 @@ class _Run:
         if self.preview is not None and due and self.log.writer is not None:
             with self.state.averaged() as model:
                 self.preview(model, done, self.log.writer)
+
+
+# A launcher of several processes passes Ctrl-C on to workers that have it from the terminal already.
+_ECHO_SECONDS = 2.0
+
+
+class StopRequested(Exception):
+    """A signal came while a run was being prepared; what was worked out is in its cache."""

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riff.train.batches import Batch, Batches
-from riff.train.texts import Texts
+from riff.train.batches import Batch, Batches, Texts
 from riff.utils.errors import RiffError
 
 # Noised clips that one measurement of the validation loss is the mean of, at least.

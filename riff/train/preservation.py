@@ -18,8 +18,8 @@ from riff.prompt.encoder import embed_prompt
 from riff.prompt.vocabulary import split_known
 from riff.train.batches import Latents, TrainSet
 from riff.train.cache import cached, weights_hash
-from riff.train.log import LoggedProgress
-from riff.train.stop import StopFlag
+from riff.train.loop import StopFlag
+from riff.train.progress import LoggedProgress
 from riff.utils.errors import RiffError
 
 AUTO = "auto"

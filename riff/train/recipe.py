@@ -11,13 +11,13 @@ import torch
 
 from riff.diffusion.checkpoint import load_checkpoint
 from riff.diffusion.model import DiffusionModel
-from riff.prompt.learned_words import check_word
+from riff.prompt.vocabulary import check_word
 from riff.spectrogram.config import SpectrogramConfig
+from riff.train.batches import unknown_words
 from riff.train.data.dataset import ClipSet, load_dataset
 from riff.train.data.images import differing_fields
 from riff.train.processes import choose_precision
 from riff.train.settings import LoopSettings
-from riff.train.texts import unknown_words
 from riff.utils.errors import RiffError
 from riff.utils.files import write_json
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from riff.train.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
-from riff.train.health import Health
 from riff.train.processes import figures_over, gathered, mean_over, on_main, same_everywhere, sharded_like
+from riff.train.progress import Health, History, from_json, to_json
 from riff.train.settings import (
     LoopSettings,
     NumberedLoss,
@@ -24,7 +24,6 @@ from riff.train.settings import (
     micro_batch_numbers,
     recipe_of,
 )
-from riff.train.summary import History, from_json, to_json
 from riff.utils.errors import RiffError, SystemProblem
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from riff.utils.errors import RiffError, SystemProblem
-from riff.utils.machine import usable_cores
+from riff.utils.parallel import usable_cores
 
 MAX_TRIES = 3  # of a task whose process dies each time
 

@@ -326,7 +326,7 @@ def test_doctor_has_a_line_for_each_fact(capsys) -> None:
 
 
 def test_doctor_names_what_an_extra_lacks(capsys, monkeypatch) -> None:
-    from riff.apps.cli import doctor
+    from riff.apps.cli import info as doctor
 
     found = doctor.package_version
     monkeypatch.setattr(doctor, "package_version", lambda name: None if name == "peft" else found(name))

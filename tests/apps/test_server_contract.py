@@ -32,15 +32,10 @@ from PIL.PngImagePlugin import PngInfo  # noqa: E402
 from riff.apps.server.jobs import JobStopped, ModelJob, Result  # noqa: E402
 from riff.apps.server.queue import WorkQueue  # noqa: E402
 from riff.apps.server.riffusion import MASKS, SEEDS, seed_image, seed_mask  # noqa: E402
-from riff.apps.server.settings import (  # noqa: E402
-    ApiError,
-    Metrics,
-    Settings,
-    human,
-)
+from riff.apps.server.settings import ApiError, Metrics, Settings, human  # noqa: E402
 from riff.audio.io import save_audio  # noqa: E402
 from riff.spectrogram.config import SpectrogramConfig  # noqa: E402
-from riff.utils.interrupt import checkpoint  # noqa: E402
+from riff.utils.errors import checkpoint  # noqa: E402
 from tests.apps.servers import PATIENCE_S, InProcess, Nothing, until  # noqa: E402
 
 

@@ -378,7 +378,7 @@ def test_a_machine_is_described_without_its_name() -> None:
 
 def test_peak_memory_counts_what_was_given_back() -> None:
     code = """if True:
-        from riff.utils.machine import peak_memory_mib as peak_memory
+        from riff.utils.parallel import peak_memory_mib as peak_memory
         before = peak_memory()
         block = bytearray(b"x") * (200 << 20)
         del block

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import riff.diffusion.hub
 from riff.diffusion.checkpoint import convert_checkpoint, load_checkpoint, save_checkpoint
-from riff.diffusion.checkpoint_files import WEIGHTS
 from riff.diffusion.components import quiet_libraries
+from riff.diffusion.hub import WEIGHTS
 from riff.prompt.prior import MusicPrior
 from riff.spectrogram.config import SpectrogramConfig
 from riff.utils.errors import ModelError, RiffError

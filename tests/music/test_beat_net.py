@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from riff.music.beat_decoding import likely_beats
 from riff.music.beat_net import (
     FEATURES,
     RATE,
@@ -16,6 +15,7 @@ from riff.music.beat_net import (
     BeatNet,
     beat_probabilities,
     levels,
+    likely_beats,
     load_net,
     magnitudes,
     save_net,

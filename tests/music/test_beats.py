@@ -152,7 +152,8 @@ GENRES = ("house", "techno", "rock", "disco", "salsa", "funk", "metal", "trance"
 def composed() -> list[tuple[float, np.ndarray]]:
     pytest.importorskip("fluidsynth", exc_type=ImportError)
     from training.composer.arrange import HELD_OUT_SEEDS, compose
-    from training.composer.render import SAMPLE_RATE, find_soundfont, render
+    from training.composer.effects import SAMPLE_RATE
+    from training.composer.render import find_soundfont, render
 
     if find_soundfont() is None:
         pytest.skip("no General MIDI soundfont: apt-get install fluidr3mono-gm-soundfont")

@@ -10,7 +10,8 @@ from riff.music.key import measure_key, mirex_key_score
 from riff.music.tempo_estimation import measure_tempo, tempo_error
 from riff.spectrogram.config import SpectrogramConfig
 from training.composer.arrange import HELD_OUT_SEEDS, compose
-from training.composer.render import SAMPLE_RATE, find_soundfont, render
+from training.composer.effects import SAMPLE_RATE
+from training.composer.render import find_soundfont, render
 
 pytest.importorskip("fluidsynth", exc_type=ImportError)
 if find_soundfont() is None:

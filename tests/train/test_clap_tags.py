@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from riff.audio.io import save_audio
-from riff.train.data import clap_tags
+from riff.train.data import wording as clap_tags
 from riff.train.data.prepare import prepare
 from riff.train.data.settings import PrepareSettings
 from riff.utils.errors import ModelError

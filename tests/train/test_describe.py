@@ -15,7 +15,8 @@ from riff.music.tagger import Tagger
 from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.mel import waveform_to_mel
-from riff.train.data import features, wording
+from riff.train.data import wording
+from riff.train.data import wording as features
 from riff.train.data.auto_caption import FAMILIES, Description, describe
 from riff.utils.errors import RiffError
 from training.composer.captions import vocabulary

@@ -12,13 +12,21 @@ import torch
 from safetensors.torch import load_file
 
 from riff.apps.cli import main
-from riff.prompt.learned_words import add_token, check_word, read_words, write_words
-from riff.prompt.vocabulary import split_known
+from riff.prompt.vocabulary import add_token, check_word, read_words, split_known, write_words
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.batches import Batches, Latents, TrainSet, Variant, make_variants, shift_by_bars
+from riff.train.batches import (
+    Batches,
+    Latents,
+    TrainSet,
+    Variant,
+    Wording,
+    collect_texts,
+    make_variants,
+    shift_by_bars,
+    unknown_words,
+)
 from riff.train.cache import encode_clips
 from riff.train.data.dataset import ClipSet
-from riff.train.texts import Wording, collect_texts, unknown_words
 from riff.utils.errors import ModelError, RiffError
 
 

@@ -16,10 +16,9 @@ from riff.diffusion.checkpoint import load_checkpoint
 from riff.diffusion.model import DiffusionModel
 from riff.train import finetune, preservation
 from riff.train.finetune import FEWEST_STEPS, MOST_STEPS, fine_tune
-from riff.train.log import LoggedProgress
 from riff.train.preservation import generate_class_clips
+from riff.train.progress import LoggedProgress, read_summary
 from riff.train.recipe import FineTuneConfig, SavedRecipe
-from riff.train.summary import read_summary
 from tests.train.test_finetune import recipe, same, trained, write_set
 
 pytest.importorskip("accelerate")
@@ -174,7 +173,7 @@ def test_the_time_budget_counts_the_preparation(tmp_path, mini_config, mini_chec
 
 
 def test_a_run_records_how_many_clips_its_time_allowed(tmp_path, mini_config, mini_checkpoint, monkeypatch):
-    monkeypatch.setattr("riff.train.setup.CLASS_CLIPS", 20)
+    monkeypatch.setattr("riff.train.recipe.CLASS_CLIPS", 20)
     data = write_set(tmp_path / "set", mini_config, n=2)
     asked = recipe(data, mini_checkpoint, num_class_images=None, max_train_steps=1)
     fine_tune(asked, tmp_path / "run")
@@ -184,7 +183,7 @@ def test_a_run_records_how_many_clips_its_time_allowed(tmp_path, mini_config, mi
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(caplog, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("riff.train.log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("riff.train.progress.time.monotonic", lambda: now[0])
     with caplog.at_level(logging.INFO), LoggedProgress(100, "step", "training") as progress:
         for _ in range(100):
             now[0] += 2.0

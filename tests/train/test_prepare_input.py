@@ -384,7 +384,7 @@ def test_riffs_own_waltz_is_cut_in_bars_of_three(tmp_path):
 
 @pytest.mark.parametrize(("bars", "fields"), [(4.13, {}), (4, {"task": "remix"})], ids=["cut since", "a remix"])
 def test_a_tempo_that_may_no_longer_fit_is_measured(tmp_path, bars, fields):
-    from riff.train.data.own_files import read_stated
+    from riff.train.data.sources import read_stated
 
     stated = read_stated(own_clip(tmp_path / "a.wav", bars=bars, **fields))
     assert (stated.bpm, stated.exact) == (69.0, False)

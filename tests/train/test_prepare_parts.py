@@ -10,12 +10,11 @@ import soundfile
 import torch
 
 from riff.audio.io import load_audio
-from riff.train.data.cutting import EVEN_BPM, Cut, plan_cuts, stretch, unevenness
-from riff.train.data.duplicates import directions, fingerprint, repeated
+from riff.train.data.cutting import EVEN_BPM, Cut, SoundStream, blocks, plan_cuts, stretch, unevenness
 from riff.train.data.settings import PrepareSettings, differing_settings
 from riff.train.data.sources import stem_of
-from riff.train.data.stream import SoundStream, blocks
 from riff.train.data.tables import clean_captions
+from riff.train.data.writing import directions, fingerprint, repeated
 from riff.utils.parallel import WorkerDied, run_all
 from tests.train.test_prepare import CONFIG, RATE, song
 
@@ -107,7 +106,7 @@ def test_copies_are_found_whatever_their_level_and_the_first_is_kept():
 
 
 def test_many_clips_are_compared_in_parts(monkeypatch):
-    monkeypatch.setattr("riff.train.data.duplicates._PART", 7)
+    monkeypatch.setattr("riff.train.data.writing._PART", 7)
     mels = torch.rand(30, 1, 64, 128, generator=torch.Generator().manual_seed(1)) ** 8
     assert repeated(_prints(torch.cat([mels, mels]))) == {30 + index: index for index in range(30)}
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from riff.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from riff.train.loop import train
+from riff.train.progress import advice, read_summary
 from riff.train.settings import LoopSettings, NumberedLoss, generator_of, learning_rate_at, micro_batch_numbers
-from riff.train.summary import advice, read_summary
 from riff.utils.errors import RiffError
 
 pytest.importorskip("accelerate")

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from riff.train.checkpoints import load_checkpoint, sole_trainer
 from riff.train.loop import train
 from riff.train.processes import gathered, sharded_like
+from riff.train.progress import read_summary
 from riff.train.settings import LoopSettings, NumberedLoss
-from riff.train.summary import read_summary
 from riff.utils.errors import RiffError, SystemProblem
 
 pytest.importorskip("accelerate")

@@ -23,11 +23,9 @@ from torch import Tensor, nn
 
 from riff.train import checkpoints as runs
 from riff.train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, sole_trainer
-from riff.train.health import MAX_BAD_STEPS, WINDOW
-from riff.train.loop import train
+from riff.train.loop import StopFlag, train
+from riff.train.progress import MAX_BAD_STEPS, WINDOW, read_summary
 from riff.train.settings import LoopSettings, NumberedLoss
-from riff.train.stop import StopFlag
-from riff.train.summary import read_summary
 from riff.utils.errors import ModelError, RiffError, SystemProblem
 
 resource = pytest.importorskip("resource")

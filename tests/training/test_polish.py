@@ -73,7 +73,7 @@ def test_a_decoder_learns_contrast_for_what_is_drawn_flat():
 
 
 def test_what_is_drawn_in_another_metre_is_left_out_and_pairs_stay_pairs(pipe, tmp_path, monkeypatch):
-    from riff.train.data.arrays import ImageSet
+    from riff.train.data.images import ImageSet
     from training.recipes import autoencoder as polish
 
     wide = torch.randint(0, 256, (6, 32, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

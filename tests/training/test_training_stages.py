@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from riff.pipeline import RiffPipeline
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.data.arrays import load_image_sets
+from riff.train.data.images import load_image_sets
 from riff.train.settings import LoopSettings
 from riff.utils.errors import RiffError
 from training.composer.captions import nameless_wordings, vocabulary

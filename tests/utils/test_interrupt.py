@@ -11,7 +11,7 @@ from riff.diffusion.latents import image_to_latents, latents_to_image
 from riff.music.beat_net import beat_probabilities
 from riff.spectrogram.codec import SpectrogramCodec
 from riff.spectrogram.config import SpectrogramConfig
-from riff.utils.interrupt import checkpoint, interruptible
+from riff.utils.errors import checkpoint, interruptible
 
 CONFIG = SpectrogramConfig(grid="seconds")
 

@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.out:
         import soundfile
 
-        from training.composer.render import SAMPLE_RATE, render
+        from training.composer.effects import SAMPLE_RATE
+        from training.composer.render import render
 
         soundfile.write(options.out, render(score).T, SAMPLE_RATE)
         return 0

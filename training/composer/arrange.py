@@ -7,8 +7,9 @@ import random
 from collections.abc import Callable, Mapping
 
 from training.composer.form import Phrase
-from training.composer.genres import GENRES, RESERVED
+from training.composer.genres import GENRES
 from training.composer.genres.model import Genre, Layer
+from training.composer.genres.reserved import RESERVED
 from training.composer.humanise import finish
 from training.composer.melody import Line, Singer
 from training.composer.perform import Player

@@ -24,7 +24,7 @@ from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.image import image_to_mel, mel_to_image
 from riff.spectrogram.inversion.waveform import mel_to_waveform
 from riff.spectrogram.mel import waveform_to_mel
-from riff.train.data.arrays import load_image_sets
+from riff.train.data.images import load_image_sets
 from training.recipes.autoencoder import encode_mode
 
 TARGETS = {

@@ -35,7 +35,8 @@ from riff.train.data.cutting import plan_cuts
 from riff.train.data.settings import PrepareSettings
 from riff.utils.files import write_json
 from training.composer.arrange import compose
-from training.composer.render import SAMPLE_RATE, render
+from training.composer.effects import SAMPLE_RATE
+from training.composer.render import render
 from training.measure.detectors import LIBROSA_RATE, table
 
 FIRST_SEED = 10_085_000  # held out; 5.6 million on is for tuning

@@ -46,9 +46,10 @@ from riff.tasks.clip import Clip
 from riff.tasks.timeline import Keyframe, Timeline
 from riff.utils.errors import RiffError
 from training.composer.arrange import compose
+from training.composer.effects import SAMPLE_RATE
 from training.composer.genre_words import NAMES
 from training.composer.genres import GENRES
-from training.composer.render import SAMPLE_RATE, render
+from training.composer.render import render
 from training.recipes.dataset import score_to_image
 
 FIRST_SEED = 10_060_000  # held out

@@ -30,7 +30,8 @@ from riff.spectrogram.mel import waveform_to_mel
 from riff.train.data.auto_caption import FAMILIES, FAST, MODERATE, SLOW, Description, describe
 from riff.utils.errors import RiffError
 from training.composer.arrange import HELD_OUT_SEEDS, compose
-from training.composer.render import SAMPLE_RATE, render
+from training.composer.effects import SAMPLE_RATE
+from training.composer.render import render
 from training.composer.score import Score, Truth
 
 FEW, MANY = 12.3, 23.8  # notes per second: thirds of the composed clips on which thresholds were chosen

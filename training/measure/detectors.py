@@ -33,7 +33,8 @@ from riff.music.key import measure_key, mirex_key_score
 from riff.music.theory import KEYS
 from riff.utils.files import write_json
 from training.composer.arrange import HELD_OUT_SEEDS, compose
-from training.composer.render import SAMPLE_RATE, render
+from training.composer.effects import SAMPLE_RATE
+from training.composer.render import render
 
 FIRST_SEED = 10_075_000  # held out; 0 to 10 million trains, and 5.5 million on was used to choose
 LIBROSA_RATE = 22050

@@ -38,8 +38,9 @@ from riff.utils.errors import RiffError
 from riff.utils.files import write_json, write_text
 from training.composer.arrange import HELD_OUT_SEEDS, compose
 from training.composer.captions import vocabulary
+from training.composer.effects import SAMPLE_RATE
 from training.composer.genres.reserved import RESERVED
-from training.composer.render import SAMPLE_RATE, render
+from training.composer.render import render
 from training.measure.riff_mini import Row, Task, choose_tasks, draw_clips, judge_clips, share
 from training.recipes.dataset import Clips, load_clips, score_to_image
 from training.recipes.tagger import augment

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from training.composer.arrange import compose
-from training.composer.render import SAMPLE_RATE, events_of, find_soundfont, render
+from training.composer.effects import SAMPLE_RATE
+from training.composer.render import find_soundfont, render
 from training.composer.score import Score
+from training.composer.stems import events_of
 
 FIRST_SEED = 10_060_000  # held out
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from riff.diffusion.model import DiffusionModel
 from riff.diffusion.windows import training_width
-from riff.train.data.arrays import ImageSet
+from riff.train.data.images import ImageSet
 from riff.train.loop import train
 from riff.train.preservation import generate_class_clips
 from riff.train.settings import LoopSettings

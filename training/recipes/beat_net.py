@@ -29,7 +29,8 @@ from torch.nn import functional
 from riff.music.beat_net import BANDS, RATE, BeatNet, levels, load_net, magnitudes, save_net
 from riff.utils.files import atomic_path
 from training.composer.arrange import compose
-from training.composer.render import SAMPLE_RATE, render
+from training.composer.effects import SAMPLE_RATE
+from training.composer.render import render
 
 FIRST_SEED = 7_000_000
 

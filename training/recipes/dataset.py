@@ -31,8 +31,9 @@ from riff.utils.errors import RiffError
 from riff.utils.files import atomic_path
 from training.composer.arrange import HELD_OUT_SEEDS
 from training.composer.captions import caption
+from training.composer.effects import SAMPLE_RATE
 from training.composer.excerpt import excerpts
-from training.composer.render import SAMPLE_RATE, render
+from training.composer.render import render
 from training.composer.score import Score
 
 PIECES_PER_SHARD = 100

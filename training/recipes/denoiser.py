@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from riff.prompt.encoder import embed_prompt
-from riff.train.data.arrays import ImageSet
+from riff.train.data.images import ImageSet
 from riff.train.loop import train
 from riff.train.loss import add_noise, loss_weights, stratified_timesteps
 from riff.train.processes import choose_precision

@@ -32,7 +32,7 @@ import torch
 from riff.diffusion.model import MINI_GUIDANCE, MINI_INTERVAL
 from riff.diffusion.sampling import choose_scheduler
 from riff.pipeline import RiffPipeline
-from riff.train.data.arrays import ImageSet, load_image_sets
+from riff.train.data.images import ImageSet, load_image_sets
 from riff.train.loop import train
 from riff.train.preview import DenoiserPreview
 from riff.train.processes import choose_precision

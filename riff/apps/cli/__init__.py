@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import riff
-from riff.apps.cli import bench, doctor, edit, evaluate, files, info, play, prepare, render, replay, serve, train
+from riff.apps.cli import bench, edit, evaluate, files, info, prepare, render, replay, serve, train
+from riff.apps.cli import info as doctor
+from riff.apps.cli import serve as play
 from riff.apps.cli.options import HelpFormatter, Parser, add_command, shell_text
 from riff.utils.errors import RiffError, is_out_of_memory
 from riff.utils.validation import suggest

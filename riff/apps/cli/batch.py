@@ -168,7 +168,7 @@ class _Run:
 
     def _make(self, jobs: list[ListJob]) -> Iterator[tuple[ListJob, Made]]:
         if self.args.engine == "ray":
-            from riff.apps.cli.ray import render_on_cluster
+            from riff.apps.cli.lists import render_on_cluster
 
             yield from render_on_cluster(jobs, self.args)
             return

@@ -15,7 +15,7 @@ import riff
 from riff.apps.cli.options import add_command, number, reader_of
 from riff.tasks.requests import RenderRequest
 from riff.utils.errors import RiffError, SystemProblem
-from riff.utils.machine import peak_memory_mib, processor_name, usable_cores
+from riff.utils.parallel import peak_memory_mib, processor_name, usable_cores
 
 PROMPT = "lo-fi hip hop, mellow electric piano, 84 bpm"
 # What is shown: name, words, unit, factor.

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
 import riff
-from riff.tasks.requests import LoraWeight, Quality, Sampling
+from riff.spectrogram.config import Quality
+from riff.tasks.requests import LoraWeight, Sampling
 from riff.utils.errors import RiffError, is_out_of_memory
 from riff.utils.files import atomic_path, remove_leftovers
 from riff.utils.schema import FieldError, FieldInfo, allowed, check_value, describe_fields, parse_text

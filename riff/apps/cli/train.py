@@ -173,7 +173,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _stopped_by(run_folder: str) -> str | None:
-    from riff.train.summary import read_summary
+    from riff.train.progress import read_summary
 
     try:
         return read_summary(Path(run_folder)).signal

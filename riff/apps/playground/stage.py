@@ -21,8 +21,7 @@ from torch import Tensor
 from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.tasks.clip import Clip
-from riff.utils.errors import RiffError, is_out_of_memory
-from riff.utils.interrupt import interruptible
+from riff.utils.errors import RiffError, interruptible, is_out_of_memory
 from riff.utils.pages import render
 
 FORMATS = ("wav", "flac", "ogg", "mp3", "png")

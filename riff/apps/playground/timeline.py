@@ -26,8 +26,8 @@ from riff.diffusion.sampling import StepCallback
 from riff.pipeline import RiffPipeline
 from riff.spectrogram.display import LINES, to_data_uri
 from riff.tasks.clip import Clip
-from riff.tasks.requests import TimelineRequest
-from riff.tasks.timeline import Easing, Keyframe, Timeline
+from riff.tasks.requests import Easing, TimelineRequest
+from riff.tasks.timeline import Keyframe, Timeline
 from riff.utils.errors import RiffError
 from riff.utils.pages import render as fill
 from riff.utils.schema import as_dict, describe_fields, parse_text

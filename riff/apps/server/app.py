@@ -17,9 +17,9 @@ import riff
 from riff.apps.server import schemas
 from riff.apps.server.handlers import MEDIA_TYPES, SOUNDS, Handlers, render_group
 from riff.apps.server.jobs import ModelJob, Work
-from riff.apps.server.openapi import JobReply, documented, documented_call, documented_query
 from riff.apps.server.queue import WorkQueue, wait_for
 from riff.apps.server.riffusion import read_inference, run_inference
+from riff.apps.server.schemas import JobReply, documented, documented_call, documented_query
 from riff.apps.server.security import Guard
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error
 from riff.apps.server.streaming import Streams

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from riff.apps.server.settings import ApiError
-from riff.utils.interrupt import checkpoint
+from riff.utils.errors import checkpoint
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline

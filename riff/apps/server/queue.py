@@ -13,8 +13,7 @@ from starlette.requests import Request
 
 from riff.apps.server.jobs import TOO_LATE, JobStopped, ModelJob, Result
 from riff.apps.server.settings import ApiError, Metrics, Settings, as_api_error, note, note_defect
-from riff.utils.errors import is_out_of_memory
-from riff.utils.interrupt import interruptible
+from riff.utils.errors import interruptible, is_out_of_memory
 
 if TYPE_CHECKING:
     from riff.pipeline import RiffPipeline

@@ -12,7 +12,7 @@ from riff.spectrogram.config import SpectrogramConfig
 from riff.spectrogram.inversion.kernels import CHUNK, compiled, sparse_matmul
 from riff.spectrogram.inversion.stft import CircularSTFT, fourier_resample
 from riff.spectrogram.mel import mel_filterbank
-from riff.utils.interrupt import checkpoint
+from riff.utils.errors import checkpoint
 from riff.utils.parallel import Map
 
 TINY = 1e-12

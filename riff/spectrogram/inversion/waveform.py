@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from riff.spectrogram.config import Quality, SpectrogramConfig
 from riff.spectrogram.inversion.filters import filters_of, inversion_geometry, is_fast, mel_to_linear
-from riff.spectrogram.inversion.griffin_lim import griffin_lim
-from riff.spectrogram.inversion.solver import BLOCK, PRESETS, QUALITIES, Preset, RingProblem, invert
+from riff.spectrogram.inversion.solver import BLOCK, PRESETS, QUALITIES, Preset, RingProblem, griffin_lim, invert
 from riff.spectrogram.inversion.stft import CircularSTFT, fourier_resample
 from riff.spectrogram.mel import channels_to_stereo, samples_to_columns
 from riff.spectrogram.tempo import TempoMap

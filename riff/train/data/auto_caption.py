@@ -16,7 +16,8 @@ from torch import Tensor
 from riff.music.beats import Beats
 from riff.music.tagger import Tagger, Tags
 from riff.spectrogram.config import SpectrogramConfig
-from riff.train.data import features, wording
+from riff.train.data import wording
+from riff.train.data import wording as features
 from riff.utils.errors import RiffError
 
 STEADY = 0.8  # steadiness of beats from which a tempo is said

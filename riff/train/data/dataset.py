@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from riff.spectrogram.config import CONFIG_NAME, SpectrogramConfig
-from riff.train.data.arrays import ImageSet, load_image_sets
-from riff.train.data.images import ImageFile, clip_of
+from riff.train.data.images import ImageFile, ImageSet, clip_of, load_image_sets
 from riff.train.data.shards import list_shard
 from riff.train.data.tables import TABLES, file_of, read_table
 from riff.utils.errors import RiffError

@@ -7,18 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from riff.train.data.duplicates import without_copies
 from riff.train.data.report import Report, make_report, write_page
 from riff.train.data.rows import is_data_set, list_rows
 from riff.train.data.settings import PrepareSettings
 from riff.train.data.sources import Listing, MusicSource, list_folder, unique_prefix
-from riff.train.data.work_folder import WORK, locked_work_folder, read_records
 from riff.train.data.worker import Record, cut_source, record_key, record_path
-from riff.train.data.writing import clear_stale, place, present, split_rows
+from riff.train.data.writing import (
+    WORK,
+    clear_stale,
+    locked_work_folder,
+    place,
+    present,
+    read_records,
+    split_rows,
+    without_copies,
+)
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import write_json
-from riff.utils.machine import usable_cores
-from riff.utils.parallel import WorkerDied, run_all
+from riff.utils.parallel import WorkerDied, run_all, usable_cores
 
 CutAll = Callable[[list[MusicSource], PrepareSettings, Path], dict[str, str]]
 
@@ -83,7 +89,7 @@ def make(
         name: of the data set in its report; default its folder.
     """
     if settings.clap is not None:
-        from riff.train.data.clap_tags import check_clap
+        from riff.train.data.wording import check_clap
 
         check_clap(settings.clap)
     with locked_work_folder(dataset, settings, force=force) as work:

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from riff.train.data.prepare import WORK, count_failures, is_url, list_music, make
+from riff.train.data.prepare import count_failures, is_url, list_music, make
 from riff.train.data.report import Report
 from riff.train.data.settings import PrepareSettings
 from riff.train.data.sources import Listing, MusicSource, list_folder
 from riff.train.data.tables import TABLES
 from riff.train.data.worker import cut_source, record_path
+from riff.train.data.writing import WORK
 from riff.utils.cluster import connected, map_on_cluster
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import write_bytes

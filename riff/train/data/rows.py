@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from riff.audio.formats import SUFFIXES
 from riff.train.data.settings import PrepareSettings
-from riff.train.data.sources import READS, Listing, MusicSource, with_prefixes
+from riff.train.data.sources import Listing, MusicSource, with_prefixes
 from riff.train.data.tables import TEXT_COLUMNS, captions_of
 from riff.utils.errors import RiffError, SystemProblem
 
@@ -29,7 +30,7 @@ def is_data_set(music: str | Path) -> bool:
     if any((folder / name).is_file() for name in _SAVED):
         return True
     names = [os.path.splitext(name)[1].lower() for _, _, files in os.walk(folder) for name in files]
-    return any(ending in _TABLES for ending in names) and not any(ending in READS for ending in names)
+    return any(ending in _TABLES for ending in names) and not any(ending in SUFFIXES for ending in names)
 
 
 def list_rows(music: str | Path, settings: PrepareSettings) -> Listing:
@@ -195,4 +196,4 @@ def _name(sound: Any, number: int) -> str:
 def _suffix(content: dict[str, Any]) -> str:
     """The suffix that the row says its file had; libsndfile knows MP3 by its content in any case."""
     suffix = os.path.splitext(str(content.get("path") or ""))[1].lower()
-    return suffix if suffix in READS else ".sound"
+    return suffix if suffix in SUFFIXES else ".sound"

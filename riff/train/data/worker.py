@@ -26,14 +26,12 @@ from riff.spectrogram.image import mel_to_image
 from riff.spectrogram.png import write_png
 from riff.spectrogram.tempo import TempoMap
 from riff.train.data.captions import read_tags
-from riff.train.data.cutting import EVEN_BPM, Cut, mels_of_cuts, plan_cuts, stretch
-from riff.train.data.duplicates import fingerprint
-from riff.train.data.own_files import StatedMusic, read_stated
+from riff.train.data.cutting import EVEN_BPM, Cut, SoundStream, blocks, mels_of_cuts, plan_cuts, stretch
 from riff.train.data.rows import row_file
 from riff.train.data.settings import PrepareSettings
-from riff.train.data.sources import MusicSource
-from riff.train.data.stream import SoundStream, blocks
+from riff.train.data.sources import MusicSource, StatedMusic, read_stated
 from riff.train.data.tables import clean_captions
+from riff.train.data.writing import fingerprint
 from riff.utils.errors import RiffError, SystemProblem
 from riff.utils.files import write_text
 from riff.utils.validation import BPM_RANGE
@@ -236,7 +234,7 @@ class _Cutter:
         """A clip's captions, at least one, its tempo and its key."""
         bpm, config, words = cut.bpm, self.settings.config, self.words
         if sound is not None and self.settings.clap is not None:
-            from riff.train.data.clap_tags import clap_tags
+            from riff.train.data.wording import clap_tags
 
             more = clap_tags(sound, config.sample_rate, self.settings.clap)
             words = clean_captions([", ".join(filter(None, (text, more))) for text in words or ("",)])
