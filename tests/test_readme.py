@@ -89,6 +89,8 @@ def test_every_command_runs_as_written_in_order(tmp_path: Path) -> None:
             for command in (part.strip() for part in line.split("&&")):
                 if command in SERVERS:
                     start_and_stop(command, SERVERS[command], tmp_path)
+                elif command.startswith("mkdir "):
+                    (tmp_path / command.removeprefix("mkdir ")).mkdir()
                 elif command.startswith("riff "):
                     words = [sys.executable, "-m", *shlex.split(command)]
                     subprocess.run(words, cwd=tmp_path, env=environment, check=True)
