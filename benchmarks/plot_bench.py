@@ -68,7 +68,7 @@ def block(run: dict[str, Any]) -> str:
     where = describe({**machine, "noisy": False}) + noisy * bool(machine.get("noisy"))
     lines = [
         BEGIN,
-        f"`python -m benchmarks`, riff {run['riff']}, {run['when'][:10]}: {where}; torch {packages.get('torch')}, diffusers "
+        f"`python -m benchmarks`, riff {run['riff']}, {run['when'][:10]}: {where}; torch {packages.get('torch')}, diffusers "  # noqa: E501
         f"{packages.get('diffusers')}; {settings.get('steps')} denoising steps. Each side ran in a process of its own, "
         f"in turn; the range is that of the pairs. [Over versions](pictures/bench.svg)",
         "",

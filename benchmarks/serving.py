@@ -1,4 +1,4 @@
-"""Section "serve": requests a second and how long each waits, of similar requests generated together and one at a time."""
+"""Section "serve": requests a second and how long each waits, of similar requests generated together and one at a time."""  # noqa: E501
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class Round:
 def serve_section(
     *, model: str | None, device: str | None, steps: int, repeat: int, clients: int, each: int
 ) -> Section:
-    """Measure, in turn, a server that generates up to four similar requests together and one that generates them one at a time.
+    """Measure, in turn, a server that generates up to four similar requests together and one that generates them one
+    at a time.
 
     Args:
         model: as for :meth:`riff.pipeline.RiffPipeline.from_pretrained`; None is riff-mini.

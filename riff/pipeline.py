@@ -230,7 +230,8 @@ class RiffPipeline:
     ) -> Clip:
         """Go from prompt to prompt on one canvas, without a join and with every beat in its place.
 
-        ``seeds`` are one for all or one for each, and so are bpm, key, negative_prompt and guidance_scale. The first two
+        ``seeds`` are one for all or one for each, and so are bpm, key, negative_prompt and guidance_scale. The first
+        two
         bars are those of the first prompt's plain clip, the last two those of the last's. Options:
         :class:`riff.tasks.requests.WalkRequest`.
         """
@@ -249,7 +250,8 @@ class RiffPipeline:
         """Play a recording anew as a prompt says, on its own beats and exactly as long as it is.
 
         ``audio`` is a sound file, a clip, or ``(C, T)`` samples with their sample_rate. Its tempo is ``bpm``, else what
-        riff wrote into the file, else its beats are detected. Where there is no beat, a warning says so, and the grid is
+        riff wrote into the file, else its beats are detected. Where there is no beat, a warning says so, and the
+        grid is
         even at the prompt's tempo; ``clip.settings["beats"]`` is "given", "found" or "none". ``separator`` splits
         ``(C, T)`` samples and their rate into stems by name, in place of Demucs (the extra ``riff-music[stems]``).
         Options: :class:`riff.tasks.requests.RemixRequest`.
@@ -284,7 +286,8 @@ class RiffPipeline:
     ) -> Clip:
         """One clip between two prompts, starting from an image: Riffusion's form of a walk.
 
-        ``alpha`` 0 is the first prompt, 1 the second. ``image`` is an image file of the model's kind or ``(C, M, N)`` in
+        ``alpha`` 0 is the first prompt, 1 the second. ``image`` is an image file of the model's kind or ``(C, M,
+        N)`` in
         [0, 1]. ``mask``, an image file or ``(M, N)``, is 1 (white) where it is replaced and 0 (black) where it stays.
         Options: :class:`riff.tasks.requests.InterpolateRequest`.
         """

@@ -121,7 +121,7 @@ def to_mono(waveform: Tensor, *, name: str | Path | None = None) -> Tensor:
 
 
 def cancelling(waveform: Tensor) -> int | None:
-    """The number of the loudest of channels ``(C, T)`` whose mean is next to silence although they are not; else None."""
+    """The number of the loudest of channels ``(C, T)`` whose mean is next to silence although they are not; else None."""  # noqa: E501
     if len(waveform) < 2 or waveform.shape[-1] == 0:
         return None
     powers = waveform.double().square().mean(dim=1)

@@ -78,7 +78,7 @@ class SoundReader:
             self.faults.append(f"{done} of {self.frames} samples could be read")
 
     def read(self, first: int, count: int) -> np.ndarray:
-        """Up to ``count`` frames from ``first`` on, ``(t, C)`` float32; a plain file is decoded no further than that."""
+        """Up to ``count`` frames from ``first`` on, ``(t, C)`` float32; a plain file is decoded no further than that."""  # noqa: E501
         if len(self._parts) == 1:
             samples = self._parts[0].read(first, count)
             if samples is not None:

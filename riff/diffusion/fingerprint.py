@@ -66,7 +66,7 @@ class CheckpointOrigin:
 def find_origin(
     source: str | Path | None, *, revision: str | None = None, variant: str | None = None
 ) -> CheckpointOrigin:
-    """The origin of a checkpoint that has just been loaded, as :func:`riff.diffusion.hub.locate` finds it without network."""
+    """The origin of a checkpoint that has just been loaded, as :func:`riff.diffusion.hub.locate` finds it without network."""  # noqa: E501
     try:
         return CheckpointOrigin(locate(source, revision=revision, local_files_only=True, variant=variant), variant)
     except ModelError:

@@ -1,6 +1,7 @@
 """LoRA files on top of a model: each is applied wholly, or refused in one line.
 
-All layouts are brought to one: ``{module: (down, up)}`` for UNet and text encoder, the product of the two matrices being
+All layouts are brought to one: ``{module: (down, up)}`` for UNet and text encoder, the product of the two matrices
+being
 what is added to the module's weight (Hu et al., 2021).
 """
 
@@ -165,7 +166,7 @@ def read_lora(path: Path, components: "StableDiffusionPipeline") -> dict[str, di
         setattr(pair, part, float(tensor) if part == "alpha" and tensor.numel() == 1 else tensor)
     if foreign:
         raise ModelError(
-            f"{path}: {len(foreign)} of its {len(tensors)} tensors have no place in this model, e.g. {foreign[0][:80]}; "
+            f"{path}: {len(foreign)} of its {len(tensors)} tensors have no place in this model, e.g. {foreign[0][:80]}; "  # noqa: E501
             "use a LoRA made for it"
         )
     return {
@@ -240,7 +241,7 @@ def _scaled(
     kernel = shape[2:]
     if not rank or down.shape != (rank, *shape[1:]) or up.shape != (shape[0], rank, *[1] * len(kernel)):
         raise ModelError(
-            f"{path}: {module} has matrices of {tuple(pair.down.shape)} and {tuple(pair.up.shape)}, this model's weight "
+            f"{path}: {module} has matrices of {tuple(pair.down.shape)} and {tuple(pair.up.shape)}, this model's weight "  # noqa: E501
             f"there is {tuple(shape)}; use a LoRA made for it"
         )
     scale = pair.alpha / rank if pair.alpha is not None else 1.0 if stated is None else stated

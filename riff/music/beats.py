@@ -1,4 +1,5 @@
-"""The beats of a recording: when each one is, and which begin a bar, for :meth:`riff.spectrogram.tempo.TempoMap.from_beats`.
+"""The beats of a recording: when each one is, and which begin a bar, for
+:meth:`riff.spectrogram.tempo.TempoMap.from_beats`.
 
 A network finds where beats and bars are likely (:mod:`riff.music.beat_net`), the likeliest path through bars
 (:mod:`riff.music.beat_net`) is good to a hundredth of a second, and each beat is then moved to the onset near it.

@@ -180,7 +180,8 @@ def is_one_token(word: str, tokenizer: "CLIPTokenizer") -> bool:
 def add_token(word: str, vector: Tensor, tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel") -> int:
     """Teach tokenizer and text encoder a word; what they knew stays as it was.
 
-    Its token comes after all others, so a closed vocabulary counts it as known (:func:`riff.prompt.vocabulary.Vocabulary`).
+    Its token comes after all others, so a closed vocabulary counts it as known
+    (:func:`riff.prompt.vocabulary.Vocabulary`).
 
     Args:
         word: as :func:`check_word` returns it.

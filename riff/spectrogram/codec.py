@@ -118,7 +118,7 @@ class SpectrogramCodec:
         columns = count_columns(sound.shape[-1], self.config, bpm)
         if columns * self.config.n_mels > MAX_PIXELS:
             raise RiffError(
-                f"the image would have {columns} x {self.config.n_mels} pixels; at most {MAX_PIXELS:,} are written, so cut it"
+                f"the image would have {columns} x {self.config.n_mels} pixels; at most {MAX_PIXELS:,} are written, so cut it"  # noqa: E501
             )
         mel = waveform_to_mel(sound, self.config, bpm=bpm)
         image = mel_to_image(mel, self.config)

@@ -128,7 +128,7 @@ class SpectrogramConfig:
         """Refuse a geometry whose inversion takes gigabytes, however small the file is that it came with."""
         if self.win_length > MAX_OVERLAP * self.hop_length:
             raise RiffError(
-                f"win_length {self.win_length} is {self.win_length / self.hop_length:.0f} hops of {self.hop_length}; at most "
+                f"win_length {self.win_length} is {self.win_length / self.hop_length:.0f} hops of {self.hop_length}; at most "  # noqa: E501
                 f"{MAX_OVERLAP} windows overlap, so use a longer hop or a shorter window"
             )
         filters = self.n_mels * (self.n_fft // 2 + 1)

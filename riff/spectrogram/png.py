@@ -159,7 +159,7 @@ def _description(
     if pixels.height == SpectrogramConfig().n_mels:
         raise RiffError(
             f"{path} does not say what it is, and has {pixels.height} rows as riff's own images have: an editor may "
-            "have removed the description; use --preset riff and --bpm (preset=SpectrogramConfig()), or --preset riffusion"
+            "have removed the description; use --preset riff and --bpm (preset=SpectrogramConfig()), or --preset riffusion"  # noqa: E501
         )
     config = SpectrogramConfig.riffusion(stereo=_looks_stereo(pixels))
     if pixels.height != config.n_mels:

@@ -41,7 +41,8 @@ def retry_until_in_key(
 
     A model knows keys only as well as it learned them, and two bars often leave a key open. The grid gives every clip
     its tempo, but music without a clear pulse may seem to have another one. So where a tempo was requested, a clip that
-    is in the key but whose measured tempo differs is generated again too, and of all that are in the key the one nearest
+    is in the key but whose measured tempo differs is generated again too, and of all that are in the key the one
+    nearest
     to the tempo is kept. The clip's settings record the measured key, the number of tries and the transposition in
     semitones.
 

@@ -332,7 +332,7 @@ def _pairs(rows: Any, name: str, kind: Any) -> list[list[float]]:
 
 
 def _modern_timeline(timeline: Any, *, lower_seeds: bool) -> None:
-    """Bring a file's timeline up to date in place; what is malformed is left to :class:`riff.tasks.timeline.Timeline`."""
+    """Bring a file's timeline up to date in place; what is malformed is left to :class:`riff.tasks.timeline.Timeline`."""  # noqa: E501
     frames = timeline.get("keyframes")
     for each in [timeline, *(frames if isinstance(frames, list) else [])]:
         if not isinstance(each, dict):

@@ -1,6 +1,7 @@
 """The request of each task: one frozen dataclass per task, on the fields that all of them share.
 
-This is the only place where a range, a default or a line of help stands. The pipeline's methods, the command line, lists
+This is the only place where a range, a default or a line of help stands. The pipeline's methods, the command line,
+lists
 of prompts, the server's schema, the metadata in files and the page's controls are derived from it by
 :mod:`riff.utils.schema`. To add an option, add a field here (and to the options of its method below), and use it.
 """

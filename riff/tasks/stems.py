@@ -1,6 +1,7 @@
 """A recording split into stems: some are generated anew by a remix, the rest stays as it is.
 
-Demucs splits it (Rouard, Massa and Défossez 2023, the extra ``riff-music[stems]``), or a function of the caller's. What a
+Demucs splits it (Rouard, Massa and Défossez 2023, the extra ``riff-music[stems]``), or a function of the caller's.
+What a
 separator leaves over stays with the kept part, so that kept and chosen always add up to the recording.
 """
 

@@ -4,7 +4,8 @@ Each bar is generated in a window of the training width. Its first half is the b
 music goes on from what was played. A new target is reached in the first quarter of the next bar that is begun.
 
 A change that comes just after a bar was begun waits for the rest of the bar that is playing, for the one that is being
-generated, and for that quarter. Bars are begun as late as is safe (:func:`lookahead_s`), so a bar and a quarter after the
+generated, and for that quarter. Bars are begun as late as is safe (:func:`lookahead_s`), so a bar and a quarter
+after the
 change is in what was sent. Where a bar takes half of its own time, the listener hears it within two bars; sooner where
 there is time to begin the bar again (:func:`next_wanted`).
 """

@@ -106,7 +106,7 @@ def test_no_bad_sound_ends_a_folder(here, capsys, monkeypatch) -> None:
     ("error", "says"),
     [
         (MemoryError(), "not enough memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "not enough memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "not enough memory"),  # noqa: E501
         (OverflowError("int too large"), "OverflowError: int too large"),
         (SystemProblem("this needs a decoder"), "needs a decoder"),
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),

@@ -136,9 +136,9 @@ def test_what_the_web_app_can_send_by_accident_is_answered(server: InProcess, ch
     "body",
     [
         *(b"", b"{", b"[]", b"7", b"null", b"\xff", b"[" * 100_000),
-        *(json.dumps(inference(seed_image_id=text)).encode() for text in ("nope", "../../etc/passwd", "/etc", "a\x00b")),
+        *(json.dumps(inference(seed_image_id=text)).encode() for text in ("nope", "../../etc/passwd", "/etc", "a\x00b")),  # noqa: E501
         *(json.dumps(inference(mask_image_id=text)).encode() for text in ("..\\x", "C:\\x", 7)),
-        *(json.dumps({key: inference()[key] for key in inference() if key != gone}).encode() for gone in ("start", "alpha")),
+        *(json.dumps({key: inference()[key] for key in inference() if key != gone}).encode() for gone in ("start", "alpha")),  # noqa: E501
         json.dumps(inference(start={"prompt": "jazz"})).encode(),
         json.dumps(inference(start={"prompt": 7, "seed": 1})).encode(),
         json.dumps(inference(alpha="much")).encode(),

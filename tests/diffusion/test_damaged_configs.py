@@ -1,4 +1,4 @@
-"""Any value in a checkpoint's configs gives a model that runs, or one line and exit code 4; and nothing is read elsewhere."""
+"""Any value in a checkpoint's configs gives a model that runs, or one line and exit code 4; and nothing is read elsewhere."""  # noqa: E501
 
 import itertools
 import json

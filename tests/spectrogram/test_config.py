@@ -147,7 +147,7 @@ def test_exit_codes_are_the_designs():
 
 def test_config_errors_and_files_import_nothing_heavy():
     heavy = ["torch", "numpy", "scipy", "PIL", "soundfile", "librosa", "diffusers", "transformers"]
-    code = f"import sys, riff.spectrogram.config, riff.utils.errors, riff.utils.files; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, riff.spectrogram.config, riff.utils.errors, riff.utils.files; print([name for name in {heavy!r} if name in sys.modules])"  # noqa: E501
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
 

@@ -110,8 +110,12 @@ def test_numbers_of_numpy_are_numbers(pipe):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_another_default_dtype_is_one_line(pipe, dtype):
     clip = pipe("techno", seed=1, **QUICK)[0]
-    calls = [lambda: pipe("techno", seed=1, **QUICK), lambda: pipe.walk(["a", "b"], 1, **QUICK),
-             lambda: pipe.remix(clip, "techno", **QUICK), lambda: mel_to_waveform(torch.zeros(1, 32, 8), pipe.config, bpm=90.0)]  # fmt: skip
+    calls = [
+        lambda: pipe("techno", seed=1, **QUICK),
+        lambda: pipe.walk(["a", "b"], 1, **QUICK),
+        lambda: pipe.remix(clip, "techno", **QUICK),
+        lambda: mel_to_waveform(torch.zeros(1, 32, 8), pipe.config, bpm=90.0),
+    ]
     torch.set_default_dtype(dtype)
     try:
         for call in calls:

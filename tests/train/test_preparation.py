@@ -90,7 +90,7 @@ def test_more_clips_reuse_those_that_are_there(tmp_path, model, groups):
 def test_another_process_finds_the_same_clips(mini_checkpoint):
     code = (
         "import sys; from riff.diffusion.checkpoint import load_checkpoint; from riff.train.preservation import _key\n"
-        "from riff.diffusion.model import DiffusionModel; print(_key(DiffusionModel(*load_checkpoint(sys.argv[1]), 'm')))"
+        "from riff.diffusion.model import DiffusionModel; print(_key(DiffusionModel(*load_checkpoint(sys.argv[1]), 'm')))"  # noqa: E501
     )
     keys = set()
     for seed in ("1", "2", "3"):

@@ -1,4 +1,4 @@
-"""Long work looks at its caller's check between two steps: a deadline or a signal is heeded everywhere on the ladder."""
+"""Long work looks at its caller's check between two steps: a deadline or a signal is heeded everywhere on the ladder."""  # noqa: E501
 
 import threading
 from collections.abc import Callable

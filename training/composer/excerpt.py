@@ -18,7 +18,8 @@ def cut(score: Score, start: int, stop: int) -> Score:
         stop: number of the window to end before.
 
     Returns:
-        A score of these windows. The notes of the window before are kept with negative starts: ``render`` lets them ring
+        A score of these windows. The notes of the window before are kept with negative starts: ``render`` lets them
+        ring
         into the stretch.
     """
     beats = 2 * score.windows[0].beats_per_bar

@@ -1,9 +1,12 @@
 """What the autoencoder loses: image to latents to image to sound, beside the same image played as it is.
 
-    python -m training.measure.autoencoder --vae runs/mini/autoencoder --data runs/data [--recordings FOLDER] [--clips 60]
+    python -m training.measure.autoencoder --vae runs/mini/autoencoder --data runs/data [--recordings FOLDER]
+    [--clips 60]
 
-Composed clips are the held-out images of ``--data``; recordings are excerpts of 8 beats at 120 bpm from the sound files of a folder.
-Modulation is the share of the envelope's movement between 20 and 60 Hz, of the sound between 2 and 6 kHz; the upper edge is the
+Composed clips are the held-out images of ``--data``; recordings are excerpts of 8 beats at 120 bpm from the sound
+files of a folder.
+Modulation is the share of the envelope's movement between 20 and 60 Hz, of the sound between 2 and 6 kHz; the upper
+edge is the
 level of the highest fortieth of the band over the seventh of the band below it.
 """
 

@@ -5,7 +5,8 @@
     python -m training.measure.detectors --clips 500 --ship       what `riff eval` says beside its figures
 
 Clips of two and of four bars in turn, of seeds that neither the training of the tagger nor any choice in the detectors
-has seen, are played by FluidSynth. riff's are what ``riff eval`` hears (:func:`riff.evaluate.obedience.detect`, which is
+has seen, are played by FluidSynth. riff's are what ``riff eval`` hears (:func:`riff.evaluate.obedience.detect`,
+which is
 not told the tempo), beside librosa's beat tracker (``librosa.beat.beat_track`` on 22,050 Hz, as it comes) and the plain
 Krumhansl profiles (Krumhansl & Kessler 1982) correlated with the mean of ``librosa.feature.chroma_cqt``. "Rhythmic"
 clips have drums. Any octave: a third, half, twice or thrice as well.

@@ -3,7 +3,8 @@
     python -m training.measure.live [--changes 24] [--bpm 120] [--steps 10]
 
 Plays in real time, without a loudspeaker, as ``riff serve`` streams and as the page's tab Live does: each bar is begun
-when :mod:`riff.tasks.stream` says. At a random moment somebody asks for another genre; counted is what passes until the music
+when :mod:`riff.tasks.stream` says. At a random moment somebody asks for another genre; counted is what passes until
+the music
 that is heard has walked there, in bars and in seconds. The tagger that riff ships names the genre of the two bars from
 then on. Nothing else should run meanwhile.
 """

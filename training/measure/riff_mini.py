@@ -310,9 +310,11 @@ def frechet_rows(drawn: Sequence[Tensor], real: Sequence[Tensor], others: Sequen
 
 def copy_rows(drawn: Sequence[Tensor], train: Clips, held_out: Clips) -> list[Row]:
     """Is any drawn 4/4 clip nearer to a training clip than real clips are?"""
-    wide = torch.stack([image.mean(0) for image in drawn if image.shape[-1] == train.pixels.shape[-1]])
+    wide = torch.stack([image.mean(0) for image in drawn if image.shape[-1] == train.pictures.shape[-1]])
     fours = [[truth["beats_per_bar"] == 4 for truth in clips.truths] for clips in (train, held_out)]
-    found = near_copies(wide, train.pixels[torch.tensor(fours[0])], held_out=held_out.pixels[torch.tensor(fours[1])])
+    found = near_copies(
+        wide, train.pictures[torch.tensor(fours[0])], held_out=held_out.pictures[torch.tensor(fours[1])]
+    )
     copies = len(found.copies)
     return [
         Row(

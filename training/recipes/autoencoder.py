@@ -82,7 +82,8 @@ def _roughness(images: Tensor, axis: int) -> Tensor:
 def modulation_spectrum(images: Tensor, *, size: int = 16) -> Tensor:
     """Magnitudes of short transforms along time: (B, C, M, N) to (B * C * M, size / 2 + 1, frames).
 
-    Frames of ``size`` columns, Hann-windowed and half overlapping; magnitudes are scaled so that a sinusoid of amplitude
+    Frames of ``size`` columns, Hann-windowed and half overlapping; magnitudes are scaled so that a sinusoid of
+    amplitude
     a has about a in its bin.
     """
     rows = images.flatten(0, 2)

@@ -2,9 +2,11 @@
 
     python -m training.recipes.nearest_words --wordnet /usr/share/wordnet --out riff/models/nearest_words.json
 
-WordNet is Debian's package ``wordnet-base``. From every word of the vocabulary that means something by itself, the search
+WordNet is Debian's package ``wordnet-base``. From every word of the vocabulary that means something by itself, the
+search
 walks over WordNet's relations; the nearest word that it starts from is what a word is taken as. Words that WordNet uses
-most come first until the file is full. Endings ("softly", "trumpets") and words of music that WordNet lacks come before.
+most come first until the file is full. Endings ("softly", "trumpets") and words of music that WordNet lacks come
+before.
 """
 
 from __future__ import annotations

@@ -2,11 +2,16 @@
 
     python -m training.recipes.dataset --out runs/data
     python -m training.recipes.riff_mini text     --recipe training/recipes/riff_mini_cpu.json --out runs/mini
-    python -m training.recipes.riff_mini vae      --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
-    python -m training.recipes.riff_mini denoiser --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
-    python -m training.recipes.riff_mini decoder  --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
-    python -m training.recipes.riff_mini obey     --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
-    python -m training.recipes.riff_mini polish   --recipe training/recipes/riff_mini_cpu.json --data runs/data --out runs/mini
+    python -m training.recipes.riff_mini vae      --recipe training/recipes/riff_mini_cpu.json --data runs/data --out
+    runs/mini
+    python -m training.recipes.riff_mini denoiser --recipe training/recipes/riff_mini_cpu.json --data runs/data --out
+    runs/mini
+    python -m training.recipes.riff_mini decoder  --recipe training/recipes/riff_mini_cpu.json --data runs/data --out
+    runs/mini
+    python -m training.recipes.riff_mini obey     --recipe training/recipes/riff_mini_cpu.json --data runs/data --out
+    runs/mini
+    python -m training.recipes.riff_mini polish   --recipe training/recipes/riff_mini_cpu.json --data runs/data --out
+    runs/mini
 
 The text stage teaches the text encoder what captions mean, from captions alone; the decoder stage sharpens what the
 autoencoder draws and leaves its latents as they are; obey teaches the denoiser to be recognised; polish teaches the

@@ -1,4 +1,4 @@
-"""``riff remix``, ``riff extend`` and ``riff inpaint``: a recording is played in another way, goes on, or has parts replaced."""
+"""``riff remix``, ``riff extend`` and ``riff inpaint``: a recording is played in another way, goes on, or has parts replaced."""  # noqa: E501
 
 import argparse
 from pathlib import Path
@@ -75,7 +75,7 @@ def add_inpaint(verbs: Any) -> None:
         ("--bars", "mask_start_bar", "the same in bars, 0 is the first; repeatable"),
     ):
         music.add_argument(
-            flag, type=reader_of(InpaintRequest, name), action="append", nargs=2, default=[], metavar=("START", "END"), help=text
+            flag, type=reader_of(InpaintRequest, name), action="append", nargs=2, default=[], metavar=("START", "END"), help=text  # noqa: E501
         )  # fmt: skip
 
 

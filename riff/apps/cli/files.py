@@ -288,7 +288,8 @@ def _work(args: argparse.Namespace, read: Read, todo: list[tuple[Path, Path, int
 def _make(read: Read, source: Path, place: int, target: Path, force: bool) -> dict[str, Any]:
     """Make one result and return its facts.
 
-    Whatever is wrong with an input is that input's problem and ends no batch; only what stops all writing does. What was
+    Whatever is wrong with an input is that input's problem and ends no batch; only what stops all writing does. What
+    was
     warned of, such as a sound that ends early, is among the facts too.
     """
     try:

@@ -235,7 +235,7 @@ def add_loading_options(parser: argparse.ArgumentParser) -> Any:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
-        help="a folder (also RUN/model of riff train), a .safetensors file or a hub id; default riff-mini, in the package",
+        help="a folder (also RUN/model of riff train), a .safetensors file or a hub id; default riff-mini, in the package",  # noqa: E501
     )
     model.add_argument("--device", help="cpu, cuda or mps; default the fastest there is")
     model.add_argument("--scheduler", help="ddim, dpm++, euler, unipc; default the model's own")

@@ -77,7 +77,7 @@ def _add_clips(parser: argparse.ArgumentParser) -> None:
 def _add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--caption", action="append", default=[], metavar="TEXT|auto",
-        help="words for all clips, before those of each file; auto adds what is measured in the sound; may be given twice",
+        help="words for all clips, before those of each file; auto adds what is measured in the sound; may be given twice",  # noqa: E501
     )  # fmt: skip
     parser.add_argument(
         "--clap", nargs="?", const="laion/larger_clap_music", metavar="MODEL",

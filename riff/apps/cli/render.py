@@ -78,7 +78,7 @@ def add_walk(verbs: Any) -> None:
         "walk",
         run_walk,
         help="go smoothly from prompt to prompt",
-        description="Go from prompt to prompt without a break and with every beat in its place. Prints the file's path.",
+        description="Go from prompt to prompt without a break and with every beat in its place. Prints the file's path.",  # noqa: E501
         examples=_EXAMPLES_WALK,
     )
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="two prompts or more")

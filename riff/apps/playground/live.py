@@ -1,6 +1,7 @@
 """The tab "Live": endless music that follows the fields.
 
-The page's script requests a bar as late as is safe, and plays it where the one before ends, to the sample. A bar that is
+The page's script requests a bar as late as is safe, and plays it where the one before ends, to the sample. A bar
+that is
 being made while a field changes is thrown away where there is time for another.
 """
 

@@ -63,8 +63,11 @@ class RequestForm:
 
     def add_rest(self) -> None:
         """All other fields, folded away."""
-        rest = [name for name, field in self.fields.items()
-                if name not in self.controls and name not in self.skip and field.flag and not field.required]  # fmt: skip
+        rest = [
+            name
+            for name, field in self.fields.items()
+            if name not in self.controls and name not in self.skip and field.flag and not field.required
+        ]
         with gr.Accordion("More settings", open=False, elem_classes="riff-rest"), gr.Row():
             for name in rest:
                 self.add(name, min_width=200)

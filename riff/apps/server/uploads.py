@@ -53,7 +53,7 @@ class Uploads:
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def open(self, content: bytes, kind: str, *, deadline: float) -> UploadedSound | Image:
-        """A file's content, of "audio" or an "image"; 422 if it cannot be read, 504 if its turn does not come in time."""
+        """A file's content, of "audio" or an "image"; 422 if it cannot be read, 504 if its turn does not come in time."""  # noqa: E501
         if not content:
             raise ApiError(422, f"the {kind} is empty (0 bytes)")
         try:

@@ -51,7 +51,7 @@ class InversionGeometry:
 
 @functools.lru_cache(maxsize=16)
 def inversion_geometry(config: SpectrogramConfig) -> InversionGeometry:
-    """The inversion geometry of a config: the least whole hop whose rate holds the band and leaves a whole, fast window."""
+    """The inversion geometry of a config: the least whole hop whose rate holds the band and leaves a whole, fast window."""  # noqa: E501
     hop, win = config.hop_length, config.win_length
     # A fortieth more than the band's two samples a period: the window smears a tone over its neighbours.
     least = min(hop, math.ceil(hop * 2.05 * config.f_max / config.sample_rate))

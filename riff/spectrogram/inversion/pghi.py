@@ -25,7 +25,8 @@ HANN_GAMMA = 0.25645
 # Bins this many nepers under the loudest one carry no usable slope; they keep their random phase.
 TOLERANCE = 14.0
 N_BUCKETS = 2048
-# What a cell (N, F, 4) holds of a bin, side by side, so that it is fetched once: its step to the next frame's phase, the
+# What a cell (N, F, 4) holds of a bin, side by side, so that it is fetched once: its step to the next frame's phase,
+# the
 # one to the next bin's, the phase, and the bucket: the rank of its magnitude, 0 the loudest. Bins that are done, or too
 # faint, are in the bucket after the last.
 TO_FRAME, TO_BIN, PHASE, BUCKET = 0, 1, 2, 3

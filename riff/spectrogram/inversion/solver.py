@@ -198,7 +198,8 @@ def griffin_lim(
 ) -> Tensor:
     """A waveform whose STFT has the given magnitudes, by the fast Griffin-Lim iteration.
 
-    Griffin & Lim (1984), with the momentum of Perraudin, Balazs & Søndergaard (2013). torchaudio's ``GriffinLim`` is the
+    Griffin & Lim (1984), with the momentum of Perraudin, Balazs & Søndergaard (2013). torchaudio's ``GriffinLim`` is
+    the
     same iteration (a test compares them), but it samples its phases from PyTorch's global generator. Here a seed is the
     same sound on every device.
 

@@ -1,6 +1,7 @@
 """``--caption auto``: words for a clip from what can be measured and what riff's tagger finds in it.
 
-The tagger has learned from General MIDI music only, so instruments and genre are stated where it is sure, and even then mean
+The tagger has learned from General MIDI music only, so instruments and genre are stated where it is sure, and even
+then mean
 "most like, among what it knows". Thresholds were chosen on 300 composed clips whose truth is known, and are measured on
 others by ``python -m training.measure.captions``.
 """

@@ -36,7 +36,8 @@ def prepare_on_ray(
 ) -> Report:
     """As :func:`riff.train.data.prepare.prepare`, with the cutting done by the processes of a Ray cluster.
 
-    Music and data set may also be at fsspec URLs (``s3://bucket/music``); local music must be seen by every machine under
+    Music and data set may also be at fsspec URLs (``s3://bucket/music``); local music must be seen by every machine
+    under
     the same path. Of a data set at a URL this machine holds a copy while it works. ``address`` is as for
     :func:`riff.utils.cluster.connected`; ``workers`` are by default as many as the cluster has cores.
     """

@@ -28,7 +28,8 @@ class PrepareSettings:
         auto: whether captions are made up from what is measured and recognised.
         clap: CLAP whose tags stand after the words: a folder, or a name in the local cache; None asks none.
         tags: whether title, artist and genre in a file caption it where nothing else does.
-        text_column: of the captions in tables and data sets; default the first of text, caption, captions, prompt, description.
+        text_column: of the captions in tables and data sets; default the first of text, caption, captions, prompt,
+            description.
         duplicates: whether clips that are nearly copies of others are kept.
         validation: share of the sources held out, 0 to 0.9.
         shards: whether the clips are packed in Parquet shards rather than in folders of images.

@@ -185,7 +185,7 @@ class StatedMusic:
     exact: bool
 
     def beats_from(self, start: float, seconds: float) -> Beats | None:
-        """The beats of ``seconds`` of the sound from ``start`` on, counted from there; None where they are not exact."""
+        """The beats of ``seconds`` of the sound from ``start`` on, counted from there; None where they are not exact."""  # noqa: E501
         if self.bpm is None or not self.exact:
             return None
         length = 60.0 / self.bpm

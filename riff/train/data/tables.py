@@ -1,4 +1,4 @@
-"""Metadata tables (CSV, JSON, Parquet) and caption texts as people write them, in whatever encoding and under which names."""
+"""Metadata tables (CSV, JSON, Parquet) and caption texts as people write them, in whatever encoding and under which names."""  # noqa: E501
 
 import csv
 import io
