@@ -228,7 +228,7 @@ def _told(title: str, figures: list[Figure], *notes: str) -> Section:
     """A section of the figures that stand on something; the others are named below."""
     empty = [figure.name for figure in figures if not figure.n]
     if empty and len(empty) < len(figures):
-        notes = (*notes, f"Not measurable on these clips: {', '.join(empty)}.")
+        notes = (*notes, f"Not measurable on these clips: {'; '.join(empty)}.")
     return Section(title, [figure for figure in figures if figure.n], notes)
 
 

@@ -505,6 +505,11 @@ def test_info_shows_a_model_in_lines_and_as_json(mini_checkpoint, mini_config, c
     assert json.loads(capsys.readouterr().out)["config"] == mini_config.to_dict()
 
 
+def test_info_names_what_a_folder_lacks_to_be_a_checkpoint(tmp_path, capsys) -> None:
+    assert main(["info", str(tmp_path)]) == 4
+    assert capsys.readouterr().err == f"riff: error: {tmp_path} is no checkpoint: it has no model_index.json\n"
+
+
 def test_info_on_a_strangers_sound_shows_its_tags_without_control_codes(tmp_path, capsys) -> None:
     import torch
 

@@ -164,6 +164,8 @@ def _parts(folder: Path) -> dict[str, str]:
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         return {name: part[1] for name, part in index.items() if isinstance(part, list) and part[1]}
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} is no checkpoint: it has no model_index.json") from error
     except (OSError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(f"{folder} is no checkpoint: its model_index.json cannot be read ({error})") from error
 
