@@ -69,7 +69,7 @@ def _facts(target: str) -> dict[str, Any]:
     suffix = path.suffix.lower()
     if suffix in IMAGES:
         return _image_facts(path)
-    if suffix in SOUND_SUFFIXES or (path.is_file() and suffix != ".safetensors"):
+    if suffix in SOUND_SUFFIXES or (path.exists() and not path.is_dir() and suffix != ".safetensors"):
         return _sound_facts(path)
     return _lora_facts(path) if is_lora_folder(path) else _model_facts(locate(target, local_files_only=True))
 
