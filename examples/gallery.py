@@ -18,7 +18,7 @@ def save(clip: Clip, folder: Path, name: str) -> list[Path]:
     """Write ``name.ogg`` and ``name.webp``."""
     picture = folder / f"{name}.webp"
     paint(clip.image, width=512, height=256).save(picture, quality=80)
-    return [clip.save(folder / f"{name}.ogg"), picture]
+    return [clip.save(folder / f"{name}.ogg", overwrite=True), picture]
 
 
 def main(folder: str = "examples/gallery", steps: int = 20) -> list[Path]:

@@ -193,7 +193,7 @@ def test_another_model_is_refused_before_it_is_loaded_and_heard_on_request(
 
 def test_another_version_is_refused_and_named(make, mini_checkpoint, monkeypatch, capsys) -> None:
     file = make("render.wav")
-    monkeypatch.setattr("riff.version.__version__", "9.9")
+    monkeypatch.setattr("riff.tasks.replay.__version__", "9.9")
     capsys.readouterr()
     assert main(["replay", file, "--model", str(mini_checkpoint)]) == 2
     line = one_line(capsys)

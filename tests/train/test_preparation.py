@@ -173,7 +173,7 @@ def test_the_time_budget_counts_the_preparation(tmp_path, mini_config, mini_chec
 
 
 def test_a_run_records_how_many_clips_its_time_allowed(tmp_path, mini_config, mini_checkpoint, monkeypatch):
-    monkeypatch.setattr("riff.train.recipe.CLASS_CLIPS", 20)
+    monkeypatch.setattr("riff.train.setup.CLASS_CLIPS", 20)
     data = write_set(tmp_path / "set", mini_config, n=2)
     asked = recipe(data, mini_checkpoint, num_class_images=None, max_train_steps=1)
     fine_tune(asked, tmp_path / "run")

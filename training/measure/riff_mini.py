@@ -498,7 +498,7 @@ def matching_others(held_out: Clips, tasks: Sequence[Task], *, rng: random.Rando
 
 def _truth(fields: dict[str, Any]) -> Truth:
     names = Truth.__dataclass_fields__
-    kept: dict[str, Any] = {name: fields[name] for name in names}
+    kept: dict[str, Any] = {name: fields[name] for name in names if name in fields}
     return Truth(**kept | {"instruments": tuple(fields["instruments"])})
 
 
