@@ -657,3 +657,12 @@ def test_a_sound_that_ends_early_is_named_in_json_even_when_quiet(here, capsys) 
     cut, whole = json.loads(printed.out)["results"]
     assert "samples could be read" in cut["warnings"][0] and "warnings" not in whole
     assert printed.err == ""
+
+
+def test_info_names_what_a_cut_sound_lacks(tmp_path, capsys) -> None:
+    from riff.audio.io import save_audio
+
+    whole = save_audio(tmp_path / "a.wav", torch.rand(1, 8000) - 0.5, 8000).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    assert main(["info", str(tmp_path / "cut.wav")]) == 0
+    assert "damaged: " in capsys.readouterr().out

@@ -187,13 +187,14 @@ def _image_facts(path: Path) -> dict[str, Any]:
 
 
 def _sound_facts(path: Path) -> dict[str, Any]:
-    from riff.audio.io import audio_seconds, read_metadata
+    from riff.audio.io import read_metadata
     from riff.audio.reader import open_sound
     from riff.tasks.provenance import read_made
 
     tags = read_metadata(path)
     with open_sound(path) as sound:
         container, codec, rate, channels = sound.container, sound.codec, sound.sample_rate, sound.channels
+        frames, faults = sum(map(len, sound.blocks())), sound.faults  # only reading tells whether all of it is there
     made = read_made(path)
     marked = made and "software" not in made
     return {
@@ -201,7 +202,8 @@ def _sound_facts(path: Path) -> dict[str, Any]:
         "format": f"{container} {codec}",
         "sample_rate": rate,
         "channels": channels,
-        "duration_s": audio_seconds(path),
+        "duration_s": frames / rate,
+        **({"damaged": "; ".join(faults)} if faults else {}),
         "made": _MARKED if marked else made or "not by riff, or its metadata was removed",
         **({"tags": tags} if not made else {}),
         **({"source_type": tags["source_type"]} if "source_type" in tags else {}),
