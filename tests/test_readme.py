@@ -73,7 +73,7 @@ def start_and_stop(command: str, url: str, folder: Path) -> None:
             except OSError:
                 time.sleep(0.5)
         server.send_signal(signal.SIGTERM)
-        assert server.wait() in (0, 130)
+        assert server.wait() in (0, 130, 128 + signal.SIGTERM)
     finally:
         server.kill()
 
